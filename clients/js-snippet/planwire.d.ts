@@ -1,4 +1,5 @@
 export function planwire({ url, token, initial, socket }: Options): Planwire;
+export { topicName as topic };
 export type Status = "connecting" | "fresh" | "stale" | "offline" | "denied";
 export type Cause = {
     source?: string;
@@ -109,3 +110,14 @@ export type Options = {
 export type Planwire = {
     topic: <State = any>(name: string) => Topic<State>;
 };
+/**
+ * The name of the topic of one of your ids: `topic("tenant", "auth0|5f1c")` is `tenant:auth0%7C5f1c`.
+ *
+ * Every byte of the id except `A-Z a-z 0-9 . _ ~ @ -` is percent-encoded, so different ids have different topics.
+ * @param {string} kind  such as tenant or user
+ * @param {string | number} id  as your application has it, not encoded; at most 128 bytes of UTF-8
+ * @param {string} [env]  live is written without a prefix
+ * @returns {string}
+ * @throws {TypeError} the id names nobody, such as `undefined` or an empty text, or it is too long
+ */
+declare function topicName(kind: string, id: string | number, env?: string): string;

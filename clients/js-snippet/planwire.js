@@ -6,7 +6,7 @@
  * build on it through the options `socket` and `initial`. The import does not use `window`, so it works on a server.
  *
  * One long file, so that a page can load it as a single script with one integrity hash. In order: types, merge patch,
- * reconnect policy, one topic, the connection. State lives in closures, where a minifier can shorten names.
+ * reconnect policy, one topic, the connection, topic names. State lives in closures, where a minifier can shorten names.
  */
 
 /**
@@ -438,3 +438,27 @@ export const planwire = ({ url, token, initial, socket = (to) => new WebSocket(t
     },
   };
 };
+
+/**
+ * The name of the topic of one of your ids: `topic("tenant", "auth0|5f1c")` is `tenant:auth0%7C5f1c`.
+ *
+ * Every byte of the id except `A-Z a-z 0-9 . _ ~ @ -` is percent-encoded, so different ids have different topics.
+ * @param {string} kind  such as tenant or user
+ * @param {string | number} id  as your application has it, not encoded; at most 128 bytes of UTF-8
+ * @param {string} [env]  live is written without a prefix
+ * @returns {string}
+ * @throws {TypeError} the id names nobody, such as `undefined` or an empty text, or it is too long
+ */
+const topicName = (kind, id, env = "live") => {
+  // Blank, or what programs write for a missing value.
+  const namesNobody = /^(?:\s*|undefined|null|\[object Object\]|NaN|None)$/;
+  const form = /^(?:[a-z][a-z0-9_-]{0,31}\/)?[a-z][a-z0-9_-]{0,31}:(?:[\w.~@-]|%..){1,128}$/;
+  const isId = typeof id == "string" ? !namesNobody.test(id) : Number.isSafeInteger(id);
+  const hex = (/** @type {string} */ char) => `%${char.charCodeAt(0).toString(16).toUpperCase()}`;
+  const encoded = isId && encodeURIComponent(id).replace(/[!'()*]/g, hex).replaceAll("%40", "@");
+  const name = `${env == "live" ? "" : `${env}/`}${kind}:${encoded}`;
+  if (encoded && form.test(name)) return name;
+  const given = typeof id == "string" ? JSON.stringify(id.slice(0, 60)) : String(id);
+  throw new TypeError(`${kind} ${given} is not a topic: give its id, of at most 128 bytes`);
+};
+export { topicName as topic };

@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.api.access import is_local
 from gateway.auth.tokens import mint
 from gateway.settings import GatewaySettings
+from planwire_client.core.topic import TopicError, topic
 from sync.http.body import read_json
 from sync.http.problem import Problem
 from sync.http.static_files import PAGE_HEADERS, Assets
@@ -34,7 +35,6 @@ FRAMEWORKS = frozenset(("react", "vue", "svelte", "openfeature"))
 TOKEN_TTL_S = 900
 SIMULATOR_TIMEOUT_S = 10.0
 
-_TENANT = re.compile(r"[A-Za-z0-9._~@-]{1,128}")
 _ACTION = re.compile(r"[a-z_]{1,32}")
 
 
@@ -46,16 +46,20 @@ def demo_routes(settings: GatewaySettings) -> list[BaseRoute]:
         if origin is not None and not settings.origin_allowed(origin):
             raise Problem("origin_forbidden", "the demo answers its own pages only")
         body = await read_json(request, settings.body_max_bytes, settings.body_timeout_s)
-        if not isinstance(body, dict) or not _TENANT.fullmatch(str(body.get("tenant", ""))):
-            raise Problem("request_invalid", "tenant must have 1 to 128 characters of A-Z a-z 0-9 . _ ~ @ -")
+        if not isinstance(body, dict) or not isinstance(body.get("tenant"), str):
+            raise Problem("request_invalid", "tenant must be the id of a tenant, as text")
         return body
 
     async def token(request: Request) -> Response:
         tenant = str((await arguments(request))["tenant"])
+        try:
+            name = topic("tenant", tenant)
+        except TopicError as error:
+            raise Problem("request_invalid", str(error)) from None
         if not settings.jwt_secret:
             raise Problem("request_invalid", "the demo needs PLANWIRE_JWT_SECRET")
         secret = settings.jwt_secret[0].get_secret_value()
-        text = mint(secret, topics=[f"tenant:{tenant}"], now=time.time(), ttl_s=TOKEN_TTL_S, sub=f"demo-{tenant}")
+        text = mint(secret, topics=[name], now=time.time(), ttl_s=TOKEN_TTL_S, sub=f"demo-{tenant}")
         return Response(orjson.dumps({"token": text}), media_type="application/json")
 
     async def simulate(request: Request) -> Response:

@@ -43,7 +43,7 @@ export const measured = async () => ({
   core: await bundle(`export { planwire } from "./planwire.js"`),
   "core and tabs": await bundle(`export { planwire } from "./planwire.js"; export { tabs } from "./tabs.js"`),
   everything: await bundle(
-    `export { planwire } from "./planwire.js"; export { tabs } from "./tabs.js"; export { fallback } from "./fallback.js";
+    `export { planwire, topic } from "./planwire.js"; export { tabs } from "./tabs.js"; export { fallback } from "./fallback.js";
      export { stored, injected, forget } from "./storage.js"; export { define } from "./elements.js";
      export { provider } from "./openfeature.js"; export { part } from "./svelte.js";
      export { usePlanwire as useReact } from "./react.js"; export { usePlanwire as useVue } from "./vue.js"`,
@@ -53,9 +53,9 @@ export const measured = async () => ({
 });
 
 const classic = async () =>
-  "/* Planwire's browser client as a classic script: planwire, tabs, stored, injected, forget, fallback and define are in `Planwire`. MIT. */\n" +
+  "/* Planwire's browser client as a classic script: planwire, topic, tabs, stored, injected, forget, fallback and define are in `Planwire`. MIT. */\n" +
   (await bundle(
-    `export { planwire } from "./planwire.js"; export { tabs } from "./tabs.js"; export { fallback } from "./fallback.js";
+    `export { planwire, topic } from "./planwire.js"; export { tabs } from "./tabs.js"; export { fallback } from "./fallback.js";
      export { stored, injected, forget } from "./storage.js"; export { define } from "./elements.js"`,
     { format: "iife", globalName: "Planwire", target: "es2022" },
   ));

@@ -4,7 +4,7 @@ import type { Readable } from "svelte/store";
 import { define } from "../elements.js";
 import { fallback } from "../fallback.js";
 import { provider } from "../openfeature.js";
-import { planwire, type Snapshot, type Status, type Topic } from "../planwire.js";
+import { planwire, topic as topicOf, type Snapshot, type Status, type Topic } from "../planwire.js";
 import { usePlanwire as useReact } from "../react.js";
 import { injected, stored } from "../storage.js";
 import { part } from "../svelte.js";
@@ -36,8 +36,11 @@ const whole: Snapshot<Plan> = useReact(topic);
 const reference: { readonly value: string } = useVue(topic, ({ status }) => status);
 define(topic);
 OpenFeature.setProvider(provider(topic));
-stored({ url: "", token: "jwt", subject: "ann" }).topic("user:42").close();
+stored({ url: "", token: "jwt", subject: "ann" }).topic(topicOf("user", 42)).close();
+const name: string = topicOf("tenant", "auth0|5f1c", "sandbox");
 
+// @ts-expect-error an id is needed
+topicOf("tenant", undefined);
 // @ts-expect-error a token is needed
 planwire({ url: "" });
 // @ts-expect-error snapshots are read-only
@@ -45,4 +48,4 @@ topic.getSnapshot().version = 1;
 // @ts-expect-error there is no such status
 const wrong: Status = "live";
 
-void [stop, came, store, seats, rendered, whole, reference, wrong];
+void [stop, came, store, seats, rendered, whole, reference, wrong, name];

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, describe, it } from "node:test";
 import { existsSync, readFileSync } from "node:fs";
+import { topic } from "../planwire.js";
 import { TOPIC, open, snapshot } from "./fakes.js";
 import { tenantReference } from "../reference.js";
 
@@ -16,6 +17,19 @@ it("runs the vectors wherever the repository is", () =>
 let world;
 beforeEach(() => (world = open()));
 afterEach(() => world.close());
+
+describe("topics", () => {
+  for (const { kind, id, env, topic: name } of vectors("topics.json"))
+    it(`${kind} ${JSON.stringify(id)} ${env ?? ""}`, () => {
+      if (name === null) assert.throws(() => topic(kind, id, env));
+      else assert.equal(topic(kind, id, env), name);
+    });
+
+  it("refuses what is not text or an exact number", () => {
+    for (const id of [undefined, NaN, Infinity, 2 ** 53, Symbol("a"), () => 1, new Date(0), 1n])
+      assert.throws(() => topic("tenant", /** @type {any} */ (id)));
+  });
+});
 
 describe("merge patch", () => {
   for (const { name, target, patch, result } of vectors("merge_patch.json"))

@@ -47,11 +47,13 @@ class TopicQuery(NamedTuple):
         return cls(**{name: about[name] for name, default in defaults if type(about.get(name)) is type(default)})
 
     def matching(self, names: Iterable[str]) -> list[str]:
-        """Return the names that match, in order."""
-        if self.search.startswith("^"):
-            head = self.search[1:]
-            return sorted(name for name in names if name.lower().startswith(head))
-        return sorted(name for name in names if self.search in name.lower())
+        """Return the names that match, as they are or in their readable form, in order."""
+        wanted = self.search.removeprefix("^")
+        matches = str.startswith if wanted != self.search else str.__contains__
+        return sorted(
+            name for name in names
+            if matches(name.lower(), wanted) or ("%" in name and matches(Topic.parse(name).readable.lower(), wanted))
+        )  # fmt: skip
 
     def page(self, matching: list[str]) -> list[str]:
         """Return the page of the sorted names."""

@@ -2,6 +2,7 @@
 import { act, gateway, get } from "./api.js";
 import { moment } from "./model/format.js";
 import { environmentOf } from "./model/links.js";
+import { decoded } from "./model/topic_name.js";
 import { curl } from "./ui/copy.js";
 import { ask } from "./ui/dialog.js";
 import { setAttribute } from "./ui/dom.js";
@@ -164,7 +165,7 @@ export const simulate = (context, topic) => {
         options: actions.map((/** @type {string} */ each) => [each, each.replaceAll("_", " ")]),
         value: "upgrade",
       },
-      { name: "tenant", label: "Tenant", value: tenantOf(topic) },
+      { name: "tenant", label: "Tenant", value: decoded(tenantOf(topic)) },
       {
         name: "env",
         label: "Environment",

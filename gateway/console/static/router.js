@@ -1,5 +1,6 @@
 /** The page's routes: `#/`, `#/topics/NAME`, `#/why/KIND`, each with a query. */
 import { tail } from "./model/links.js";
+import { nameOf } from "./model/topic_name.js";
 
 /** @typedef {{view: "landing" | "topic" | "cause", name: string, query: URLSearchParams}} Place */
 
@@ -10,9 +11,11 @@ export const parse = (hash) => {
   if (!match) return null;
   const [, kind, name = ""] = match;
   try {
+    // A link's name may be encoded as a whole, or in its readable form.
+    const topic = () => (name.includes(":") ? name : decodeURIComponent(name));
     return {
       view: kind === "topics" ? "topic" : kind === "why" ? "cause" : "landing",
-      name: decodeURIComponent(name),
+      name: kind === "topics" ? (nameOf(topic()) ?? topic()) : decodeURIComponent(name),
       query: new URLSearchParams(query),
     };
   } catch {

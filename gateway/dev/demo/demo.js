@@ -4,7 +4,7 @@
  * It is a small product page as a customer of Planwire would build it. A click requests a change from the local
  * provider; the page changes only when a new snapshot arrives.
  */
-import { planwire } from "../client/planwire.js";
+import { planwire, topic as topicOf } from "../client/planwire.js";
 
 const EXPECT_MS = 15_000;
 const NOTICE_MS = 6_000;
@@ -67,7 +67,7 @@ const post = async (path, body) => {
 /** The gateway's base URL, with any path prefix of a proxy: this module is its `/demo/demo.js`. */
 const gateway = new URL("..", import.meta.url).href.slice(0, -1);
 const client = planwire({ url: gateway, token: async () => (await post("token", { tenant })).token });
-const topic = client.topic(`tenant:${tenant}`);
+const topic = client.topic(topicOf("tenant", tenant));
 
 // Rendering.
 

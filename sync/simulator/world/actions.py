@@ -5,21 +5,19 @@ Each action maps to the provider's rules in `rules`. If an action makes no sense
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from planwire_client.core.topic import TopicError, encode_id
 from sync.simulator.world import rules
 from sync.simulator.world.errors import ControlError, in_words, invalid_parameter
 from sync.simulator.world.model import DAY_US, SECOND_US, InstantUs, Json, Price, Subscription
 from sync.simulator.world.offers import BillingMode, Offer, Offers
 from sync.simulator.world.rules import QUANTITY_MAX, Lines, Patch
 from sync.simulator.world.turn import Outcome, Turn
-
-_TENANT = re.compile(r"[A-Za-z0-9._~@-]{1,128}")
 
 P = TypeVar("P", bound=BaseModel)
 Text = Annotated[str, Field(min_length=1)]
@@ -76,8 +74,10 @@ def read(action: str, values: Mapping[str, Json]) -> Params:
         takes = ", ".join(sorted(allowed))
         raise invalid_parameter(f"{action} takes no parameter {unknown[0]}; it takes: {takes}")
     params = validated(Params, values)
-    if not _TENANT.fullmatch(params.tenant):
-        raise invalid_parameter("tenant must be 1 to 128 of the characters A-Z a-z 0-9 . _ ~ @ -")
+    try:
+        encode_id(params.tenant)
+    except TopicError as error:
+        raise invalid_parameter(f"tenant: {error}") from error
     return params
 
 

@@ -57,7 +57,8 @@ matched = re.compile(rf"(?!{LIVE}/){PATTERN}").fullmatch
 """Return a match if the text is a topic's only valid name, else None."""
 
 _parts = re.compile(rf"(?:({_SEGMENT})/)?({_SEGMENT}):(.*)", re.DOTALL).fullmatch
-_blank = re.compile(r"[\s\ufeff]*").fullmatch
+# White space as in a browser's `\s`, so that both clients refuse the same texts.
+_blank = re.compile("[ \t\n\v\f\r\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]*").fullmatch
 
 
 class TopicError(ValueError):

@@ -10,9 +10,12 @@ export const tail = (query) => {
 /** The link to the landing page. @param {Record<string, any>} [query] */
 export const toLanding = (query = {}) => `#/${tail(query)}`;
 
-/** The link to a topic. Its name stays readable, because a colon and an at sign need no escape. @param {string} name @param {Record<string, any>} [query] */
-export const toTopic = (name, query = {}) =>
-  `#/topics/${encodeURIComponent(name).replaceAll("%3A", ":").replaceAll("%40", "@")}${tail(query)}`;
+/** A topic's name for the path of a URL. Its id is encoded already. @param {string} name */
+export const inPath = (name) =>
+  encodeURIComponent(name).replaceAll("%3A", ":").replaceAll("%40", "@").replaceAll("%25", "%");
+
+/** The link to a topic. @param {string} name @param {Record<string, any>} [query] */
+export const toTopic = (name, query = {}) => `#/topics/${inPath(name)}${tail(query)}`;
 
 /** The link to the explanation of a cause. @param {string} kind @param {Record<string, any>} [query] */
 export const toCause = (kind, query = {}) => `#/why/${encodeURIComponent(kind)}${tail(query)}`;

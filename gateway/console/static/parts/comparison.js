@@ -1,6 +1,7 @@
 /** Compares three copies of the plan: the provider's last report, the stored state, and the slowest tab's state. */
 import { get, ApiError } from "../api.js";
 import { ago, plural, span, us } from "../model/format.js";
+import { inPath } from "../model/links.js";
 import { button, card, h, keyed, line, setAttribute, setText, table } from "../ui/dom.js";
 import { pill, setStatus } from "../ui/pill.js";
 
@@ -67,7 +68,7 @@ export const comparison = (name) => {
   const { element: scroll, body } = table("Provider, store and tabs", HEADS);
   const state = pill();
   const message = h("p", { class: "quiet", role: "status" });
-  const path = encodeURIComponent(name);
+  const path = inPath(name);
 
   const show = (/** @type {any} */ answer, /** @type {unknown} */ stored, /** @type {unknown} */ shown) => {
     const found = rows(sidesOf(answer, stored, shown));

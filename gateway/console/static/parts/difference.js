@@ -1,6 +1,7 @@
 /** The differences between two versions of a topic, by path. */
 import { get } from "../api.js";
 import { moment, plural } from "../model/format.js";
+import { inPath } from "../model/links.js";
 import { h, keyed, line, setAttribute, setText, table } from "../ui/dom.js";
 
 const HEADS = ["", "Path", "A", "B"];
@@ -25,7 +26,7 @@ export const difference = (name) => {
       scroll.hidden = true;
       if (!wanted) return setText(message, "");
       try {
-        const answer = await get(`diff/${encodeURIComponent(name)}`, wanted);
+        const answer = await get(`diff/${inPath(name)}`, wanted);
         if (shown !== key) return;
         const size = answer.differences.length;
         const text = size ? `${plural(size, "difference")}${answer.more ? " and more" : ""}` : "No difference";

@@ -3,7 +3,7 @@ import { retry, retryAll } from "../actions.js";
 import { get } from "../api.js";
 import { causeOfParked, CAUSES } from "../model/causes.js";
 import { moment, plural } from "../model/format.js";
-import { toCause } from "../model/links.js";
+import { inPath, toCause } from "../model/links.js";
 import { button, card, h, keyed, line, setAttribute, setText, table } from "../ui/dom.js";
 import { pill, setStatus } from "../ui/pill.js";
 
@@ -37,7 +37,7 @@ const explained = (kind) =>
  * @param {URLSearchParams} query of the place
  */
 export const events = (context, name, query) => {
-  const path = encodeURIComponent(name);
+  const path = inPath(name);
   const wanted = query.get("event");
   const parked = table("Events that wait", PARKED_HEADS);
   const happened = table("Newest events of this topic", HEADS);

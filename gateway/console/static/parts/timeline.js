@@ -2,6 +2,7 @@
 import { replay } from "../actions.js";
 import { get } from "../api.js";
 import { moment } from "../model/format.js";
+import { inPath } from "../model/links.js";
 import { updateQuery } from "../router.js";
 import { button, card, h, setAttribute, setText } from "../ui/dom.js";
 import { virtual } from "../ui/virtual.js";
@@ -31,7 +32,7 @@ const version = (text) => (/^\d{1,16}$/.test(text) ? Number(text) : null);
  * @param {URLSearchParams} query of the place
  */
 export const timeline = (context, name, query) => {
-  const path = encodeURIComponent(name);
+  const path = inPath(name);
   const compared = difference(name);
   const none = h("p", { class: "quiet", role: "status" });
   const more = button("Show all that is kept", () => {

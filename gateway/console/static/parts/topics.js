@@ -3,15 +3,13 @@ import { get } from "../api.js";
 import { ago, count, plural } from "../model/format.js";
 import { toTopic } from "../model/links.js";
 import { TROUBLE } from "../model/status.js";
+import { nameOf, readable } from "../model/topic_name.js";
 import { updateQuery } from "../router.js";
 import { h, setAttribute, setText } from "../ui/dom.js";
 import { pill, setTabStatus } from "../ui/pill.js";
 import { virtual } from "../ui/virtual.js";
 
 const PAGE = 500;
-
-/** The form of a topic's name. A valid name that is not in the list can be opened directly. */
-const NAME = /^([a-z][a-z0-9_-]*\/)?[a-z][a-z0-9_-]{0,31}:[A-Za-z0-9._~@-]{1,128}$/;
 
 const FILTERS = [
   ["", "All"],
@@ -63,7 +61,8 @@ export const topicList = (query, soon) => {
     ],
     update: (row, topic, [name, status, tabs, age, sockets, gateways]) => {
       const link = /** @type {Element} */ (name.firstElementChild);
-      setText(link, topic?.name);
+      setText(link, topic && readable(topic.name));
+      setAttribute(link, "title", topic && topic.name);
       setAttribute(link, "href", topic && toTopic(topic.name));
       if (!topic) return;
       setTabStatus(/** @type {Element} */ (status.firstElementChild), topic.is_live ? topic.status : null);
@@ -88,8 +87,8 @@ export const topicList = (query, soon) => {
   only.addEventListener("change", restart);
   search.addEventListener("keydown", (event) => {
     if (event.key === "Enter") {
-      const wanted = search.value.trim();
-      if (NAME.test(wanted)) location.hash = toTopic(wanted);
+      const wanted = nameOf(search.value.trim());
+      if (wanted) location.hash = toTopic(wanted);
       else if (names.length) location.hash = toTopic(names[0]);
     } else if (event.key === "ArrowDown") list.move(0);
     else return;
@@ -115,13 +114,14 @@ export const topicList = (query, soon) => {
       found,
       `${plural(answer.matching, "topic")}${search.value.trim() || only.value ? " found" : ""}${stored}${answer.is_complete === false ? "; the store has more than are looked through" : ""}`,
     );
-    const wanted = search.value.trim();
-    const isName = NAME.test(wanted) && !answer.topics.some((/** @type {any} */ topic) => topic.name === wanted);
+    // A topic that is not in the list can be opened by its name, too.
+    const wanted = nameOf(search.value.trim());
+    const isName = wanted && !answer.topics.some((/** @type {any} */ topic) => topic.name === wanted);
     opens.hidden = !isName;
     if (isName)
       opens.replaceChildren(
         "Not among them: ",
-        h("a", { href: toTopic(wanted) }, `see what the store has of ${wanted}`),
+        h("a", { href: toTopic(wanted) }, `see what the store has of ${readable(wanted)}`),
         ".",
       );
     list.element.hidden = !answer.matching;

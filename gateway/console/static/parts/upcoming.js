@@ -1,6 +1,7 @@
 /** The topic's scheduled changes and timers, and the overrides of its subscription. */
 import { get, ApiError } from "../api.js";
 import { local } from "../model/format.js";
+import { inPath } from "../model/links.js";
 import { card, h, keyed, line, setText, showFacts, table } from "../ui/dom.js";
 
 const TIMER_HEADS = ["Due", "What for"];
@@ -30,7 +31,7 @@ const flat = (value) =>
 
 /** A topic's scheduled changes, timers and overrides. @param {string} name of the topic */
 export const upcoming = (name) => {
-  const path = encodeURIComponent(name);
+  const path = inPath(name);
   const facts = h("dl", { class: "facts" });
   const nothing = h("p", { class: "quiet", role: "status" });
   const timers = table("Timers", TIMER_HEADS);

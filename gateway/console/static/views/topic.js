@@ -3,9 +3,10 @@ import { reconcile, revoke, simulate } from "../actions.js";
 import { gateway, get } from "../api.js";
 import { ofTopic } from "../model/attention.js";
 import { ago } from "../model/format.js";
-import { environmentOf, toTopic } from "../model/links.js";
+import { environmentOf, inPath, toTopic } from "../model/links.js";
 import { EXPLAINED, worst } from "../model/status.js";
 import { mergeReports } from "../model/topic_model.js";
+import { readable } from "../model/topic_name.js";
 import { attentionList } from "../parts/attention_list.js";
 import { chain } from "../parts/chain.js";
 import { comparison } from "../parts/comparison.js";
@@ -41,7 +42,7 @@ const SECTIONS = [
  * @param {import("../router.js").Place} place
  */
 export const topicView = (root, context, { name, query }) => {
-  const path = encodeURIComponent(name);
+  const path = inPath(name);
   const state = pill();
   const links = chain();
   const tabs = tabList(context, name, context.soon);
@@ -106,7 +107,7 @@ export const topicView = (root, context, { name, query }) => {
   );
   root.replaceChildren(
     h("p", {}, h("a", { href: "#/" }, "All topics")),
-    h("div", { class: "tools heading" }, h("h1", {}, name, " ", state), actions),
+    h("div", { class: "tools heading" }, h("h1", { title: name }, readable(name), " ", state), actions),
     elsewhere,
     h(
       "nav",
@@ -175,7 +176,7 @@ export const topicView = (root, context, { name, query }) => {
     const found = await Promise.all(
       others.map(async (/** @type {string} */ env) => {
         const topic = env === "live" ? bare : `${env}/${bare}`;
-        return { env, topic, version: (await get(`snapshot/${encodeURIComponent(topic)}`, {}, signal)).version };
+        return { env, topic, version: (await get(`snapshot/${inPath(topic)}`, {}, signal)).version };
       }),
     );
     const tenants = found.filter(({ version }) => version);

@@ -17,7 +17,7 @@
     token: () => post("../token").then(({ token }) => token),
     socket: Planwire.tabs({ subject: tenant, socket: Planwire.fallback() }),
   });
-  const topic = client.topic("tenant:" + tenant);
+  const topic = client.topic(Planwire.topic("tenant", tenant));
 
   topic.subscribe((/** @type {any} */ { state, status }) => {
     if (state) element("plan").textContent = state.plan.name;

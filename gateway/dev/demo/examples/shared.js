@@ -1,5 +1,7 @@
 /** Shared by the examples: opens the tenant's topic, connects the buttons, and sets the page's freshness status. */
 
+import { topic as topicOf } from "../../client/planwire.js";
+
 /** @param {(options: any) => any} planwire @param {object} [options] */
 export const open = (planwire, options) => {
   const tenant = new URLSearchParams(location.search).get("tenant") || "demo";
@@ -21,7 +23,7 @@ export const open = (planwire, options) => {
     url: new URL("../..", location.href).href.slice(0, -1),
     token: async () => (await post("../token")).token,
     ...options,
-  }).topic(`tenant:${tenant}`);
+  }).topic(topicOf("tenant", tenant));
   topic.subscribe((/** @type {any} */ { status }) => {
     document.body.dataset.status = status;
   });
