@@ -40,7 +40,7 @@ class Revoke(TypedDict, total=False):
     """What no longer counts if issued before now: a subject, a topic, a token id, or a subject's right to a topic."""
 
     sub: _Claim
-    topic: Annotated[_Claim, WithJsonSchema({"type": "string", "pattern": TOPIC_PATTERN})]
+    topic: Annotated[str, WithJsonSchema({"type": "string", "pattern": TOPIC_PATTERN})]
     jti: _Claim
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NotRequired
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
-from planwire_client.core.topic import PROBE_KIND, RESERVED_KINDS, Topic
+from planwire_client.core.topic import PROBE_KIND, RESERVED_KINDS, Topic, matched
 
 ANY_TOPIC = "*"
 """The entry of `topics` that means every topic that the scopes open, except the gateways' probes."""
@@ -167,6 +167,15 @@ def read_claims(payload: Mapping[str, object], leeway_s: float = 0) -> Claims | 
     return Claims(
         read["sub"], read["exp"], read.get("topics", ()), scope, read.get("jti", ""), read.get("iat", 0.0), leeway_s
     )
+
+
+def topics_hint(payload: Mapping[str, object]) -> str:
+    """Return a sentence if the topics of a payload are not spelled as topics; empty if they are."""
+    topics = payload.get("topics")
+    names = [one for one in topics if isinstance(one, str) and one != ANY_TOPIC] if isinstance(topics, list) else []
+    if all(map(matched, names)):
+        return ""
+    return "topics must be topics' names: ids are percent-encoded, as topic() of the clients does"
 
 
 def milliseconds_hint(payload: Mapping[str, object]) -> str:

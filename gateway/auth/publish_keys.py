@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
-from planwire_client.core.topic import LIVE
+from planwire_client.core.topic import ID_BYTE, ID_MAX_BYTES, LIVE, TopicError, read_topic, shown
 
 KEY_MAX_CHARS = 512
 """Maximum characters of a presented key; a longer one is rejected."""
@@ -32,9 +32,8 @@ KEY_NAME = r"[A-Za-z0-9._-]{1,64}"
 """Pattern of a publish key's name."""
 
 _SEGMENT = r"[a-z][a-z0-9_-]{0,31}"
-_ID = r"[A-Za-z0-9._~@%-]"
 _PATTERN = re.compile(
-    rf"\*|(?P<env>{_SEGMENT})/\*|(?:(?P<topic_env>{_SEGMENT})/)?{_SEGMENT}:(?:{_ID}{{1,384}}|{_ID}{{0,384}}\*)"
+    rf"\*|(?P<env>{_SEGMENT})/\*|(?:(?P<topic_env>{_SEGMENT})/)?{_SEGMENT}:(?:{ID_BYTE}{{1,{ID_MAX_BYTES}}}|{ID_BYTE}{{0,{ID_MAX_BYTES}}}\*)"
 )
 _GRANT = re.compile(rf"({KEY_NAME}):([a-z+]{{1,64}}):(.{{1,512}})")
 
@@ -91,10 +90,19 @@ def _grant(entry: str) -> Grant:
     found = _PATTERN.fullmatch(pattern)
     if found is None or LIVE in (found["env"], found["topic_env"]):
         raise ValueError(
-            f"{pattern!r} in the entry of {key} is not a pattern such as tenant:acme, prefs:*, sandbox/tenant:* or *"
-            " (the * comes last; live is written without a prefix)"
+            f"{shown(pattern)} in the entry of {key} is not a pattern such as tenant:acme, prefs:*, sandbox/tenant:*"
+            f" or * (the * comes last; live is written without a prefix){_advice(pattern)}"
         )
     return Grant(key, tuple(scope for scope in Scope if scope in scopes.split("+")), pattern)
+
+
+def _advice(pattern: str) -> str:
+    """Return how a pattern is written whose id is not encoded; empty if that is not what is wrong with it."""
+    head, star = pattern.removesuffix(ANY), ANY if pattern.endswith(ANY) else ""
+    try:
+        return f": write {read_topic(head)}{star}"
+    except TopicError:
+        return ""
 
 
 class Rights:

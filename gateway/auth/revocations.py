@@ -34,7 +34,7 @@ LOGINS_MAX = 10_000
 """Maximum ended logins kept. Beyond it the oldest becomes a cut-off time: all logins before it have ended."""
 
 VALUE_MAX = 3 * TEXT_MAX
-"""Maximum characters of a value: a topic (at most 194), a space and a subject."""
+"""Maximum characters of a value: a topic (at most 450), a space and a subject."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from gateway.auth.claims import (
     check_topics,
     milliseconds_hint,
     read_claims,
+    topics_hint,
 )
 from gateway.auth.revocations import LOGIN, Revocation, Revocations
 from gateway.auth.verify_keys import HS256, KeySet, VerifyKey
@@ -158,7 +159,8 @@ class Auth:
             return AuthFailure("token_claims")
         claims = self._check_payload(payload, now, signer.issuer or self.issuer)
         if isinstance(claims, str):
-            return AuthFailure(claims, milliseconds_hint(payload) if claims in _OF_TIME else "")
+            hint = milliseconds_hint(payload) if claims in _OF_TIME else ""
+            return AuthFailure(claims, hint or (topics_hint(payload) if claims == "token_claims" else ""))
         return replace(claims, scope=(signer.scope,)) if signer.scope else claims
 
     def _check_payload(self, payload: Mapping[str, Any], now: float, issuer: str) -> Claims | str:

@@ -31,7 +31,7 @@ EVENTS_MAX = 100
 
 LOOK_BODY_MAX_BYTES = 4096
 FIXTURE_SHOWN = 20
-SEARCH_MAX = 200
+SEARCH_MAX = 512
 LOOKED_MAX = 8
 """Maximum number of leased topics of one page."""
 

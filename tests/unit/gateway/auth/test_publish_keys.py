@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from fnmatch import fnmatchcase
 
@@ -203,9 +204,28 @@ def test_it_decides_as_a_glob_does(patterns: list[str], topic: str) -> None:
 
 
 def test_the_longest_names_and_the_most_patterns_take_no_time() -> None:
-    found = rights(*(f"k:publish:tenant:{'a' * 380}{number:03}*" for number in range(GRANTS_PER_KEY_MAX)))
-    topic = "tenant:" + "a" * 384
+    found = rights(*(f"k:publish:tenant:{'%7C' * 125}{number:03}*" for number in range(GRANTS_PER_KEY_MAX)))
+    topic = "tenant:" + "%7C" * 128
     started = time.thread_time()
     for _ in range(1000):
         assert not found.cover(PUBLISH, topic)
     assert time.thread_time() - started < 0.5  # typical: 0.01
+
+
+@pytest.mark.parametrize(
+    ("pattern", "advice"),
+    [
+        ("tenant:auth0|*", "write tenant:auth0%7C*"),
+        ("tenant:auth0%7c1", "write tenant:auth0%7C1"),
+        ("sandbox/tenant:jane+work@example.com", "write sandbox/tenant:jane%2Bwork@example.com"),
+        ("tenant:a%4", "such as tenant:acme"),
+        ("tenant:auth0%7*", "such as tenant:acme"),
+        ("tenant:%61*", "write tenant:a*"),
+    ],
+)
+def test_a_pattern_has_encoded_ids_and_its_error_says_how_it_is_written(pattern: str, advice: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(advice)):
+        parse_grants([f"ci:publish:{pattern}"])
+    (good,) = parse_grants(["ci:publish:tenant:auth0%7C*"])
+    assert Rights([good]).cover(PUBLISH, "tenant:auth0%7C5f1c")
+    assert not Rights([good]).cover(PUBLISH, "tenant:auth0")

@@ -19,6 +19,8 @@ SECRET = "x" * 32
         ("https://a.example/plan/", "user:a@b.c~1", "https://a.example/plan/user:a@b.c~1"),
         ("https://a.example", "sandbox/tenant:acme", "https://a.example/sandbox%2Ftenant:acme"),
         ("https://a.example/{topic}/plan", "tenant:acme", "https://a.example/tenant:acme/plan"),
+        ("https://a.example", "tenant:auth0%7C5f", "https://a.example/tenant:auth0%7C5f"),
+        ("https://a.example", "sandbox/tenant:a%2Fb%25", "https://a.example/sandbox%2Ftenant:a%2Fb%25"),
     ],
 )
 def test_a_topic_is_one_segment_of_the_address(base: str, topic: str, url: str) -> None:

@@ -44,6 +44,9 @@ def test_a_search_is_for_a_part_or_for_a_beginning() -> None:
     assert TopicQuery("tenant:b").matching(names) == ["sandbox/tenant:B", "tenant:b"]
     assert TopicQuery("^tenant:b").matching(names) == ["tenant:b"]
     assert TopicQuery().matching(reversed(names)) == names
+    foreign = ["tenant:auth0%7C5F", "tenant:b"]
+    for search in ("auth0|5f", "^tenant:auth0|", "0%7c5", "^tenant:auth0%7c"):
+        assert TopicQuery(search).matching(foreign) == foreign[:1]
 
 
 def test_a_question_survives_the_control_channel() -> None:
