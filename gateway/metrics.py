@@ -135,6 +135,7 @@ class Metrics:
     unhydrated: int = _counter("unhydrated", "Topics without state that the worker was to ask the source about.")
     sweep_seconds: float = _counter("sweep_seconds", "CPU seconds of the event loop's thread spent sweeping.")
     restored: int = _counter("restored", "Snapshots put back into a store that had lost them.")
+    lost_tails: int = _counter("lost_tails", "Times that a shard of the store was found to have lost commits.")
     foreign: int = _counter(
         "foreign_messages", "Announcements and revocations of another installation heard on these channels."
     )

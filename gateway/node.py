@@ -153,6 +153,7 @@ class Node:
             await asyncio.sleep(self.settings.probe_s / 20)
             self.probe.check()
             self.metrics.probes_missed = self.probe.missed
+            self.metrics.lost_tails = self.probe.lost_tails
             self.metrics.unannounced = self.store.unannounced
             self.metrics.evicts = self.inspection.evicts
             self.metrics.log_lines_dropped = logs.dropped()

@@ -22,6 +22,7 @@ from sync import bootstrap
 from sync.billing.providers.base import ProviderRejected, ProviderUnavailable
 from sync.billing.services.catalog_sweeps import CatalogSweeps
 from sync.billing.services.catch_up import CatchUp
+from sync.billing.services.lost_tails import LostTails
 from sync.billing.services.reconcile import BACKGROUND_MAX_WAIT_S
 from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.environment import AUDIT_EVERY_S, reconcile_requests
@@ -94,6 +95,8 @@ class Worker:
             loops[f"timers {environment}"] = self._timers(environment)
             if self._reconciliation.can_ask(environment):
                 loops[f"audits {environment}"] = self._audits(environment)
+        askable = [name for name in self.environments if self._reconciliation.can_ask(name)]
+        loops["lost tails"] = every("lost tails", None, LostTails(self.services, askable).step)
         for provider, environment in self.services.clients:
             loops[f"catch-up {provider} {environment}"] = self._catch_up(provider, environment)
         if self.alive_file is not None:

@@ -1,5 +1,8 @@
 """Proves at every interval that the bus delivers: one canary per shard, committed through the store like any change.
 
+A canary that comes back older shows that its shard has lost commits, for example in a failover: maybe commits of facts
+alone, which leave no version that differs. Workers then have the shard's tenants compared with their provider.
+
 `fresh` means two things: every shard has returned a canary that was sent less than two intervals ago, and every topic
 was read again after its shard was last lost. Silence means stale, which is sent to every socket at once.
 """
@@ -40,6 +43,8 @@ class _Canary:
     Attributes:
         verified_at: when the newest canary that came back was sent, monotonic.
         connected_at: when its shard's connection came up, monotonic.
+        version: the version of its last commit; 0: none yet.
+        is_older: its shard has lost commits, and no worker has been told yet.
         sent: when each canary under way was sent, by its number.
     """
 
@@ -48,13 +53,17 @@ class _Canary:
     verified_at: float
     shard: str = ""
     connected_at: float = math.inf
+    version: int = 0
+    is_older: bool = False
     sent: dict[int, float] = field(default_factory=dict)
 
 
 class Probe:
     """The canaries of one gateway process. `on_change` is called whenever `hub.fresh` has changed.
 
-    `missed`: number of canaries that had not come back within one interval.
+    Attributes:
+        missed: number of canaries that had not come back within one interval.
+        lost_tails: number of canaries that came back older: their shard had lost commits.
     """
 
     def __init__(
@@ -79,6 +88,7 @@ class Probe:
         self._was_fresh = False
         self._count = 0
         self.missed = 0
+        self.lost_tails = 0
 
     @property
     def _verified_at(self) -> float:
@@ -183,7 +193,25 @@ class Probe:
         canary.sent[number] = time.monotonic()
         try:
             async with asyncio.timeout(self._interval_s):
-                await self._store.commit(Change(canary.topic, orjson.dumps({"count": number})))
-                await self._store.expire(canary.topic, KEEP_S)
+                await self._commit(canary, number)
         except (StoreError, TimeoutError) as error:
             log.warning("probe_failed", shard=canary.shard, error=str(error) or "timeout")
+
+    async def _commit(self, canary: _Canary, number: int) -> None:
+        """Commit a canary. If the store has an older one than was committed before, its shard has lost commits."""
+        change = Change(canary.topic, orjson.dumps({"count": number}))
+        pipeline = self._store.pipeline()
+        pipeline.command("HGET", self._store.keys.snap(canary.topic), "version")
+        self._store.add_commit(pipeline, change)
+        found, reply = await pipeline.run()
+        stored, committed = int(found or 0), self._store.committed(change, reply)
+        # One that is gone may just have expired, if this process stood still.
+        if stored < canary.version and (stored or committed.version - canary.version < KEEP_S * 1_000_000):
+            canary.is_older = True
+            self.lost_tails += 1
+            log.error("store_lost_tail", shard=canary.shard, committed=canary.version, stored=stored)
+        canary.version = committed.version
+        await self._store.expire(canary.topic, KEEP_S)
+        if canary.is_older:
+            await self._store.request(self._store.keys.lost_tails, [canary.topic])
+            canary.is_older = False

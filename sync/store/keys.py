@@ -119,6 +119,11 @@ class Keys(Names):
         return f"{self.head('reconcile')}:wanted"
 
     @property
+    def lost_tails(self) -> str:
+        """Queue of canaries whose shard lost commits. One member per gateway and shard; a worker removes it."""
+        return f"{self.head('reconcile')}:tails"
+
+    @property
     def hydrate(self) -> str:
         """Queue of topics that have readers but no state; the worker asks the source for them."""
         return f"{self.head('hydrate')}:wanted"
