@@ -20,10 +20,14 @@ from gateway.cli.inspect import diff, drift, log, trace
 from gateway.cli.output import note
 from gateway.cli.publishing import publish, token, watch
 from gateway.cli.simulate import simulate
+from gateway.cli.tenants import grant, overrides, revive
 from gateway.cli.top import top
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
-_COMMANDS = (token, publish, watch, simulate, parked, backfill, outbox, settings, dev, top, trace, log, diff, drift)
+_COMMANDS = (
+    token, publish, watch, simulate, parked, grant, overrides, revive, backfill, outbox, settings, dev,
+    top, trace, log, diff, drift,
+)  # fmt: skip
 
 
 @click.group(commands=_COMMANDS, context_settings=_CONTEXT)

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import click
 
 from gateway.cli.common import Api, environment, environment_option, json_lines_option, with_publish_api
-from gateway.cli.output import say, say_json, say_list
+from gateway.cli.output import say, say_list, say_outcome
 from sync.core.plain_text import json_text
 
 PARKED_PAGE = 500
@@ -20,25 +20,43 @@ _PARKED_COLUMNS = ("parked_at", "event_id", "type", "topic", "attempts", "reason
 
 
 @click.command()
+@click.argument("action", type=click.Choice(["retry", "drop"]), required=False)
+@click.argument("event_id", required=False)
 @environment_option
 @click.option("--limit", type=click.IntRange(min=1), default=100, help="Maximum number of events.")
-@click.option("--retry", metavar="EVENT_ID", help="Retry this event now, and print its outcome.")
+@click.option("--retry", metavar="EVENT_ID", help="The same as `retry EVENT_ID`.")
+@click.option("--reason", help="Why the event is dropped, for its tenant's history.")
+@click.option("--by", help="Who drops it.")
 @json_lines_option
 @with_publish_api
-def parked(environ: str | None, limit: int, retry: str | None, as_json: bool, api: Api) -> None:
+def parked(
+    action: str | None,
+    event_id: str | None,
+    environ: str | None,
+    limit: int,
+    retry: str | None,
+    reason: str | None,
+    by: str | None,
+    as_json: bool,
+    api: Api,
+) -> None:
     """List the billing events that are kept because they cannot be used yet, and why. The longest parked come first.
+
+    `retry EVENT_ID` tries one again now. `drop EVENT_ID --reason TEXT` ends one unused.
 
     \b
     Example: planwire parked
-             planwire parked --retry evt_01h8bzakzx3hm2fmen703n5q45
+             planwire parked retry evt_01h8bzakzx3hm2fmen703n5q45
+             planwire parked drop evt_01h8bzakzx3hm2fmen703n5q45 --reason "a test of the shop"
     """
     asked = {} if environ is None else {"env": environ}
-    if retry is not None:
-        answer = api.answer("POST", f"/v1/parked/{quote(retry, safe='')}/retry", asked)
-        if as_json:
-            say_json(answer)
-        else:
-            say(" ".join(str(answer[name]) for name in ("outcome", "version", "reason") if name in answer))
+    if retry is not None and action is None:
+        action, event_id = "retry", retry
+    if (action is None) != (event_id is None) or (action == "drop") != (reason is not None):
+        raise click.UsageError("expected: parked, parked retry EVENT_ID, or parked drop EVENT_ID --reason TEXT")
+    if action is not None and event_id is not None:
+        body = {"reason": reason, **({"by": by} if by else {})} if action == "drop" else None
+        say_outcome(as_json, api.answer("POST", f"/v1/parked/{quote(event_id, safe='')}/{action}", asked, body))
         return
     found: list[dict[str, Any]] = []
     has_more = True

@@ -192,13 +192,15 @@ class Api:
             answer = None
         return response.status_code, answer if isinstance(answer, dict) else {}
 
-    def answer(self, method: str, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:
+    def answer(
+        self, method: str, path: str, query: Mapping[str, str] | None = None, body: object = None
+    ) -> dict[str, Any]:
         """Return the JSON object of a successful answer.
 
         Raises:
             Failed, click.UsageError: the gateway rejects the request; the text is its reason.
         """
-        status, answer = self.send(method, path, query)
+        status, answer = self.send(method, path, query, body)
         if status != 200:
             rejected(status, answer)
         return answer

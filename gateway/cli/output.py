@@ -27,6 +27,14 @@ def say_json(value: object) -> None:
     click.echo(json_text(value))
 
 
+def say_outcome(as_json: bool, answer: Row) -> None:
+    """Print what a command has done: outcome, version and reason, or the whole answer as JSON."""
+    if as_json:
+        say_json(answer)
+    else:
+        say(" ".join(str(answer[name]) for name in ("outcome", "version", "reason") if name in answer))
+
+
 def say_list(
     as_json: bool, found: Sequence[Row], columns: Sequence[str], empty: str, row: Callable[[Row], Row] = dict
 ) -> None:

@@ -44,6 +44,7 @@ ROUTES = {
     ("post", "/v1/sessions/revoke"): "admin",
     ("get", "/v1/parked"): "tenants",
     ("post", "/v1/parked/{event_id}/retry"): "tenants",
+    ("post", "/v1/parked/{event_id}/drop"): "admin",
     ("get", "/v1/drift"): "tenants",
     ("post", "/v1/topics/{topic}/reconcile"): "tenants",
     ("post", "/v1/tenants/{id}/reconcile"): "tenants",
@@ -55,6 +56,7 @@ ROUTES = {
     ("get", "/v1/tenants/{id}/history"): "tenants",
     ("get", "/v1/tenants/{id}/status"): "tenants",
     ("delete", "/v1/tenants/{id}"): "admin",
+    ("post", "/v1/tenants/{id}/revive"): "admin",
     ("post", "/v1/tenants/{id}/preview"): "tenants",
     ("post", "/v1/tenants/{id}/preview/{preview_id}/confirm"): "tenants",
 }

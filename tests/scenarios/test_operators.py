@@ -99,6 +99,60 @@ def stripe_event(product: str) -> dict[str, Any]:
     return {"id": f"evt_{product}", "type": kind, "created": now_s, "livemode": True, "data": {"object": body}}
 
 
+class TestErasedTenantThatPaysAgain:
+    """Scenario 59."""
+
+    async def test_s59_a_returning_tenant_is_parked_and_applied_once_it_is_revived(self, system: System) -> None:
+        """The new subscription's events come in any order; those of the old one stay ignored, before and after."""
+        old: dict[str, Any] = {"id": "sub_old", "customer_id": "ctm_old", "items": [("pri_scale", 1)]}
+        await system.apply(event(ago(90), **old))
+        await system.ask("DELETE", "/v1/tenants/acme", {"reason": "asked for"})
+        assert await system.outcome(event(ago(80), id="sub_before")) == "ignored", "it is of the time before"
+        assert await system.outcome(event(ago(0), **old)) == "ignored", "of an erased subscription"
+        new: dict[str, Any] = {"id": "sub_new", "customer_id": "ctm_new"}
+        assert await system.outcome(event(ago(0), status="canceled", id="sub_over")) == "ignored", "it pays nothing"
+        first = event(ago(-1), **new, items=[("pri_basic", 1)])
+        second = event(ago(-2), **new, items=[("pri_pro", 4)])
+        assert [await system.outcome(body) for body in (second, first)] == ["parked", "parked"]
+        assert {parked["topic"] for parked in await system.parked()} == {"tenant:acme"}
+        assert all("pays again: revive it" in parked["reason"] for parked in await system.parked())
+        assert (await system.read())["state"] is None
+        revived = await system.ask("POST", "/v1/tenants/acme/revive", {"reason": "came back", "by": "eve"})
+        assert revived["outcome"] == "applied"
+        async with system.tab() as tab:
+            await tab.reaches(revived["version"])
+            assert (tab.plan, tab.state["status"], tab.state["limits"]["seats"]) == ("pro", "active", 4)
+            assert await system.outcome(event(ago(-3), **old)) == "ignored"
+            assert await system.parked() == []
+            changes = (await system.ask("GET", "/v1/tenants/acme/history"))["changes"]
+            causes = [change["cause"] for change in changes if change["cause"]["source"] == "operator"]
+            assert [(cause["event_type"], cause["reason"]) for cause in causes] == [
+                ("tenant.revived", "came back"),
+                ("tenant.erased", "asked for"),
+            ]
+            assert (causes[0]["claimed_by"], causes[0]["by"]) == ("eve", "tests")
+            again = await system.ask("POST", "/v1/tenants/acme/revive", {"reason": "came back"})
+            assert again == {"outcome": "unchanged", "version": revived["version"]}
+
+    async def test_s59_an_operator_may_drop_the_event_instead(self, system: System) -> None:
+        """The tenant stays erased, nothing stays parked, and the provider's retry is a duplicate."""
+        await system.apply(event(ago(90)))
+        await system.ask("DELETE", "/v1/tenants/acme", {"reason": "asked for"})
+        body = event(ago(-1), id="sub_new", event_id="evt_back")
+        assert await system.outcome(body) == "parked"
+        dropped = await system.ask("POST", "/v1/parked/evt_back/drop", {"reason": "a test of the shop", "by": "eve"})
+        assert dropped == {"outcome": "ignored", "reason": "dropped by tests for eve: a test of the shop"}
+        assert await system.parked() == []
+        assert await system.outcome(body) == "duplicate"
+        assert (await system.read())["state"] is None
+        newest = (await system.ask("GET", "/v1/tenants/acme/history"))["events"][0]
+        assert (newest["event_id"], newest["outcome"], newest["reason"]) == ("evt_back", "ignored", dropped["reason"])
+        response = await system.http.post("/v1/parked/evt_back/drop", json={"reason": "again"}, headers=system.key)
+        assert (response.status_code, response.json()["code"]) == (404, "not_found")
+        response = await system.http.post("/v1/tenants/nobody/revive", json={"reason": "x"}, headers=system.key)
+        assert (response.status_code, response.json()["code"]) == (404, "not_found")
+
+
 class TestGrantedPlan:
     """Scenario 60."""
 

@@ -114,6 +114,13 @@ class Erasure(Model):
     reason: Text
 
 
+class Reasoned(Model):
+    """Why something is done, and by whom, for the history."""
+
+    reason: Text
+    by: Text | None = None
+
+
 OUTCOMES = [outcome.value for outcome in Outcome if outcome is not Outcome.CONFLICT]
 
 _Outcome = Annotated[str, OneOf(OUTCOMES)]

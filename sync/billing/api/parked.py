@@ -1,16 +1,25 @@
-"""Parked events: lists them, and retries one."""
+"""Parked events: lists them, retries one, drops one."""
 
 from __future__ import annotations
+
+import structlog
 
 from sync.billing.api import bodies
 from sync.billing.api.operations import Asked, BillingOperations, Document, operation, result_document
 from sync.billing.domain.evaluation import unknown_prices
 from sync.billing.domain.model import Event
+from sync.billing.domain.outcome import EventResult, Outcome
 from sync.billing.storage.inbox import Record
+from sync.billing.storage.records import append_event
 from sync.core import instants
 from sync.http.openapi import VERSION, Answer
 from sync.http.parameters import AFTER, LIMIT, PathText
 from sync.http.problem import Problem
+from sync.store.command_pipeline import CommandPipeline
+
+EVENT_ID = PathText("event_id", "The event's id.", r"^[A-Za-z0-9_-]{1,128}$", "evt_01h8bzakzx3hm2fmen703n5q45")
+
+_log = structlog.get_logger("sync.parked")
 
 
 class ParkedEvents(BillingOperations):
@@ -61,7 +70,7 @@ class ParkedEvents(BillingOperations):
         "Try one of them again now.",
         Answer("What became of it.", bodies.Result, VERSION),
         ("not_found",),
-        (PathText("event_id", "The event's id.", r"^[A-Za-z0-9_-]{1,128}$", "evt_01h8bzakzx3hm2fmen703n5q45"),),
+        (EVENT_ID,),
     )
     async def retry(self, asked: Asked, event_id: str) -> Document:
         """Retry a parked event now; return its outcome.
@@ -73,4 +82,38 @@ class ParkedEvents(BillingOperations):
         result = await self._services.ingest.retry(asked.environment, event_id)
         if result is None:
             raise Problem("not_found", "no event of this id is parked")
+        return result_document(result)
+
+    @operation(
+        "POST",
+        "/v1/parked/{event_id}/drop",
+        "dropParked",
+        "End one of them unused, with the reason. A later event of its subscription may be parked again.",
+        Answer("It is dropped.", bodies.Result, VERSION),
+        ("not_found",),
+        (EVENT_ID,),
+        body=bodies.Reasoned,
+        scope="admin",
+    )
+    async def drop(self, asked: Asked, event_id: str, body: bodies.Reasoned) -> Document:
+        """End a parked event unused, and write who did it and why to the log and to its tenant's history.
+
+        Raises:
+            Problem: no such event is parked.
+            StoreError: the store is unreachable or failing.
+        """
+        services = self._services
+        inbox = services.environment(asked.environment).inbox
+        record = await inbox.read(event_id)
+        if record is None or record.status != "parked":
+            raise Problem("not_found", "no event of this id is parked")
+        who = " for ".join(filter(None, (asked.who.get("by"), body.by)))
+        result = EventResult(Outcome.IGNORED, f"dropped by {who}: {body.reason}", record.topic, keeps_body=False)
+        batch = CommandPipeline(services.store)
+        if record.topic:
+            append_event(batch, record.topic, event_id, record.type, result, services.now_us)
+        inbox.end(batch, event_id, result)
+        await batch.run()
+        await services.committer.wait_durable()
+        _log.info("event_dropped", environment=asked.environment, event_id=event_id, by=who, reason=body.reason)
         return result_document(result)

@@ -21,6 +21,7 @@ from sync.billing.api.operations import (
     result_document,
 )
 from sync.billing.domain.model import Facts, ScheduledPlanChange
+from sync.billing.domain.outcome import revival_of
 from sync.billing.domain.scheduled_changes import ChangeRequest, plan_change, without_change
 from sync.billing.providers import registry
 from sync.billing.services.wiring import BillingServices
@@ -150,6 +151,28 @@ class Tenants(BillingOperations):
         result = await self._services.erasure.erase(asked.environment, asked.topic, body.reason, asked.who)
         await store.wait_durable()
         return changed_document(result)
+
+    @operation(
+        "POST",
+        "/v1/tenants/{id}/revive",
+        "reviveTenant",
+        "Let an erased tenant come back: its parked events are used then. What was erased stays erased.",
+        Answer("It has come back, or was not erased (unchanged).", bodies.TenantChanged, VERSION),
+        ("not_found",),
+        body=bodies.Reasoned,
+        scope="admin",
+    )
+    async def revive(self, asked: Asked, body: bodies.Reasoned) -> Document:
+        """Revive the tenant, use the events that waited for it, and return the new version."""
+        services = self._services
+        who = {**({"claimed_by": body.by} if body.by else {}), **asked.who}
+        result = await services.erasure.revive(asked.environment, asked.topic, body.reason, who)
+        if not result.version:
+            raise Problem("not_found", "there is no such tenant")
+        await services.ingest.release(asked.environment, [revival_of(asked.topic)])
+        await services.store.wait_durable()
+        (version,) = await services.store.versions([asked.topic])
+        return changed_document(result._replace(version=version))
 
 
 class Topics:

@@ -14,7 +14,7 @@ import orjson
 from sync.billing.domain.customers import second_customer_drift, second_customer_reason, second_customers
 from sync.billing.domain.drift import Drift
 from sync.billing.domain.evaluation import Setting, is_ignored, without_void_change
-from sync.billing.domain.model import NOTHING, Event, Facts, subscription_key
+from sync.billing.domain.model import LIVE_STATUSES, NOTHING, Event, Facts, subscription_key
 from sync.billing.domain.outcome import (
     ERASED,
     ERASED_REASON,
@@ -24,6 +24,7 @@ from sync.billing.domain.outcome import (
     WAITS_SOFTWARE,
     EventResult,
     Outcome,
+    revival_of,
 )
 from sync.billing.domain.overrides import active_overrides
 from sync.billing.domain.preview import check_awaited
@@ -82,7 +83,7 @@ def decide(
         moved_us: the time of the move that gave the subscription to this tenant; 0 if it was never moved.
     """
     if facts.erased_ns is not None:
-        return ERASED
+        return _after_erasure(topic, facts.erased_ns, event, fetched or event)
     if _is_other_software(facts, event, setting):
         return OTHER_SOFTWARE
     result = reduce(facts, event, moved_us)
@@ -169,6 +170,15 @@ def _is_parked(before: Facts, event: Event, setting: Setting) -> bool:
     assert event.subscription is not None
     is_known = subscription_key(event.provider, event.subscription.id) in before.subscriptions
     return setting.catalog.policy.second_customer == "park" and not is_known
+
+
+def _after_erasure(topic: str, erased_ns: int, event: Event, newest: Event) -> EventResult:
+    """Return the result of an erased tenant's event: parked if the tenant has come back and pays, else ignored."""
+    body = newest.subscription
+    if body is None or body.status not in LIVE_STATUSES or event.order.occurred_ns <= erased_ns:
+        return ERASED
+    reason = f"{ERASED_REASON} at {instants.text(erased_ns)} and pays again: revive it, or drop this event"
+    return EventResult(Outcome.PARKED, reason, waits=(revival_of(topic),))
 
 
 def _is_other_software(facts: Facts, event: Event, setting: Setting) -> bool:

@@ -54,6 +54,11 @@ ERASED = EventResult(Outcome.IGNORED, ERASED_REASON, keeps_body=False)
 """The result of an event of an erased tenant."""
 
 
+def revival_of(topic: str) -> str:
+    """Return what the parked events of an erased tenant that pays again wait on."""
+    return f"revival:{topic}"
+
+
 OTHER_SOFTWARE = EventResult(Outcome.IGNORED, "other software sells it, by the catalog's [ignore]", keeps_body=False)
 """The result of an event of a subscription that other software on the provider account sells."""
 

@@ -1,7 +1,9 @@
-"""Erases a tenant: a tombstone replaces its state, and its history and all records of its purchases are removed.
+"""Erases a tenant, and revives it.
 
-The topic's name with the tombstone stays, and a TOMBSTONE link for each of its subscriptions. Later events of its
-provider are ignored, counted (`planwire_erased_events_total`) and not kept.
+A tombstone replaces the state of an erased tenant. Its history and all records of its purchases are removed; the
+topic's name with the tombstone stays, and a TOMBSTONE link for each of its subscriptions. Later events of these are
+ignored, counted (`planwire_erased_events_total`) and not kept. A new subscription that names the tenant is parked until
+an operator revives the tenant, or drops the event.
 """
 
 from __future__ import annotations
@@ -10,10 +12,12 @@ from collections.abc import Mapping
 
 import orjson
 
+from planwire_client.core import canonical_json
 from planwire_client.core.commit import BILLING, PUBLISHER
 from planwire_client.core.topic import Topic
-from sync.billing.domain.model import Event, Facts
+from sync.billing.domain.model import NOTHING, Event, Facts
 from sync.billing.domain.outcome import ERASED, EventResult, Outcome
+from sync.billing.domain.projection import Projected, project
 from sync.billing.domain.tenant_resolution import link_subjects, named_topic, subjects
 from sync.billing.services.committer import Committer, Decision, Write
 from sync.billing.services.context import BillingContext
@@ -51,6 +55,33 @@ class Erasure:
         result = await self._write_tombstone(topic, reason, who)
         await self._remove_traces(environment, topic)
         return result
+
+    async def revive(self, environment: str, topic: str, reason: str, who: Mapping[str, str]) -> EventResult:
+        """Return `applied`, or `unchanged` if the tenant is not erased.
+
+        The tenant has the default plan then. The caller releases the events that wait on `revival_of(topic)`. What was
+        erased does not come back, and the subscriptions of before stay ignored, unless an operator links them.
+
+        Args:
+            reason, who: go into the version's cause.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        cause = orjson.dumps({"source": "operator", "event_type": "tenant.revived", "reason": reason, **who})
+        projected = project(NOTHING, self._context.setting(environment))
+        assert isinstance(projected, Projected), "there is no price that could be unknown"
+        write = Write(canonical_json.encode(projected.state), cause, enlists=True)
+
+        def decide(snapshot: Snapshot) -> Decision:
+            facts = known_facts(snapshot)
+            if facts is None or facts.erased_ns is None:
+                return Decision(EventResult(Outcome.UNCHANGED, topic=topic, version=snapshot.version))
+            return Decision(EventResult(Outcome.APPLIED), write)
+
+        commit = await self._committer.commit(topic, decide)
+        await self._committer.record(commit, "tenant.revived")
+        return commit.result
 
     async def _write_tombstone(self, topic: str, reason: str, who: Mapping[str, str]) -> EventResult:
         cause = orjson.dumps({"source": "operator", "event_type": "tenant.erased", "reason": reason, **who})

@@ -16,7 +16,15 @@ import structlog
 from sync.billing.catalog.catalog import Catalog
 from sync.billing.domain import tenant_resolution
 from sync.billing.domain.model import Event, Unparsable, subscription_key
-from sync.billing.domain.outcome import ERASED_REASON, MOVED, WAITS_CATALOG, WAITS_SOFTWARE, EventResult, Outcome
+from sync.billing.domain.outcome import (
+    ERASED_REASON,
+    MOVED,
+    WAITS_CATALOG,
+    WAITS_SOFTWARE,
+    EventResult,
+    Outcome,
+    revival_of,
+)
 from sync.billing.domain.tenant_resolution import subjects
 from sync.billing.providers.base import WebhookAdapter
 from sync.billing.services.attempt import Answer, Attempt, Done, decide_attempt, unparsable
@@ -258,6 +266,9 @@ class Ingest:
         _log.warning("event_parked", environment=environment, event_id=event.event_id, type=event.type, reason=reason)
         if WAITS_CATALOG in done.result.waits and self._context.catalog_watcher.current is not done.catalog:
             await self._context.environment(environment).inbox.reopen(WAITS_CATALOG)
+        topic, waits = done.result.topic, done.result.waits
+        if waits == (revival_of(topic),) and not (await self._store.read(topic)).erased:
+            await self.release(environment, waits)
         if done.rechecks_link and isinstance(event, Event):
             await self._recheck_link(event)
 

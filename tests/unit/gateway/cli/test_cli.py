@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import time
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,10 @@ from click.testing import CliRunner, Result
 from gateway import cli
 from gateway.cli import common, output
 from gateway.cli.common import Api
+from gateway.cli.tenants import until
 from gateway.cli.watch import show
 from planwire_client.replica.snapshot import Snapshot
+from sync.core import instants
 
 KEY = {"PLANWIRE_PUBLISH_KEY": "k"}
 COMMANDS = Path(cli.__file__).parent
@@ -69,6 +73,98 @@ def test_what_publish_sends(monkeypatch: pytest.MonkeyPatch, arguments: list[str
     result = CliRunner(env=KEY).invoke(cli.cli, ["publish", "tenant:a", *arguments, "--url", "http://x"])
     assert (result.exit_code, result.output) == (0, "applied 5\n")
     assert sent == ["POST", "/v1/publish", {"topic": "tenant:a", **body}, "k", "http://x"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "method", "path", "body"),
+    [
+        (
+            "grant acme pro --until 2027-01-31 --reason r --by eve --trial",
+            "POST",
+            "/v1/tenants/acme/overrides",
+            {
+                "kind": "plan",
+                "name": "pro",
+                "value": True,
+                "expires_at": "2027-01-31T00:00:00+00:00",
+                "reason": "r",
+                "by": "eve",
+                "trial": True,
+            },
+        ),
+        (
+            "grant tenant:auth0|5f1c pro --until 2027-01-31T12:30:00+02:00 --reason r --units 9",
+            "POST",
+            "/v1/tenants/auth0%7C5f1c/overrides",
+            {"kind": "plan", "name": "pro", "value": 9, "expires_at": "2027-01-31T10:30:00+00:00", "reason": "r"},
+        ),
+        ("overrides acme", "GET", "/v1/tenants/acme/overrides", None),
+        (
+            "overrides acme --remove plan:pro --reason r",
+            "DELETE",
+            "/v1/tenants/acme/overrides/plan/pro",
+            {"reason": "r"},
+        ),
+        ("revive acme --reason r --by eve", "POST", "/v1/tenants/acme/revive", {"reason": "r", "by": "eve"}),
+        ("parked drop evt_1 --reason r", "POST", "/v1/parked/evt_1/drop", {"reason": "r"}),
+        ("parked retry evt_1", "POST", "/v1/parked/evt_1/retry", None),
+        ("parked --retry evt_1", "POST", "/v1/parked/evt_1/retry", None),
+    ],
+)
+def test_what_operators_commands_send(
+    monkeypatch: pytest.MonkeyPatch, arguments: str, method: str, path: str, body: object
+) -> None:
+    sent: list[object] = []
+
+    def send(api: Api, *given: object) -> tuple[int, dict[str, Any]]:
+        sent.extend(given)
+        return 200, {"outcome": "applied", "version": 5, "overrides": []}
+
+    monkeypatch.setattr(Api, "send", send)
+    result = CliRunner(env=KEY).invoke(cli.cli, [*arguments.split(), "--env", "live"])
+    assert result.exit_code == 0, result.output
+    assert result.output in ("applied 5\n", "no override: the tenant has what is paid for\n")
+    assert sent == [method, path, {"env": "live"}, body]
+
+
+def test_a_span_counts_from_now() -> None:
+    for text, seconds in (("14d", 14 * 86_400), ("36h", 36 * 3_600)):
+        assert abs(instants.parse(until(text)) / 10**9 - time.time() - seconds) < 10
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "grant acme pro --until soon --reason r",
+        "grant acme pro --reason r",
+        "grant acme pro --until 14d",
+        "overrides acme --remove pro",
+        "parked drop evt_1",
+        "parked drop --reason r",
+        "parked retry evt_1 --reason r",
+        "parked forget evt_1",
+    ],
+)
+def test_bad_input_of_operators_is_refused_before_anything_is_sent(
+    monkeypatch: pytest.MonkeyPatch, arguments: str
+) -> None:
+    monkeypatch.setattr(Api, "send", lambda *_: pytest.fail("nothing is sent"))
+    assert CliRunner(env=KEY).invoke(cli.cli, arguments.split()).exit_code == 2
+
+
+def test_the_lines_that_ignore_unknown_prices_are_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    events = [
+        {"event_id": "1", "provider": "paddle", "env": "live", "unknown_prices": ["pri_1", "pri_2"]},
+        {"event_id": "2", "provider": "paddle", "env": "live", "unknown_prices": ["pri_2"]},
+        {"event_id": "3", "provider": "stripe", "env": "sandbox", "unknown_prices": ["price_3"]},
+        {"event_id": "4", "provider": "stripe", "env": "sandbox"},
+    ]
+    monkeypatch.setattr(Api, "send", lambda *_: (200, {"parked": events}))
+    printed = CliRunner(env=KEY).invoke(cli.cli, ["parked"]).output
+    tables = tomllib.loads(printed[printed.index("[ignore]") :])
+    assert tables == {
+        "ignore": {"prices": {"paddle": {"live": ["pri_1", "pri_2"]}, "stripe": {"sandbox": ["price_3"]}}}
+    }
 
 
 def test_what_simulate_sends_and_shows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,7 +82,14 @@ class TestDecide:
         assert (after.state["plan"]["key"], after.state["status"]) == ("free", "none")
 
     def test_an_erased_tenant_takes_nothing(self) -> None:
-        assert left(Facts(erased_ns=1), event("active", 1)) == ERASED
+        assert left(Facts(erased_ns=at(1)), event("active", 1)) == ERASED
+
+    def test_an_erased_tenant_that_pays_again_waits_to_be_revived(self) -> None:
+        erased = Facts(erased_ns=at(1))
+        result = left(erased, event("trialing", 2))
+        assert (result.outcome, result.waits) == (Outcome.PARKED, ("revival:tenant:acme",))
+        assert left(erased, event("paused", 2)) == ERASED
+        assert left(erased, event("active", 2), replace(event("canceled", 3), type="fetched")) == ERASED
 
     def test_the_providers_answer_counts_rather_than_the_event(self) -> None:
         fetched = replace(event("active", 3, BASIC), type="fetched")

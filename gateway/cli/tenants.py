@@ -1,0 +1,115 @@
+"""Commands about one tenant: what operators grant it, and its return after an erasure."""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+import click
+
+from gateway.cli.common import Api, environment_option, json_lines_option, json_object_option, with_publish_api
+from gateway.cli.output import say_list, say_outcome
+from sync.core import instants
+
+_COLUMNS = ("kind", "name", "value", "expires_at", "by", "reason")
+_SPAN = re.compile(r"(\d{1,5})([hd])")
+
+tenant_argument = click.argument("tenant", metavar="TENANT")
+reason_option = click.option("--reason", required=True, help="Why, for the history.")
+by_option = click.option("--by", help="Who, for the history.")
+
+
+def until(text: str) -> str:
+    """Return the RFC 3339 time that `text` stands for: a time, a date (at 00:00 UTC), or a span from now (14d, 36h)."""
+    match = _SPAN.fullmatch(text)
+    if match is not None:
+        seconds = int(match[1]) * (86_400 if match[2] == "d" else 3_600)
+        return instants.text((time.time_ns() // 10**9 + seconds) * 10**9)
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter(
+            f"{text[:60]!r} is neither a time such as 2027-01-31T12:00:00Z, a date, nor a span such as 14d"
+        ) from None
+    return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
+
+
+@click.command()
+@tenant_argument
+@click.argument("plan")
+@click.option("--until", "expires_at", type=until, required=True, help="A time, a date, or a span: 14d, 36h.")
+@reason_option
+@click.option("--units", type=click.IntRange(min=1), help="Of the plan.  [default: as many as are paid for]")
+@click.option("--trial", is_flag=True, help="Grant it as a trial, which the state shows.")
+@by_option
+@environment_option
+@json_object_option
+@with_publish_api
+def grant(
+    tenant: str, plan: str, units: int | None, environ: str | None, as_json: bool, api: Api, **fields: Any
+) -> None:
+    """Grant TENANT a plan until a date, beside what is paid for. It only adds, and ends by itself.
+
+    \b
+    Example: planwire grant acme pro --until 14d --reason "outage on Monday" --by eve
+             planwire grant acme pro --until 2027-01-31 --trial --reason "reverse trial"
+    """
+    given = {name: value for name, value in fields.items() if value}
+    body = {"kind": "plan", "name": plan, "value": units or True, **given}
+    say_outcome(as_json, api.answer("POST", _path(tenant, "overrides"), _environment(environ), body))
+
+
+@click.command()
+@tenant_argument
+@click.option("--remove", metavar="KIND:NAME", help="Take this one back, such as plan:pro.")
+@click.option("--reason", help="Why it is taken back, for the history.")
+@by_option
+@environment_option
+@json_lines_option
+@with_publish_api
+def overrides(
+    tenant: str, remove: str | None, reason: str | None, by: str | None, environ: str | None, as_json: bool, api: Api
+) -> None:
+    """List what operators have granted TENANT or taken from it, ended ones included.
+
+    \b
+    Example: planwire overrides acme
+             planwire overrides acme --remove plan:pro --reason "asked for"
+    """
+    if remove is None:
+        found = api.answer("GET", _path(tenant, "overrides"), _environment(environ))["overrides"]
+        say_list(as_json, found, _COLUMNS, "no override: the tenant has what is paid for")
+        return
+    kind, colon, name = remove.partition(":")
+    if not colon:
+        raise click.BadParameter("expected KIND:NAME, such as plan:pro", param_hint="--remove")
+    path = f"{_path(tenant, 'overrides')}/{quote(kind, safe='')}/{quote(name, safe='')}"
+    body = {name: text for name, text in (("reason", reason), ("by", by)) if text}
+    say_outcome(as_json, api.answer("DELETE", path, _environment(environ), body))
+
+
+@click.command()
+@tenant_argument
+@reason_option
+@by_option
+@environment_option
+@json_object_option
+@with_publish_api
+def revive(tenant: str, reason: str, by: str | None, environ: str | None, as_json: bool, api: Api) -> None:
+    """Let an erased TENANT come back: the events that wait for it are used. What was erased stays erased.
+
+    Example: planwire revive acme --reason "subscribed again"
+    """
+    body = {"reason": reason, **({"by": by} if by else {})}
+    say_outcome(as_json, api.answer("POST", _path(tenant, "revive"), _environment(environ), body))
+
+
+def _path(tenant: str, what: str) -> str:
+    return f"/v1/tenants/{quote(tenant.removeprefix('tenant:'), safe='')}/{what}"
+
+
+def _environment(environ: str | None) -> dict[str, str]:
+    return {} if environ is None else {"env": environ}
