@@ -307,7 +307,7 @@ class System:
 
 def _of_sync(environ: Mapping[str, str]) -> dict[str, str]:
     names = (
-        *("REDIS_URL", "CATALOG", "TENANT_FIELDS"),
+        *("REDIS_URL", "CATALOG", "TENANT_FIELDS", "TENANT_SECRET", "STRIPE_SECRETS"),
         *("PADDLE_SECRETS", "PADDLE_API_KEYS", "PADDLE_API_URL", "PADDLE_API_RATE_PER_S"),
     )
     return {name: value for key in names if (value := environ.get(name := f"PLANWIRE_{key}"))}

@@ -306,6 +306,9 @@ class StoreSide(Model):
     at: _Time | None = None
     state: JsonValue
     subscriptions: dict[str, dict[str, Any]] | None = Field(None, description="Absent: it is not billing's.")
+    second_customers: list[str] | None = Field(
+        None, description="The subscriptions of other customers than the tenant's own: they only add to its plan."
+    )
 
 
 class TabsSide(Model):

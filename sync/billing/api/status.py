@@ -9,6 +9,7 @@ import orjson
 
 from sync.billing.api import bodies
 from sync.billing.api.operations import Asked, BillingOperations, Document, operation
+from sync.billing.domain.customers import second_customers
 from sync.billing.domain.drift import shown_fields
 from sync.billing.domain.preview import difference
 from sync.billing.services.wiring import BillingServices
@@ -87,6 +88,8 @@ class Statuses(BillingOperations):
         else:
             held = {key: shown_fields(entry.subscription) for key, entry in facts.subscriptions.items()}
             shown["subscriptions"] = held
+            if second := sorted(second_customers(facts)):
+                shown["second_customers"] = second
         provider = {
             "can_be_asked": self._services.reconciliation.can_ask(asked.environment),
             "subscriptions": {key: _provider_said(entry, held.get(key)) for key, entry in found.items()},

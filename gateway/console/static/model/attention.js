@@ -148,8 +148,15 @@ export const ofDrift = (answer, now_us, within_us) => {
     .map(([topic, entries]) => ({
       key: `drift ${topic}`,
       severity: /** @type {const} */ ("amber"),
-      title: `${topic}: ${plural(entries.length, "difference")} from the provider`,
-      why: `${entries[0].kind}: ${entries[0].why ?? "found by comparing"}. Repaired when it was found.`,
+      ...(entries[0].kind == "second_customer"
+        ? {
+            title: `${topic}: a second customer pays for it`,
+            why: `${entries[0].subject} is of ${entries[0].there?.customer_id}. It only adds to the plan.`,
+          }
+        : {
+            title: `${topic}: ${plural(entries.length, "difference")} from the provider`,
+            why: `${entries[0].kind}: ${entries[0].why ?? "found by comparing"}. Repaired when it was found.`,
+          }),
       link: toTopic(topic, { at: "drift" }),
       at: us(entries[0].at),
     }));

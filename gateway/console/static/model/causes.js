@@ -35,7 +35,7 @@ export const CAUSES = {
     title: "Drift",
     means:
       "What was published differed from what the provider says. The comparison has repaired it; the record shows what was wrong.",
-    look: "missed_event: a webhook never came. differs: one came and was not used, or something was changed by hand.",
+    look: "missed_event: a webhook never came. differs: one came and was not used, or something was changed by hand. second_customer: somebody else than the tenant's own customer pays for it, too; that only adds to its plan.",
     ends: "Nothing is left to do for the tenant. If it goes on, look at the provider's list of failed webhooks.",
   },
   gateway: {

@@ -25,7 +25,7 @@ export const drift = (name) => {
         !answer.listed
           ? "The process that answers takes no webhooks: it cannot tell."
           : found.length
-            ? `It differed ${plural(found.length, "time")}, and was repaired.`
+            ? `${plural(found.length, "record")}. What differed was repaired when it was found.`
             : "It was never found to differ from what the provider says.",
       );
       scroll.hidden = !found.length;
