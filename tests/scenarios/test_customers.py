@@ -16,6 +16,7 @@ from planwire_client import tenant_reference
 from tests.support.bodies import envelope, subscription
 from tests.support.cases import CATALOG, post_stripe, run_cases
 from tests.support.system import System, ago
+from tests.support.wait import until
 
 SECRET, NEXT_SECRET = "a" * 32, "b" * 32
 
@@ -226,45 +227,6 @@ async def test_s55_a_verified_reference_makes_a_second_customer_like_any_other(
 
 
 @DOORS
-async def test_s55_a_reference_is_verified_once_and_holds_after_a_rotation(
-    store_url: str, tmp_path: Path, post: Post, checkout: Post
-) -> None:
-    signed = tenant_reference(SECRET, "acme")
-    async with run_cases(store_url, tmp_path, TENANT_SECRET=SECRET) as system:
-        await post(system, 500, "own", "acme", "active", "basic")
-        assert (await post(system, 400, "other", signed, "active", created=450)).json()["outcome"] == "applied"
-        # The checkout of another subscription is verified before the subscription's own event comes.
-        assert (await checkout(system, "third", signed)).status_code == 200
-    async with run_cases(store_url, tmp_path, TENANT_SECRET=NEXT_SECRET) as system, system.tab() as tab:
-        await tab.until(lambda tab: tab.plan == "pro")
-        answer = (await post(system, 300, "other", signed, "past_due", created=450)).json()
-        assert answer["outcome"] == "applied"
-        await tab.until(lambda tab: tab.state["status"] == "past_due")
-        assert tab.plan == "pro"
-        await post(system, 250, "other", signed, "canceled", created=450)
-        await tab.until(lambda tab: tab.plan == "basic")
-        assert (await post(system, 200, "third", signed, "past_due", created=210)).json()["outcome"] == "applied"
-        await tab.until(lambda tab: tab.plan == "pro")
-        assert tab.state["status"] == "past_due"
-        assert await drift(system) == []
-
-
-@DOORS
-async def test_s55_a_checkout_that_is_verified_later_counts_for_the_subscription(
-    system: System, post: Post, checkout: Post
-) -> None:
-    async with system.tab() as tab:
-        await post(system, 500, "own", "acme", "active", "basic")
-        await post(system, 400, "other", "acme", "past_due", created=450)
-        await tab.until(lambda tab: tab.plan == "basic")
-        assert (await checkout(system, "other", tenant_reference(SECRET, "acme"))).status_code == 200
-        await tab.until(lambda tab: tab.plan == "pro")
-        assert tab.state["status"] == "past_due"
-        status = await system.ask("GET", "/v1/tenants/acme/status")
-        assert "second_customers" not in status["store"]
-
-
-@DOORS
 async def test_s55_a_reference_that_no_secret_signed_names_nobody(system: System, post: Post, checkout: Post) -> None:
     """Neither the tenant in it nor the customer's only tenant gets the subscription."""
     forged, sandbox = tenant_reference(NEXT_SECRET, "acme"), tenant_reference(SECRET, "acme", "sandbox")
@@ -295,7 +257,11 @@ async def test_s55_a_reference_of_a_new_secret_is_applied_when_the_worker_knows_
     both = f"{NEXT_SECRET},{SECRET}"
     async with run_cases(store_url, tmp_path, TENANT_SECRET=both) as system, system.tab() as tab, system.working():
         await tab.until(lambda tab: tab.plan == "pro", 30)
-        assert await system.parked() == []
+
+        async def is_none_parked() -> bool:
+            return await system.parked() == []
+
+        await until(is_none_parked)
 
 
 @DOORS
