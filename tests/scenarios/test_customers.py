@@ -227,6 +227,45 @@ async def test_s55_a_verified_reference_makes_a_second_customer_like_any_other(
 
 
 @DOORS
+async def test_s55_a_reference_is_verified_once_and_holds_after_a_rotation(
+    store_url: str, tmp_path: Path, post: Post, checkout: Post
+) -> None:
+    signed = tenant_reference(SECRET, "acme")
+    async with run_cases(store_url, tmp_path, TENANT_SECRET=SECRET) as system:
+        await post(system, 500, "own", "acme", "active", "basic")
+        assert (await post(system, 400, "other", signed, "active", created=450)).json()["outcome"] == "applied"
+        # The checkout of another subscription is verified before the subscription's own event comes.
+        assert (await checkout(system, "third", signed)).status_code == 200
+    async with run_cases(store_url, tmp_path, TENANT_SECRET=NEXT_SECRET) as system, system.tab() as tab:
+        await tab.until(lambda tab: tab.plan == "pro")
+        answer = (await post(system, 300, "other", signed, "past_due", created=450)).json()
+        assert answer["outcome"] == "applied"
+        await tab.until(lambda tab: tab.state["status"] == "past_due")
+        assert tab.plan == "pro"
+        await post(system, 250, "other", signed, "canceled", created=450)
+        await tab.until(lambda tab: tab.plan == "basic")
+        assert (await post(system, 200, "third", signed, "past_due", created=210)).json()["outcome"] == "applied"
+        await tab.until(lambda tab: tab.plan == "pro")
+        assert tab.state["status"] == "past_due"
+        assert await drift(system) == []
+
+
+@DOORS
+async def test_s55_a_checkout_that_is_verified_later_counts_for_the_subscription(
+    system: System, post: Post, checkout: Post
+) -> None:
+    async with system.tab() as tab:
+        await post(system, 500, "own", "acme", "active", "basic")
+        await post(system, 400, "other", "acme", "past_due", created=450)
+        await tab.until(lambda tab: tab.plan == "basic")
+        assert (await checkout(system, "other", tenant_reference(SECRET, "acme"))).status_code == 200
+        await tab.until(lambda tab: tab.plan == "pro")
+        assert tab.state["status"] == "past_due"
+        status = await system.ask("GET", "/v1/tenants/acme/status")
+        assert "second_customers" not in status["store"]
+
+
+@DOORS
 async def test_s55_a_reference_that_no_secret_signed_names_nobody(system: System, post: Post, checkout: Post) -> None:
     """Neither the tenant in it nor the customer's only tenant gets the subscription."""
     forged, sandbox = tenant_reference(NEXT_SECRET, "acme"), tenant_reference(SECRET, "acme", "sandbox")
@@ -285,3 +324,51 @@ async def test_s55_the_policy_may_demand_signed_references(
             "outcome"
         ] == "applied"
         await tab.until(lambda tab: tab.plan == "pro")
+
+
+@DOORS
+async def test_s55_a_signed_checkout_releases_what_the_policy_parks(
+    store_url: str, tmp_path: Path, post: Post, checkout: Post
+) -> None:
+    parking = CATALOG.replace("[policy]", '[policy]\nsecond_customer = "park"')
+    async with run_cases(store_url, tmp_path, catalog=parking, TENANT_SECRET=SECRET) as system, system.tab() as tab:
+        await post(system, 500, "own", "acme", "active", "basic")
+        assert (await post(system, 400, "other", "acme", "active", created=450)).json()["outcome"] == "parked"
+        assert (await checkout(system, "other", tenant_reference(SECRET, "acme"))).status_code == 200
+        await tab.until(lambda tab: tab.plan == "pro")
+        assert await system.parked() == []
+
+
+@DOORS
+async def test_s55_a_verified_reference_is_stronger_than_metadata_in_any_order(
+    system: System, post: Post, checkout: Post
+) -> None:
+    signed = tenant_reference(SECRET, "right")
+    for number, order in enumerate(itertools.permutations(range(3))):
+        name = f"sub{number}"
+        deliveries = (
+            lambda: post(system, 400, name, "wrong", "active", created=450),  # noqa: B023 - awaited in this turn
+            lambda: post(system, 300, name, signed, "active", created=450),  # noqa: B023
+            lambda: post(system, 200, name, "wrong", "active", created=450),  # noqa: B023
+        )
+        for index in order:
+            assert (await deliveries[index]()).status_code == 200
+    wrong, right = await system.state("tenant:wrong"), await system.state("tenant:right")
+    assert (wrong["plan"]["key"], right["plan"]["key"]) == ("free", "pro")
+    held = await system.ask("GET", "/v1/tenants/right/status")
+    assert len(held["store"]["subscriptions"]) == 6
+    assert "second_customers" not in held["store"]
+
+
+@DOORS
+async def test_s55_a_checkout_that_no_secret_signed_waits_until_its_subscription_is_named(
+    system: System, post: Post, checkout: Post
+) -> None:
+    answer = (await checkout(system, "own", tenant_reference(NEXT_SECRET, "acme"))).json()
+    assert answer["outcome"] == "parked"
+    assert "no secret in PLANWIRE_TENANT_SECRET signed the reference to 'acme'" in answer["reason"]
+    assert (await post(system, 400, "own", None, "active")).json()["outcome"] == "parked"
+    async with system.tab() as tab:
+        await post(system, 300, "own", "acme", "active")
+        await tab.until(lambda tab: tab.plan == "pro")
+        assert await system.parked() == []

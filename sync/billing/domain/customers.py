@@ -8,6 +8,8 @@ an operator has given to the tenant makes its customer the tenant's own, too.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sync.billing.domain.drift import Drift
 from sync.billing.domain.model import Facts
 
@@ -33,6 +35,14 @@ def second_customers(facts: Facts) -> frozenset[str]:
     return frozenset(
         [key for key, entry in facts.subscriptions.items() if entry.customer and entry.customer not in own]
     )
+
+
+def vouched_for(facts: Facts, key: str) -> Facts:
+    """Return the facts after a signed reference or an operator has given the subscription to the tenant."""
+    entry = facts.subscriptions.get(key)
+    if entry is None or entry.is_vouched:
+        return facts
+    return replace(facts, subscriptions={**facts.subscriptions, key: replace(entry, is_vouched=True)})
 
 
 def second_customer_reason(facts: Facts, key: str) -> str:

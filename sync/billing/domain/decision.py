@@ -105,7 +105,7 @@ def decide(
         case Reduced(reduced):
             note = _second_customer(reduced, event)
             if note and _is_parked(facts, event, setting):
-                return EventResult(Outcome.PARKED, f"{note}; {PARKS}", waits=(subjects(event)[0], WAITS_CATALOG))
+                return EventResult(Outcome.PARKED, f"{note}; {PARKS}", waits=(*subjects(event), WAITS_CATALOG))
             decided = _conclude(topic, facts, reduced, setting, note, published)
             if isinstance(decided, Unprojectable):
                 return EventResult(Outcome.PARKED, decided.reason, waits=(WAITS_CATALOG,))

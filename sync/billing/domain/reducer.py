@@ -110,8 +110,9 @@ def merge_fetched(
         # that the fetch confirms becomes as new as the fetch.
         is_newer = fetched.order.updated_ns > before.order.updated_ns + STAMP_NS
         is_newer = is_newer and (confirms or not fetched.unstamped)
-        is_dated = body.created_ns is None or before.created_ns is not None
-        if body == before.subscription and is_dated and not is_newer:
+        is_more = body.created_ns is not None and before.created_ns is None
+        is_more = is_more or (fetched.is_signed and not before.is_vouched)
+        if body == before.subscription and not is_more and not is_newer:
             return Stale("what the provider says is known already")
         if before.order.occurred_ns + FETCH_LAG_NS < fetched.order.occurred_ns:
             updated_ns = max(fetched.order.updated_ns, before.order.updated_ns)

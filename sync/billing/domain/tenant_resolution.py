@@ -40,6 +40,10 @@ class Strength(StrEnum):
 
     OPERATOR = "operator"
     """An operator's link. It holds until the metadata value that it overruled changes."""
+    SIGNED = "signed"
+    """A verified signed reference in the subscription's metadata; the newest body counts."""
+    SIGNED_CHECKOUT = "signed_checkout"
+    """A verified signed reference in the checkout that made it; the oldest one counts."""
     METADATA = "metadata"
     """The subscription's own metadata; the newest body counts."""
     CHECKOUT = "checkout"
@@ -50,6 +54,10 @@ class Strength(StrEnum):
     """The only tenant of its customer."""
     ENDING = "ending"
     """The metadata of a body that ends the subscription: it counts only if nothing else has named a tenant."""
+
+
+VOUCHING = (Strength.OPERATOR, Strength.SIGNED, Strength.SIGNED_CHECKOUT)
+"""The names beyond doubt: nobody but an operator or the application's back end can give them."""
 
 
 class Name(NamedTuple):
@@ -92,8 +100,10 @@ def name_in(event: Event) -> Name | None:
         return None
     if event.subscription is None:
         # A thin event has no name before it is fetched, so this is a checkout or a transaction.
-        return Name(Strength.CHECKOUT, event.tenant_id, event.order)
+        strength = Strength.SIGNED_CHECKOUT if event.is_signed else Strength.CHECKOUT
+        return Name(strength, event.tenant_id, event.order)
     strength = Strength.CUSTOMER if event.named_by.startswith(CUSTOMERS) else Strength.METADATA
+    strength = Strength.SIGNED if event.is_signed else strength
     return Name(Strength.ENDING if is_ending(event) else strength, event.tenant_id, event.order)
 
 
@@ -106,11 +116,26 @@ def strongest(link: Link) -> tuple[Strength, str] | None:
     """Return the strongest name of a subscription and its tenant; None if nothing names one."""
     names = link.names
     for strength in Strength:
-        if strength is Strength.OPERATOR and names.get(Strength.METADATA, "") != link.overruled:
+        if strength is Strength.OPERATOR and overruled_by_operator(link) != link.overruled:
             continue
         if strength in names:
             return strength, names[strength]
     return None
+
+
+def overruled_by_operator(link: Link) -> str:
+    """Return the tenant that the subscription's metadata names, which an operator's link overrules; "" for none."""
+    return link.names.get(Strength.SIGNED) or link.names.get(Strength.METADATA, "")
+
+
+def is_vouched(link: Link) -> bool:
+    """Return whether a signed reference or an operator has given the subscription to its tenant."""
+    return link.tenant_id in [link.names.get(strength) for strength in VOUCHING]
+
+
+def vouched(event: Event, link: Link) -> Event:
+    """Return the event with `is_signed` as the link has it, whatever the event itself names."""
+    return replace(event, is_signed=is_vouched(link))
 
 
 def order_key(order: Order) -> str:

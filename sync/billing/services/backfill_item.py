@@ -26,6 +26,7 @@ from sync.billing.domain.tenant_resolution import (
     subjects,
     tenant_topic,
     unresolved,
+    vouched,
 )
 from sync.billing.providers.base import ListedSubscription
 from sync.billing.services.committer import Commit, Committer, Decision
@@ -68,6 +69,7 @@ class BackfillItem:
         link = await self._owner(event)
         if isinstance(link, EventResult):
             return await self._park(entry, link)
+        event = vouched(event, link)
         topic = tenant_topic(self._known.name, str(link.tenant_id))
         is_made = await self._is_made(topic)
         cause = {"source": WHY, "event_type": f"{event.provider}.subscription"}

@@ -178,7 +178,8 @@ class Ingest:
         link = resolved.link
         is_named = event.tenant_id is not None or (answer.fetched is not None and answer.fetched.tenant_id is not None)
         is_again = attempt.number != 1 and is_named
-        if link is not None and (link.learned_subscription or link.learned_customer or is_again):
+        is_proof = event.is_signed and event.subscription is None
+        if link is not None and (link.learned_subscription or link.learned_customer or is_again or is_proof):
             # Release before this event ends: if releasing fails, this event is retried and releases again.
             await self.release(attempt.environment, subjects(event))
         return resolved
@@ -217,12 +218,16 @@ class Ingest:
     async def _check_home(self, attempt: Attempt, commit: Commit) -> None:
         """Move a subscription that is new to its tenant on, if its link was flipped between its query and the commit.
 
-        Otherwise the move has not seen it. At a tenant that has had it, a tombstone rejects the event.
+        Otherwise the move has not seen it. At a tenant that has had it, a tombstone rejects the event. Events that are
+        parked as a second customer's are released once the tenant is beyond doubt.
         """
         event, before, after = attempt.event, commit.decision.before, commit.decision.after
         key = subscription_key(event.provider, str(event.subscription_id))
         if key in after.subscriptions and (attempt.number != 1 or key not in before.subscriptions):
             await self._moves.check(commit.topic, [after.subscriptions[key]], event_cause(event))
+        was, now = before.subscriptions.get(key), after.subscriptions.get(key)
+        if now is not None and now.is_vouched and (was is None or not was.is_vouched):
+            await self.release(attempt.environment, subjects(event))
 
     # Stage 5: finish.
 

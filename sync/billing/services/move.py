@@ -12,12 +12,20 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from planwire_client.core.topic import Topic
-from sync.billing.domain.customers import second_customer_reason, second_customers
+from sync.billing.domain.customers import second_customer_reason, second_customers, vouched_for
 from sync.billing.domain.decision import PARKS
 from sync.billing.domain.model import NOTHING, Event, Facts, SubscriptionFacts, subscription_key
 from sync.billing.domain.moves import ChangedSinceError, given, joined, taken
 from sync.billing.domain.outcome import ERASED, ERASED_REASON, WAITS_CATALOG, WAITS_SOFTWARE, EventResult, Outcome
-from sync.billing.domain.tenant_resolution import TOMBSTONE, Link, Strength, link_subjects, strongest, tenant_topic
+from sync.billing.domain.tenant_resolution import (
+    TOMBSTONE,
+    VOUCHING,
+    Link,
+    is_vouched,
+    link_subjects,
+    strongest,
+    tenant_topic,
+)
 from sync.billing.services.committer import CONFLICTS_MAX, Commit, Committer
 from sync.billing.services.context import BillingContext
 from sync.billing.services.reproject import Refresh, decide_refresh
@@ -29,6 +37,9 @@ from sync.store.models import StoreError
 
 MOVED_TYPE = "subscription.moved"
 """The `event_type` in the causes and histories of a move."""
+
+VOUCHED_TYPE = "subscription.vouched"
+"""That of a subscription whose tenant a signed reference or an operator has confirmed."""
 
 
 def event_cause(event: Event) -> dict[str, str]:
@@ -43,6 +54,11 @@ class Subject:
     environment: str
     provider: str
     subscription_id: str
+
+    @classmethod
+    def of(cls, event: Event) -> Subject:
+        """Return the subscription of an event that has one."""
+        return cls(event.environment, event.provider, str(event.subscription_id))
 
     @property
     def key(self) -> str:
@@ -67,9 +83,7 @@ class Moves:
         self._store = context.store
         self._committer = committer
 
-    async def settle(
-        self, subject: Subject, link: Link, cause: Mapping[str, str], *, is_vouched: bool = False
-    ) -> Link | EventResult:
+    async def settle(self, subject: Subject, link: Link, cause: Mapping[str, str]) -> Link | EventResult:
         """Move a subscription to the tenant of its strongest name, and complete its earlier moves; return its link.
 
         Returns a parked result if the policy forbids the move, or if one of the tenants cannot be projected now: then
@@ -78,7 +92,6 @@ class Moves:
         Args:
             link: the subscription's link.
             cause: `source`, and where they apply `event_id` and others: of the versions that the move makes.
-            is_vouched: whether a signed reference names the tenant.
 
         Raises:
             StoreError: the store is unreachable or failing; a repeated call completes the move.
@@ -89,8 +102,7 @@ class Moves:
                 return link
             rejected = None
             if name[1] != link.tenant_id:
-                is_sure = is_vouched or name[0] is Strength.OPERATOR
-                rejected = await self._rejected(subject, link, name[1], is_sure=is_sure)
+                rejected = await self._rejected(subject, link, name[1], is_sure=name[0] in VOUCHING)
                 if rejected is None:
                     await flip(self._store, subject.environment, subject.link_subject, link, name[1])
                     link = await self._again(subject, link)
@@ -102,6 +114,21 @@ class Moves:
                 return carried
             link = carried
         raise StoreError(f"{subject.key}: {CONFLICTS_MAX} moves in a row came in between")
+
+    async def vouch(self, subject: Subject, link: Link, cause: Mapping[str, str]) -> EventResult | None:
+        """Store that a signed reference or an operator has given a subscription to its tenant.
+
+        Returns `applied`, or None if that is known already, or is not so.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        if link.tenant_id is None or not is_vouched(link):
+            return None
+        refresh = Refresh({**cause, "event_type": VOUCHED_TYPE}, change=partial(vouched_for, key=subject.key))
+        commit = await self._commit(subject, subject.topic(link.tenant_id), refresh)
+        await self._committer.record(commit, VOUCHED_TYPE)
+        return None if commit.decision.write is None else commit.result
 
     async def check(self, topic: str, entries: Iterable[SubscriptionFacts], cause: Mapping[str, str]) -> bool:
         """Move those of a tenant's subscriptions that belong to another tenant; return whether there was one.
@@ -143,7 +170,7 @@ class Moves:
                 entry=whole,
                 change=change,
                 moved_us=moved_us,
-                is_vouched=link.names.get(Strength.OPERATOR) == link.tenant_id,
+                is_vouched=is_vouched(link),
             )
             commits = [await self._commit(subject, home, Refresh(cause, change=give))]
             try:

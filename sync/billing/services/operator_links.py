@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from sync.billing.domain.outcome import ChangeRejected, EventResult, Outcome
-from sync.billing.domain.tenant_resolution import TOMBSTONE, Link, Strength
+from sync.billing.domain.tenant_resolution import TOMBSTONE, Link, Strength, overruled_by_operator
 from sync.billing.services.committer import CONFLICTS_MAX, Committer
 from sync.billing.services.context import BillingContext
 from sync.billing.services.ingest import Ingest
@@ -61,9 +61,10 @@ class OperatorLinks:
         before = await self._flip(subject, tenant_id)
         cause = {"source": "operator", "event_type": MOVED_TYPE, "reason": reason, **who}
         settled = await self._moves.settle(subject, await self._stored(subject), cause)
-        overruled = before.names.get(Strength.METADATA, "")
+        overruled = overruled_by_operator(before)
         if isinstance(settled, EventResult):
             return Linked(before.tenant_id, overruled, settled)
+        await self._moves.vouch(subject, settled, cause)
         await self._ingest.release(subject.environment, [subject.link_subject])
         (version,) = await self._store.versions([topic])
         is_same = before.tenant_id == tenant_id and not before.left
@@ -77,7 +78,7 @@ class OperatorLinks:
             if link.tenant_id == TOMBSTONE:
                 raise ChangeRejected("erased", f"{subject.subscription_id} belonged to a tenant that was erased")
             await self._arm(subject, {tenant_id, link.tenant_id or tenant_id})
-            overruled = link.names.get(Strength.METADATA, "")
+            overruled = overruled_by_operator(link)
             if await flip(
                 self._store, subject.environment, subject.link_subject, link, tenant_id, Strength.OPERATOR, overruled
             ):

@@ -30,7 +30,7 @@ class TenantResolver:
         """Return the attempt with its topic and link, or the end of an event without a usable tenant."""
         event, link = attempt.event, attempt.link
         if link is None:
-            return attempt.done(EventResult(Outcome.IGNORED, event.ignored))
+            return attempt.done(await self._unlinked(event))
         fetched, catalog = attempt.answer and attempt.answer.fetched, self._context.catalog_watcher.current
         resolved = await self.owner(event, link, event_cause(event), fetched)
         if isinstance(resolved, EventResult):
@@ -38,8 +38,7 @@ class TenantResolver:
         topic = self._topic(event, resolved)
         is_as_read = resolved.revision == link.revision and not link.left
         snapshot = attempt.snapshot if is_as_read and attempt.snapshot and attempt.snapshot.topic == topic else None
-        if resolved.names.get(Strength.OPERATOR) == resolved.tenant_id:
-            event = replace(event, is_signed=True)  # an operator vouches for it
+        event = tenant_resolution.vouched(event, resolved)
         attempt = attempt._replace(event=event, topic=topic, link=resolved, snapshot=snapshot)
         if event.subscription is not None:
             return attempt
@@ -47,6 +46,10 @@ class TenantResolver:
             (version,) = await self._store.versions([attempt.topic])
             reason = f"{event.subscription_id} is moved from tenant {link.tenant_id}: {event.type[:60]} names it"
             return attempt.done(EventResult(Outcome.APPLIED, reason, attempt.topic, version))
+        if event.is_signed:
+            result = await self._moves.vouch(Subject.of(event), resolved, event_cause(event))
+            if result is not None:
+                return attempt.done(result)
         outcome = Outcome.UNCHANGED if resolved.learned_subscription else Outcome.IGNORED
         return attempt.done(EventResult(outcome, event.ignored))
 
@@ -60,7 +63,7 @@ class TenantResolver:
             cause: of the versions that a move makes.
             fetched: the provider's answer about the subscription, which may name a tenant too.
         """
-        subject = Subject(event.environment, event.provider, str(event.subscription_id))
+        subject = Subject.of(event)
         if fetched is not None:
             link = await self._with_name(link, fetched)
         candidates: list[str] = []
@@ -70,7 +73,7 @@ class TenantResolver:
         result = tenant_resolution.unresolved(event, link, self._context.setting(event.environment), candidates)
         if result is not None:
             return result
-        settled = await self._moves.settle(subject, link, cause, is_vouched=event.is_signed)
+        settled = await self._moves.settle(subject, link, cause)
         if isinstance(settled, Link) and event.customer_id and link.customers_tenant not in (None, settled.tenant_id):
             batch = CommandPipeline(self._store)
             move_customer(batch, *_parts(subject), event.customer_id, settled)
@@ -96,6 +99,16 @@ class TenantResolver:
         if link is None or link.tenant_id is not None:
             return link is not None
         return len(await customers_tenants(self._store, event)) == 1
+
+    async def _unlinked(self, event: Event) -> EventResult:
+        """Return the result of an event that needs no tenant, or of a checkout whose name is not accepted."""
+        if event.subscription_id is None or not event.name_problem:
+            return EventResult(Outcome.IGNORED, event.ignored)
+        subject = Subject.of(event)
+        link = await read_stored(self._store, subject.environment, subject.link_subject)
+        return tenant_resolution.unresolved(event, link, self._context.setting(event.environment)) or EventResult(
+            Outcome.IGNORED, event.name_problem
+        )
 
     async def _with_name(self, link: Link, fetched: Event) -> Link:
         """Return the link with the name that the provider's answer gives."""

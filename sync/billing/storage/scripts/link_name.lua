@@ -1,11 +1,12 @@
 -- Store a tenant's name for a subscription, if it is stronger than the stored name of its strength; read the link.
 --
 -- KEYS[1] link    string: the tenant that the subscription belongs to, or "!erased"
--- KEYS[2] names   hash. metadata, checkout, customer, ending: "ORDER TENANT". guess, operator: TENANT. overruled: the metadata's
---                 tenant that the operator's link overruled. left:US: a tenant that was left by the move at US and may
---                 still have the subscription. moved_us: time of the last move. revision: rises with every change
+-- KEYS[2] names   hash. signed, signed_checkout, metadata, checkout, customer, ending: "ORDER TENANT". guess, operator:
+--                 TENANT. overruled: the metadata's tenant that the operator's link overruled. left:US: a tenant that
+--                 was left by the move at US and may still have the subscription. moved_us: time of the last move.
+--                 revision: rises with every change
 --
--- ARGV[1] strength   metadata, checkout, customer or ending; empty: read only
+-- ARGV[1] strength   one of those with an order; empty: read only
 -- ARGV[2] tenant
 -- ARGV[3] order      compared bytewise
 --
@@ -36,7 +37,7 @@ if ARGV[1] ~= '' and link ~= ERASED then
   local is_stronger = not order
   if order then
     is_stronger = is_after(ARGV[3], order)
-    if ARGV[1] == 'checkout' then
+    if ARGV[1] == 'checkout' or ARGV[1] == 'signed_checkout' then
       is_stronger = is_after(order, ARGV[3])
     end
   end

@@ -174,7 +174,8 @@ class TestDecision:
         parking = NOW._replace(catalog=PARK)
         result = decide("tenant:acme", fold([OWN]), bought("other", "active", 5), None, parking)
         assert isinstance(result, EventResult)
-        assert (result.outcome, result.waits) == (Outcome.PARKED, ("subscription:paddle:sub_other", WAITS_CATALOG))
+        waits = "subscription:paddle:sub_other", "customer:paddle:other", WAITS_CATALOG
+        assert (result.outcome, result.waits) == (Outcome.PARKED, waits)
         assert "customer other" in result.reason
         assert "planwire link" in result.reason
         signed = decide(

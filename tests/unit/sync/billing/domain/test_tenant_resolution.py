@@ -18,12 +18,15 @@ from sync.billing.domain.tenant_resolution import (
     Name,
     Strength,
     is_unreal,
+    is_vouched,
     name_in,
     named_topic,
     order_key,
+    overruled_by_operator,
     strongest,
     subjects,
     unresolved,
+    vouched,
     with_fetched,
 )
 from tests.support.histories import CATALOG, CATALOG_TEXT
@@ -158,6 +161,9 @@ def test_an_ambiguous_guess_waits_for_the_name_of_its_subscription_alone() -> No
         (replace(EVENT, subscription=replace(BODY, status="canceled")), Strength.ENDING),
         (replace(EVENT, subscription=None, ignored="a hint"), Strength.CHECKOUT),
         (replace(EVENT, named_by="customer.metadata.tenant_id"), Strength.CUSTOMER),
+        (replace(EVENT, is_signed=True), Strength.SIGNED),
+        (replace(EVENT, is_signed=True, subscription=None, ignored="a hint"), Strength.SIGNED_CHECKOUT),
+        (replace(EVENT, is_signed=True, subscription=replace(BODY, status="canceled")), Strength.ENDING),
         (replace(EVENT, tenant_id=None), None),
     ],
 )
@@ -168,7 +174,7 @@ def test_a_name_is_as_strong_as_what_carries_it(event: Event, strength: Strength
 def test_the_strongest_name_counts() -> None:
     names = {strength: strength.value for strength in Strength}
     for strength in Strength:
-        assert strongest(Link("x", names, overruled="metadata")) == (strength, strength.value)
+        assert strongest(Link("x", names, overruled="signed")) == (strength, strength.value)
         del names[strength]
     assert strongest(Link("x")) is None
 
@@ -180,6 +186,25 @@ def test_an_operator_s_link_holds_until_the_metadata_that_it_overruled_changes()
     assert strongest(Link("acme", operator | {Strength.METADATA: "m"}, overruled="m")) == ("operator", "acme")
     assert strongest(Link("acme", operator | {Strength.METADATA: "n"}, overruled="m")) == ("metadata", "n")
     assert strongest(Link("acme", operator | {Strength.METADATA: "n"})) == ("metadata", "n")
+
+
+def test_an_operator_s_link_overrules_a_signed_reference_until_another_one_comes() -> None:
+    names = {Strength.OPERATOR: "acme", Strength.SIGNED: "s", Strength.METADATA: "m"}
+    assert overruled_by_operator(Link("acme", names)) == "s"
+    assert strongest(Link("acme", names, overruled="s")) == ("operator", "acme")
+    assert strongest(Link("acme", names | {Strength.METADATA: "n"}, overruled="s")) == ("operator", "acme")
+    assert strongest(Link("acme", names | {Strength.SIGNED: "t"}, overruled="s")) == ("signed", "t")
+    checkout = {Strength.OPERATOR: "acme", Strength.SIGNED_CHECKOUT: "c"}
+    assert strongest(Link("acme", checkout)) == ("operator", "acme")
+
+
+@pytest.mark.parametrize("strength", Strength)
+def test_only_operators_and_signed_references_vouch_for_a_tenant(strength: Strength) -> None:
+    does = strength in (Strength.OPERATOR, Strength.SIGNED, Strength.SIGNED_CHECKOUT)
+    assert is_vouched(Link("acme", {strength: "acme"})) is does
+    assert vouched(EVENT, Link("acme", {strength: "acme"})).is_signed is does
+    assert not is_vouched(Link("acme", {strength: "other"}))
+    assert not is_vouched(Link(None))
 
 
 def test_an_order_s_key_sorts_as_the_order_does() -> None:
