@@ -130,7 +130,7 @@ def overruled_by_operator(link: Link) -> str:
 
 def is_vouched(link: Link) -> bool:
     """Return whether a signed reference or an operator has given the subscription to its tenant."""
-    return link.tenant_id in [link.names.get(strength) for strength in VOUCHING]
+    return link.tenant_id in [link.names[strength] for strength in VOUCHING if strength in link.names]
 
 
 def vouched(event: Event, link: Link) -> Event:
