@@ -11,10 +11,14 @@ from bisect import bisect_left
 from dataclasses import dataclass, replace
 
 from sync.billing.domain import model
+from sync.billing.domain.customers import second_customers
 from sync.billing.domain.model import Event, Facts, Order, Subscription, SubscriptionFacts, subscription_key
 
 SUBSCRIPTIONS_MAX = 500
 """Maximum subscriptions per tenant. Ended ones are kept, or else an old event could revive them."""
+
+SECOND_CUSTOMERS_MAX = 100
+"""Maximum subscriptions of other customers per tenant: strangers must not use up SUBSCRIPTIONS_MAX."""
 
 PAST_DUE_MARKS_MAX = 100
 """Maximum past_due events stored per run. Beyond it the newest are dropped, which keeps the start of grace."""
@@ -84,7 +88,12 @@ def reduce(facts: Facts, event: Event, moved_us: int = 0) -> Reduced | Stale | M
         assert before is not None
         return Stale(_older(event.order, before.order))
     after = replace(after, created_ns=created_ns, is_vouched=is_vouched)
-    return Reduced(replace(facts, subscriptions={**facts.subscriptions, key: after}))
+    reduced = replace(facts, subscriptions={**facts.subscriptions, key: after})
+    if before is None and len(facts.subscriptions) >= SECOND_CUSTOMERS_MAX:
+        second = second_customers(reduced)
+        if key in second and len(second) > SECOND_CUSTOMERS_MAX:
+            return Unusable(f"the tenant has {SECOND_CUSTOMERS_MAX} subscriptions of other customers already")
+    return Reduced(reduced)
 
 
 def merge_fetched(

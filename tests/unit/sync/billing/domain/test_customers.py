@@ -18,7 +18,7 @@ from sync.billing.domain.evaluation import Setting
 from sync.billing.domain.model import NOTHING, Event, Facts, Item
 from sync.billing.domain.outcome import WAITS_CATALOG, EventResult, Outcome
 from sync.billing.domain.projection import Projected, leader, project
-from sync.billing.domain.reducer import Reduced, Stale, merge_fetched, reduce
+from sync.billing.domain.reducer import SECOND_CUSTOMERS_MAX, Reduced, Stale, Unusable, merge_fetched, reduce
 from tests.support.histories import BASIC, CATALOG, PRO, START_NS, arrivals, at, event, histories, of_customers
 
 TEAM = (Item("pri_team", 1),)
@@ -106,6 +106,17 @@ class TestWhoIsSecond:
             facts = fold(events)
             assert second_customers(facts) == set()
             assert codec.decode(codec.encode(facts)) == facts
+
+    def test_strangers_cannot_use_up_the_tenant_s_subscriptions(self) -> None:
+        strangers = [
+            bought("other", "canceled", 5, subscription=f"sub_{number}") for number in range(SECOND_CUSTOMERS_MAX)
+        ]
+        facts = fold([OWN, *strangers])
+        assert len(facts.subscriptions) == SECOND_CUSTOMERS_MAX + 1
+        more = bought("other", "active", 6, subscription="sub_more")
+        assert isinstance(reduce(facts, more), Unusable)
+        assert isinstance(reduce(facts, replace(more, is_signed=True)), Reduced)
+        assert isinstance(reduce(facts, bought("own", "active", 6, subscription="sub_more")), Reduced)
 
 
 class TestWhatIsShown:
