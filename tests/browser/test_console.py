@@ -148,7 +148,7 @@ async def slow_tab(visitor: Visitor, _: str) -> None:
 
 async def catalog_miss(visitor: Visitor, _: str) -> None:
     """A price that the catalog does not know."""
-    await visitor.click(visitor.page.get_by_role("link", name="Catalog: unknown price pri_new (live)"))
+    await visitor.click(visitor.page.get_by_role("link", name="Catalog: unknown price pri_new in live"))
     await expect(visitor.page.locator("#events")).to_contain_text("unknown price pri_new")
     await expect(visitor.page.locator("#events .explained")).to_contain_text("Add the price")
 

@@ -45,7 +45,7 @@ const reports = [
   { trouble: { "tenant:a": trouble({ NACKED: 2, BEHIND: 1 }) }, trouble_total: 1 },
 ];
 const event = (event_id, topic) =>
-  ({ event_id, reason: "unknown price p", waits_on: ["catalog"], topic, parked_us: 1 });
+  ({ event_id, reason: "unknown price p in live", waits_on: ["catalog"], topic, parked_us: 1 });
 const parked = (...events) => ({ listed: true, environments: [{ env: "live", total: events.length, parked: events }] });
 return [
   ...ofTabs(reports),
@@ -85,8 +85,8 @@ async def test_what_is_computed_is_right(page: Page) -> None:
         "red tenant:a: 2 tabs NACKED #/topics/tenant:a?at=tabs",
         "red tenant:b: 1 tab NACKED #/topics/tenant:b?at=tabs",
         "amber 3 more topics with tabs in trouble #/?only=trouble",
-        "red Catalog: unknown price p (live) #/topics/tenant:a?at=events&event=e1",
-        "red Catalog: unknown price p (live) #/why/catalog?env=live",
+        "red Catalog: unknown price p in live #/topics/tenant:a?at=events&event=e1",
+        "red Catalog: unknown price p in live #/why/catalog?env=live",
     ]
 
     # Tabs of a topic without a state are as they should be, and yet somebody sees "Free".

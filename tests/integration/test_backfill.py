@@ -142,7 +142,7 @@ async def test_a_dry_run_tells_what_a_run_does_and_writes_nothing(
     assert len(report.parked) == 5
     for reason in (
         "no tenant is known",
-        "unknown price price_nobody",
+        "unknown price price_nobody_knows in live",
         "unknown status 'quantum'",
         "customer is not an id",
     ):
@@ -169,7 +169,7 @@ async def test_what_was_parked_is_taken_when_its_cause_is_gone(
 ) -> None:
     subscription_id = stripe.add("acme", price="price_new")
     report = await fill(services)
-    assert list(report.parked.values()) == ["unknown price price_new"]
+    assert list(report.parked.values()) == ["unknown price price_new in live"]
     stripe.subscriptions[subscription_id]["items"]["data"][0]["quantity"] = 5
     path = tmp_path / "stripe.toml"
     path.write_text(path.read_text().replace('"price_pro"', '"price_pro", "price_new"'))

@@ -346,11 +346,12 @@ class TestParked:
         before = await store.read("tenant:acme")
         new = webhook(2, event_id="evt_new", items=[("pri_new", 1)])
         assert await outcome(door, new) == "parked"
-        assert await store.read("tenant:acme") == before
+        after = await store.read("tenant:acme")
+        assert (after.version, after.state) == (before.version, before.state)
         (entry,) = await parked(door)
         assert (entry["reason"], entry["waits_on"], entry["topic"]) == (
-            "unknown price pri_new",
-            ["catalog"],
+            "unknown price pri_new in live",
+            ["catalog", "items:paddle:sub_1"],
             "tenant:acme",
         )
         edit(catalog)

@@ -563,7 +563,7 @@ class TestCatalog:
         before = await store.read("tenant:acme")
         edit(catalog, CATALOG.replace('"pri_pro"', '"pri_other"'))
         receipt = await services.reprojection.reproject("live", "tenant:acme", "catalog")
-        assert (receipt.outcome, receipt.reason) == ("unchanged", "unknown price pri_pro")
+        assert (receipt.outcome, receipt.reason) == ("unchanged", "unknown price pri_pro in live")
         assert await store.read("tenant:acme") == before
 
     async def test_a_bad_edit_changes_nothing(self, services: BillingServices, store: Store, catalog: Path) -> None:

@@ -175,7 +175,7 @@ async def test_s36_an_unknown_price_downgrades_nobody_and_applies_once_the_catal
         await tab.fence()
         assert (tab.version, tab.plan) == (known, "pro")
         (marked,) = await system.parked()
-        assert (marked["reason"], marked["topic"]) == ("unknown price pri_new", TOPIC)
+        assert (marked["reason"], marked["topic"]) == ("unknown price pri_new in live", TOPIC)
         out, err = capfd.readouterr()
         assert any("event_parked" in line and "warning" in line for line in (out + err).splitlines())
         began = time.monotonic()

@@ -124,6 +124,7 @@ PURE = [
     "sync.billing.domain.overrides",
     "sync.billing.domain.preview",
     "sync.billing.domain.projection",
+    "sync.billing.domain.purchases",
     "sync.billing.domain.reducer",
     "sync.billing.domain.scheduled_changes",
     "sync.billing.domain.tenant_naming",

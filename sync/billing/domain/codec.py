@@ -110,6 +110,7 @@ def _subscription_out(entry: SubscriptionFacts) -> dict[str, object]:
             "created_ns": entry.created_ns,
             "vouched": entry.is_vouched or None,
             "moved_us": entry.moved_us or None,
+            "granted": entry.granted,
         }
     )
 
@@ -141,7 +142,12 @@ def _subscription_in(entry: dict[str, Any]) -> SubscriptionFacts:
         entry.get("created_ns"),
         entry.get("vouched", False),
         entry.get("moved_us", 0),
+        _granted_in(entry.get("granted")),
     )
+
+
+def _granted_in(granted: list[Any] | None) -> model.Granted | None:
+    return None if granted is None else model.Granted(Order(*granted[0]), _items_in(granted[1]))
 
 
 def _scheduled_change_in(change: dict[str, Any]) -> model.ScheduledPlanChange:

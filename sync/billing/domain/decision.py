@@ -5,8 +5,8 @@ It calls the reducer, then the projection; `services.committer` reads the facts 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 import orjson
@@ -29,6 +29,14 @@ from sync.billing.domain.outcome import (
 from sync.billing.domain.overrides import active_overrides
 from sync.billing.domain.preview import check_awaited
 from sync.billing.domain.projection import Projected, State, Unprojectable, project
+from sync.billing.domain.purchases import (
+    is_held,
+    items_subject,
+    reported_prices,
+    unknown_reason,
+    waits_whole,
+    with_granted,
+)
 from sync.billing.domain.reducer import Moved, Reduced, Stale, Unusable, merge_fetched, reduce
 from sync.billing.domain.takeover import take_over
 from sync.billing.domain.tenant_resolution import subjects
@@ -57,6 +65,8 @@ class Decided:
         note: why a part of the request is not in them, or what was dropped; "" for neither.
         drifts: the drift records of what it found: a preview that differs from the result, a second customer, a
             published plan.
+        waits: what unknown prices wait on; an event is parked beside its commit.
+        is_held: whether the event shows nothing that the catalog knows.
     """
 
     facts: Facts
@@ -64,6 +74,8 @@ class Decided:
     wake_us: int | None
     note: str = ""
     drifts: tuple[Drift, ...] = ()
+    waits: tuple[str, ...] = ()
+    is_held: bool = False
 
 
 def decide(
@@ -74,6 +86,8 @@ def decide(
     setting: Setting,
     published: State | None = None,
     moved_us: int = 0,
+    *,
+    is_again: bool = False,
 ) -> EventResult | Decided:
     """Return a tenant's facts and state after the event, or the result if they do not change.
 
@@ -81,37 +95,69 @@ def decide(
         fetched: the provider's own answer about the event's subscription, if it was asked.
         published: the state that billing takes over from a publisher; None for a topic that is its own, or new.
         moved_us: the time of the move that gave the subscription to this tenant; 0 if it was never moved.
+        is_again: whether the event was processed before: an unknown price that was parked then may still be unknown.
     """
     if facts.erased_ns is not None:
         return _after_erasure(topic, facts.erased_ns, event, fetched or event)
     if _is_other_software(facts, event, setting):
         return OTHER_SOFTWARE
-    result = reduce(facts, event, moved_us)
+    result = _reduced(facts, event, setting, reduce(facts, event, moved_us))
     if fetched is not None:
         is_new = isinstance(result, Reduced)
-        after = result.facts if isinstance(result, Reduced) else facts
-        answer = merge_fetched(after, fetched, moved_us, confirms=is_new)
+        before = result.facts if isinstance(result, Reduced) else facts
+        answer = _reduced(before, fetched, setting, merge_fetched(before, fetched, moved_us, confirms=is_new))
         if isinstance(answer, Reduced):
             result = answer
         elif isinstance(result, Unusable) and isinstance(answer, Stale):
             return EventResult(Outcome.UNCHANGED, answer.reason)
     match result:
         case Stale(reason):
+            shown = () if event.subscription is None else event.subscription.items
+            prices = reported_prices(facts, _key(event), setting) & {item.price_id for item in shown}
+            if is_again and prices:
+                waits = (WAITS_CATALOG, items_subject(_key(event)))
+                return EventResult(Outcome.PARKED, _unknown(event, prices, setting), waits=waits)
             return EventResult(Outcome.REFUSED, reason)
         case Moved():
             return MOVED
         case Unusable(reason):
             return EventResult(Outcome.PARKED, reason, waits=(WAITS_SOFTWARE,))
         case Reduced(reduced):
-            note = _second_customer(reduced, event)
+            note, key = _second_customer(reduced, event), _key(event)
             if note and _is_parked(facts, event, setting):
                 return EventResult(Outcome.PARKED, f"{note}; {PARKS}", waits=(*subjects(event), WAITS_CATALOG))
             decided = _conclude(topic, facts, reduced, setting, note, published)
             if isinstance(decided, Unprojectable):
                 return EventResult(Outcome.PARKED, decided.reason, waits=(WAITS_CATALOG,))
-            return decided
+            prices = reported_prices(reduced, key, setting)
+            if not prices - reported_prices(facts, key, setting):
+                return replace(decided, waits=())  # reported before
+            reason, waits = _unknown(event, prices, setting), (WAITS_CATALOG, items_subject(key))
+            if waits_whole(facts, reduced, key, setting):
+                return EventResult(Outcome.PARKED, reason, waits=waits)
+            reason = f"{note}; {reason}" if note else reason
+            return replace(decided, note=reason, waits=waits, is_held=is_held(reduced, key, setting))
         case _:
             assert_never(result)
+
+
+def _reduced(
+    before: Facts, event: Event, setting: Setting, result: Reduced | Stale | Moved | Unusable
+) -> Reduced | Stale | Moved | Unusable:
+    """Return the result of reducing an event, with what stands in for unknown items."""
+    if isinstance(result, Moved | Unusable):
+        return result
+    after = result.facts if isinstance(result, Reduced) else before
+    joined = with_granted(before, after, event, setting)
+    return result if joined is after else Reduced(joined)
+
+
+def _key(event: Event) -> str:
+    return "" if event.subscription is None else subscription_key(event.provider, event.subscription.id)
+
+
+def _unknown(event: Event, prices: Collection[str], setting: Setting) -> str:
+    return unknown_reason([(event.provider, price_id) for price_id in prices], setting)
 
 
 def decide_without_event(
@@ -137,21 +183,25 @@ def decide_without_event(
     if facts.erased_ns is not None:
         return EventResult(Outcome.UNCHANGED, ERASED_REASON)
     after, note = facts, ""
+    waits: tuple[str, ...] = ()
     for event in fetched:
         if _is_other_software(after, event, setting):
             continue
-        answer = merge_fetched(after, event)
+        answer = _reduced(after, event, setting, merge_fetched(after, event))
         if isinstance(answer, Reduced):
-            reason = _second_customer(answer.facts, event)
+            reason, key = _second_customer(answer.facts, event), _key(event)
             if reason and _is_parked(after, event, setting):
                 note = f"{reason}; {PARKS}"
+            elif waits_whole(after, answer.facts, key, setting):
+                note = _unknown(event, reported_prices(answer.facts, key, setting), setting)
+                waits = (WAITS_CATALOG,)
             else:
                 after = answer.facts
         elif isinstance(answer, Unusable):
             note = answer.reason
     after = change(after)
-    if after == NOTHING and not is_known:
-        return EventResult(Outcome.UNCHANGED)
+    if after == NOTHING and (waits or not is_known):
+        return EventResult(Outcome.UNCHANGED, note, waits=waits)
     decided = _conclude(topic, facts, after, setting, note, published)
     if isinstance(decided, Unprojectable):
         return EventResult(Outcome.UNCHANGED, decided.reason, waits=(WAITS_CATALOG,))
@@ -206,7 +256,9 @@ def _conclude(
         there = {str(entry["path"]): entry.get("to") for entry in differing}
         preview_id = before.awaited_preview.preview_id
         drifts += (Drift("preview", topic, preview_id, "landed", setting.now_ns // 1000, here, there),)
-    return Decided(facts, projected.state, next_wakeup_us(projected, facts, setting), note or dropped, drifts)
+    note = note or dropped or projected.unknown
+    waits = (WAITS_CATALOG,) if projected.unknown else ()
+    return Decided(facts, projected.state, next_wakeup_us(projected, facts, setting), note, drifts, waits)
 
 
 def next_wakeup_us(projected: Projected, facts: Facts, setting: Setting) -> int | None:

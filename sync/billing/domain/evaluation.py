@@ -11,7 +11,10 @@ from typing import NamedTuple
 
 from sync.billing.catalog.catalog import Addon, Catalog, Plan, Policy
 from sync.billing.domain.model import (
+    ENDED_STATUSES,
+    EXPIRED,
     LIVE_STATUSES,
+    UNCOLLECTED,
     Event,
     Facts,
     Item,
@@ -20,6 +23,9 @@ from sync.billing.domain.model import (
     SubscriptionFacts,
 )
 from sync.core import instants
+
+_SHOWN = {UNCOLLECTED: "paused", EXPIRED: "none"}
+"""A subscription's status -> its word in a state, where the two differ."""
 
 
 class Setting(NamedTuple):
@@ -46,6 +52,7 @@ class EvaluatedSubscription:
         plan, quantity, addons: what its items buy.
         instants_ns: the instants at which it changes by time alone.
         unknown: the price ids of its items that are not in the catalog.
+        lost: those of them that nothing stands in for: the catalog no longer has what they bought.
     """
 
     key: str
@@ -59,6 +66,17 @@ class EvaluatedSubscription:
     addons: list[tuple[Addon, int]] = field(default_factory=list)
     instants_ns: list[int] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+
+    @property
+    def provider(self) -> str:
+        """The provider's name, which begins the key."""
+        return self.key.partition(":")[0]
+
+    @property
+    def buys(self) -> bool:
+        """Whether its items buy anything."""
+        return self.plan is not None or bool(self.addons)
 
 
 def evaluate(key: str, facts: Facts, setting: Setting) -> EvaluatedSubscription:
@@ -67,6 +85,7 @@ def evaluate(key: str, facts: Facts, setting: Setting) -> EvaluatedSubscription:
     evaluated = _under_policy(key, entry, setting)
     if evaluated.live:
         _buy(evaluated, entry.subscription.items, entry, setting)
+        _stand_in(evaluated, entry, setting)
         change = facts.scheduled_change
         if change is not None and change.subscription == key:
             _apply_scheduled_change(evaluated, change, entry, setting)
@@ -96,11 +115,11 @@ def without_void_change(facts: Facts, setting: Setting) -> tuple[Facts, str]:
         return facts, ""
     entry = facts.subscriptions.get(change.subscription)
     reason = "its subscription has ended"
-    if entry is not None and entry.subscription.status != "canceled":
+    if entry is not None and entry.subscription.status not in ENDED_STATUSES:
         shown = bought(entry.subscription.items, entry, setting)
         kept = bought(change.keep, entry, setting)
         target, coming = setting.catalog.plans.get(change.plan), entry.subscription.scheduled
-        if shown.unknown or kept.unknown or target is None:
+        if (shown.unknown and shown.plan is None) or kept.plan is None or target is None:
             return facts, ""  # a price that left the catalog is no reason to drop the change
         reason = _void_reason(shown.plan, kept.plan, target, change)
         if coming is not None and coming.action == "cancel" and coming.effective_ns <= change.effective_ns:
@@ -148,7 +167,7 @@ def _ours(provider: str, body: Subscription, setting: Setting) -> list[str]:
 def _under_policy(key: str, entry: SubscriptionFacts, setting: Setting) -> EvaluatedSubscription:
     """Evaluate the newest body at the setting's instant, without what its items buy."""
     body, policy, now_ns = entry.subscription, setting.catalog.policy, setting.now_ns
-    evaluated = EvaluatedSubscription(key, body.status, body.status in LIVE_STATUSES)
+    evaluated = EvaluatedSubscription(key, _SHOWN.get(body.status, body.status), body.status in LIVE_STATUSES)
     if body.status == "trialing" and body.trial_ends_ns is not None:
         evaluated.instants_ns.append(body.trial_ends_ns)
         if now_ns >= body.trial_ends_ns:
@@ -163,7 +182,7 @@ def _under_policy(key: str, entry: SubscriptionFacts, setting: Setting) -> Evalu
         evaluated.grace_ends_ns = since_ns + policy.grace_ns
         evaluated.instants_ns.append(evaluated.grace_ends_ns)
         evaluated.live = now_ns < evaluated.grace_ends_ns
-    if body.scheduled is not None and body.status != "canceled":
+    if body.scheduled is not None and body.status not in ENDED_STATUSES:
         _apply_provider_schedule(evaluated, entry, policy, now_ns)
     return evaluated
 
@@ -197,10 +216,15 @@ def _apply_provider_schedule(
 
 
 def _buy(evaluated: EvaluatedSubscription, items: tuple[Item, ...], entry: SubscriptionFacts, setting: Setting) -> None:
-    """Add what the items buy: the highest plan with its quantity, and every add-on. The items' order is irrelevant."""
+    """Add what the items buy: the highest plan with its quantity, and every add-on. The items' order is irrelevant.
+
+    An item of quantity 0 buys nothing.
+    """
     catalog, environment, provider = setting.catalog, setting.environment, entry.provider
     prices, products = catalog.prices(provider, environment), entry.subscription.products
     for price_id, quantity in items:
+        if quantity == 0:
+            continue
         offer = prices.get(price_id)
         if catalog.ignores(provider, environment, price_id, products.get(price_id, "")):
             continue
@@ -214,12 +238,24 @@ def _buy(evaluated: EvaluatedSubscription, items: tuple[Item, ...], entry: Subsc
             evaluated.quantity += quantity
 
 
+def _stand_in(evaluated: EvaluatedSubscription, entry: SubscriptionFacts, setting: Setting) -> None:
+    """Keep the plan that was granted last if unknown items leave none, and its add-ons if they leave nothing."""
+    if not evaluated.unknown or evaluated.plan is not None:
+        return
+    granted = bought(entry.granted.items if entry.granted is not None else (), entry, setting)
+    if entry.granted is None or (granted.unknown and not granted.buys):
+        evaluated.lost += evaluated.unknown
+    evaluated.plan, evaluated.quantity = granted.plan, granted.quantity
+    evaluated.addons = evaluated.addons or granted.addons
+
+
 def _apply_scheduled_change(
     evaluated: EvaluatedSubscription, change: ScheduledPlanChange, entry: SubscriptionFacts, setting: Setting
 ) -> None:
     """Apply a scheduled plan change: the kept items until its time, its plan after it."""
     target, kept = setting.catalog.plans.get(change.plan), bought(change.keep, entry, setting)
-    evaluated.unknown += kept.unknown
+    if kept.plan is None:
+        evaluated.lost += kept.unknown
     if target is None or kept.plan is None:
         return
     overdue = setting.now_ns >= change.effective_ns

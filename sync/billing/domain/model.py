@@ -9,13 +9,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-LIVE_STATUSES = frozenset({"trialing", "active", "past_due"})
+UNCOLLECTED = "uncollected"
+"""The status of a subscription that is provided, but whose payments are not collected; shown as paused."""
+
+EXPIRED = "expired"
+"""The status of a subscription that never began, since its first payment was not made; shown as none."""
+
+PAYING_STATUSES = frozenset({"incomplete", "trialing", "active", UNCOLLECTED})
+"""The statuses before and while everything is paid."""
+
+LIVE_STATUSES = frozenset({"trialing", "active", UNCOLLECTED, "past_due"})
 """A subscription's statuses that can grant something (past_due only within its grace)."""
 
-ENDED_STATUSES = frozenset({"canceled"})
+ENDED_STATUSES = frozenset({"canceled", EXPIRED})
 """The statuses that a subscription never leaves."""
 
-KNOWN_STATUSES = LIVE_STATUSES | {"paused", "canceled"}
+KNOWN_STATUSES = PAYING_STATUSES | {"past_due", "unpaid", "paused"} | ENDED_STATUSES
+"""The statuses of subscriptions. A state shows them by these words, except UNCOLLECTED and EXPIRED."""
+
 KNOWN_ACTIONS = frozenset({"cancel", "pause", "resume"})
 
 CLOCK_SLACK_NS = 5 * 60 * 1_000_000_000
@@ -158,11 +169,22 @@ class Unparsable:
     problem: str
 
 
+class Granted(NamedTuple):
+    """The items of the newest body that the catalog knew, and its order; no items: it has never known any."""
+
+    order: Order
+    items: tuple[Item, ...]
+
+
+NEVER_GRANTED = Granted(Order(0, 0, ""), ())
+
+
 @dataclass(frozen=True, slots=True)
 class SubscriptionFacts:
     """What is known of one subscription.
 
     Attributes:
+        granted: stands in for unknown items of `subscription`; None if it had none when it was stored.
         order: the order of the newest event; `subscription` is its body.
         settled: the order of the newest event that was not past_due, or None.
         past_due: the orders of the past_due events newer than `settled`, ascending: the current run. Providers have no
@@ -181,6 +203,7 @@ class SubscriptionFacts:
     created_ns: int | None = None
     is_vouched: bool = False
     moved_us: int = 0
+    granted: Granted | None = None
 
     @property
     def customer(self) -> tuple[str, str] | None:

@@ -88,8 +88,13 @@ def joined(one: SubscriptionFacts | None, other: SubscriptionFacts | None) -> Su
     settled = max((entry.settled for entry in (one, other) if entry.settled is not None), default=None)
     marks = sorted({mark for mark in (*one.past_due, *other.past_due) if settled is None or mark > settled})
     created = [entry.created_ns for entry in (one, other) if entry.created_ns is not None]
+    granted = [entry.granted for entry in (one, other) if entry.granted is not None]
     return replace(
-        newest, settled=settled, past_due=tuple(marks[:PAST_DUE_MARKS_MAX]), created_ns=min(created, default=None)
+        newest,
+        settled=settled,
+        past_due=tuple(marks[:PAST_DUE_MARKS_MAX]),
+        created_ns=min(created, default=None),
+        granted=None if newest.granted is None else max(granted),
     )
 
 

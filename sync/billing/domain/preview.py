@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from sync.billing.domain.evaluation import Setting, without_void_change
+from sync.billing.domain.evaluation import Setting, bought, without_void_change
 from sync.billing.domain.model import ENTITLEMENTS, AwaitedPreview, Event, Facts, Item, Order, Scheduled, Subscription
 from sync.billing.domain.outcome import ChangeRejected
 from sync.billing.domain.projection import Projected, State, Unprojectable, project
+from sync.billing.domain.purchases import with_granted
 from sync.billing.domain.reducer import Reduced, reduce
 from sync.billing.domain.scheduled_changes import find_subscription, with_plan
 
@@ -60,10 +61,13 @@ def preview(facts: Facts, request: PreviewRequest, setting: Setting) -> Preview:
     event = Event(entry.provider, setting.environment, "preview", "preview", order, subscription=body)
     result = reduce(facts, event)
     assert isinstance(result, Reduced)
-    after, _ = without_void_change(result.facts, setting)
+    after, _ = without_void_change(with_granted(facts, result.facts, event, setting), setting)
     projected = project(after, setting)
-    if isinstance(projected, Unprojectable):
-        raise ChangeRejected("price_unknown", f"the catalog does not know {', '.join(projected.price_ids)}")
+    present = {item.price_id for item in entry.subscription.items}
+    unknown = [price for price in bought(body.items, entry, setting).unknown if price not in present]
+    if isinstance(projected, Unprojectable) or unknown:
+        reason = projected.reason if isinstance(projected, Unprojectable) else projected.unknown
+        raise ChangeRejected("price_unknown", reason)
     return Preview(key, body, projected.state)
 
 

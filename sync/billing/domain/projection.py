@@ -1,10 +1,11 @@
 """Facts + catalog + now -> the public entitlement state, and the next instant at which time alone may change it. Pure.
 
-Precedence of live subscriptions: the plan with the highest rank leads. Ties: the plan key that sorts first, then the
-larger quantity, then active before trialing before past_due, then the subscription key that sorts first. Status,
-scheduled change, period and trial are those of the leading subscription. Add-ons of all live subscriptions are summed.
-Without a live subscription the default plan applies, and past_due leads before paused before canceled. An ended
-subscription never takes anything from another.
+Precedence of live subscriptions: the plan with the highest rank leads. Ties: the plan key that sorts first, then active
+and trialing before paused before past_due, then the larger quantity, then active before trialing, then the subscription
+key that sorts first. Status, scheduled change, period and trial are those of the leading subscription. The quantity is
+the largest of its plan. Add-ons of all live subscriptions are summed.
+Without a live subscription the default plan applies, and incomplete leads before past_due, unpaid, paused and canceled.
+An ended subscription never takes anything from another.
 
 A subscription of another customer than the tenant's own (`customers`) counts only while it is active or trialing. It
 only adds: it leads only if none of the own customer's is live, and its plan is added as a granted one is.
@@ -25,13 +26,14 @@ from sync.billing.domain.customers import second_customers
 from sync.billing.domain.evaluation import EvaluatedSubscription, Setting, evaluate, is_ignored
 from sync.billing.domain.model import PLAN, Facts, Override, SubscriptionFacts
 from sync.billing.domain.overrides import is_active
+from sync.billing.domain.purchases import unknown_reason
 from sync.core import instants
 
 State = dict[str, Any]
 """The public state: plan, status, features, limits, modules, and the other fields that apply; no nulls."""
 
-_LEADS_LIVE = {"active": 0, "trialing": 1, "past_due": 2}
-_LEADS_ENDED = {"past_due": 0, "paused": 1, "canceled": 2}
+_LEADS_LIVE = {"active": 0, "trialing": 0, "paused": 1, "past_due": 2}
+_LEADS_ENDED = {"incomplete": 0, "past_due": 1, "unpaid": 2, "paused": 3, "canceled": 4}
 
 ADDING_STATUSES = ("active", "trialing")
 """The statuses in which a subscription of another customer than the tenant's own counts."""
@@ -42,22 +44,21 @@ _NOTHING_DUE = ("none", "canceled")
 
 @dataclass(frozen=True, slots=True)
 class Projected:
-    """The state at one instant; it may change by time alone at `valid_until_ns` (None: never)."""
+    """The state at one instant; it may change by time alone at `valid_until_ns` (None: never).
+
+    `unknown`: the reason that names the unknown prices, whose items count for nothing; "" if there are none.
+    """
 
     state: State
     valid_until_ns: int | None
+    unknown: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Unprojectable:
-    """The facts contain prices that are not in the catalog; the last published state stays."""
+    """The catalog no longer has what was granted; the last published state stays. `reason` names the prices."""
 
-    price_ids: tuple[str, ...]
-
-    @property
-    def reason(self) -> str:
-        """The reason, with the prices."""
-        return f"unknown price {', '.join(self.price_ids)}"
+    reason: str
 
 
 def project(facts: Facts, setting: Setting) -> Projected | Unprojectable:
@@ -65,10 +66,10 @@ def project(facts: Facts, setting: Setting) -> Projected | Unprojectable:
     subscriptions, others = _paid(facts, setting)
     extra = _adding(others)
     active = [override for override in facts.overrides if is_active(override, setting.now_ns)]
-    unknown = {price_id for subscription in subscriptions for price_id in subscription.unknown}
-    unknown |= {f"plan:{one.name}" for one in active if one.kind == PLAN and one.name not in setting.catalog.plans}
-    if unknown:
-        return Unprojectable(tuple(sorted(unknown)))
+    lost = {(each.provider, price_id) for each in subscriptions for price_id in each.lost}
+    lost |= {("", f"plan:{one.name}") for one in active if one.kind == PLAN and one.name not in setting.catalog.plans}
+    if lost:
+        return Unprojectable(unknown_reason(lost, setting))
     lead = _lead(subscriptions, extra)
     state = _granted(subscriptions, extra, setting.catalog)
     if lead is not None:
@@ -81,7 +82,8 @@ def project(facts: Facts, setting: Setting) -> Projected | Unprojectable:
     valid_until_ns = min([instant for instant in changes_ns if instant > setting.now_ns], default=None)
     if valid_until_ns is not None:
         state["valid_until"] = instants.text(valid_until_ns)
-    return Projected(state, valid_until_ns)
+    unknown = {(each.provider, price_id) for each in subscriptions for price_id in each.unknown}
+    return Projected(state, valid_until_ns, unknown_reason(unknown, setting) if unknown else "")
 
 
 def leader(facts: Facts, setting: Setting) -> str | None:
@@ -102,12 +104,13 @@ def _paid(facts: Facts, setting: Setting) -> tuple[list[EvaluatedSubscription], 
     if setting.catalog.policy.second_customer == "park":
         return own, []
     others = [evaluate(key, facts, setting) for key in keys if key in second]
-    return own, [other for other in others if other.status != "past_due" and not other.unknown]
+    return own, [other for other in others if other.status != "past_due" and not other.lost]
 
 
 def _adding(others: Sequence[EvaluatedSubscription]) -> list[EvaluatedSubscription]:
     """Return those of other customers that count now, the highest plan first."""
-    return sorted([other for other in others if other.live and other.status in ADDING_STATUSES], key=_precedence)
+    adding = [other for other in others if other.live and other.buys and other.status in ADDING_STATUSES]
+    return sorted(adding, key=_precedence)
 
 
 def _lead(own: Sequence[EvaluatedSubscription], extra: Sequence[EvaluatedSubscription]) -> EvaluatedSubscription | None:
@@ -115,21 +118,22 @@ def _lead(own: Sequence[EvaluatedSubscription], extra: Sequence[EvaluatedSubscri
     return extra[0] if extra and (lead is None or not lead.live) else lead
 
 
-def _precedence(subscription: EvaluatedSubscription) -> tuple[int, int, str, int, int, str]:
+def _precedence(subscription: EvaluatedSubscription) -> tuple[int, int, str, int, int, str, str]:
     """Return the sort key of the precedence above: the least leads."""
     if not subscription.live:
-        return (1, 0, "", 0, _LEADS_ENDED.get(subscription.status, 3), subscription.key)
+        return (1, 0, "", _LEADS_ENDED.get(subscription.status, 5), 0, "", subscription.key)
     plan = subscription.plan
     # A subscription of add-ons alone has no plan: it leads only if no other live one has any.
     rank, key = (1, "") if plan is None else (-plan.rank, plan.key)
-    return (0, rank, key, -subscription.quantity, _LEADS_LIVE.get(subscription.status, 3), subscription.key)
+    status = subscription.status  # "active" sorts before "trialing"
+    return (0, rank, key, _LEADS_LIVE.get(status, 3), -subscription.quantity, status, subscription.key)
 
 
 def _granted(own: Sequence[EvaluatedSubscription], extra: Sequence[EvaluatedSubscription], catalog: Catalog) -> State:
     live = [subscription for subscription in own if subscription.live]
     lead = min(live, key=_precedence, default=None)
     plan = lead.plan if lead is not None and lead.plan is not None else catalog.default
-    state = _of_plan(plan, lead.quantity if lead is not None and plan is lead.plan else 1)
+    state = _of_plan(plan, max([one.quantity for one in live if one.plan is plan], default=1))
     state["status"] = "none"
     for other in extra:
         if other.plan is not None:

@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 from planwire_client.core import canonical_json
 from sync.billing.catalog.catalog import Catalog
-from sync.billing.domain.decision import decide, event_cause
+from sync.billing.domain.decision import Decided, decide, decide_without_event, event_cause
 from sync.billing.domain.evaluation import Setting
-from sync.billing.domain.model import Event, Unparsable
+from sync.billing.domain.model import Event, Unparsable, subscription_key
 from sync.billing.domain.outcome import ERASED_REASON, WAITS_SOFTWARE, EventResult, Outcome
+from sync.billing.domain.purchases import frees, items_subject
 from sync.billing.domain.tenant_resolution import Link
 from sync.billing.services.committer import Commit, Decision, Write
 from sync.billing.storage.tenants import FactsError, facts_of, has_facts, published_state
@@ -56,6 +57,7 @@ class Done(NamedTuple):
         catalog: the catalog of the decision.
         rechecks_link: whether the event is parked for lack of a link that may have been learned meanwhile.
         link: as of the attempt.
+        frees: what parked events wait on that can be used now.
         retry_s: delay after which the event, which stays pending, is retried; None: the event ends.
     """
 
@@ -67,8 +69,18 @@ class Done(NamedTuple):
     commit: Commit | None = None
     catalog: Catalog | None = None
     rechecks_link: bool = False
+    frees: str = ""
     retry_s: float | None = None
     link: Link | None = None
+
+
+def freed(event: Event, commit: Commit, setting: Setting) -> str:
+    """Return what parked events wait on that can be used after the commit of an event; "" if there are none."""
+    decision = commit.decision
+    if decision.write is None or event.subscription is None:
+        return ""
+    key = subscription_key(event.provider, event.subscription.id)
+    return items_subject(key) if frees(decision.before, decision.after, key, setting) else ""
 
 
 def unparsable(environment: str, event: Unparsable) -> Done:
@@ -89,7 +101,14 @@ def decide_attempt(attempt: Attempt, snapshot: Snapshot, setting: Setting, moved
     except FactsError as error:
         return Decision(EventResult(Outcome.PARKED, str(error), topic, snapshot.version, (WAITS_SOFTWARE,)))
     moved_us = max(moved_us, attempt.link.moved_us if attempt.link is not None else 0)
-    decided = decide(topic, facts, event, answer.fetched, setting, published_state(snapshot), moved_us)
+    is_again, event_id, published = attempt.number != 1, event.event_id, published_state(snapshot)
+    decided = decide(topic, facts, event, answer.fetched, setting, published, moved_us, is_again=is_again)
+    is_refused = isinstance(decided, EventResult) and decided.outcome is Outcome.REFUSED
+    if is_refused and is_again and has_facts(snapshot) and not snapshot.restored:
+        # What it waited for may have changed what the facts mean: a price that the catalog has by now.
+        anew = decide_without_event(topic, facts, (), lambda facts: facts, setting, is_known=True)
+        if isinstance(anew, Decided) and canonical_json.encode(anew.state) != snapshot.state:
+            decided, event_id = anew, ""  # its id is committed already
     if isinstance(decided, EventResult):
         if decided.reason != ERASED_REASON:
             decided = decided._replace(topic=topic, version=snapshot.version)
@@ -97,9 +116,9 @@ def decide_attempt(attempt: Attempt, snapshot: Snapshot, setting: Setting, moved
     write = Write(
         canonical_json.encode(decided.state),
         event_cause(event, answer.fetched, attempt.received_us, decided.facts, setting.now_ns),
-        event_id=event.event_id,
+        event_id=event_id,
         enlists=attempt.number != 1 or not has_facts(snapshot),
         wants_reconcile=answer.is_away,
     )
-    result = EventResult(Outcome.APPLIED, decided.note)
+    result = EventResult(Outcome.PARKED if decided.is_held else Outcome.APPLIED, decided.note, waits=decided.waits)
     return Decision(result, write, facts, decided.facts, decided.wake_us, drifts=decided.drifts)

@@ -13,9 +13,10 @@ from dataclasses import replace
 from planwire_client.core.commit import BILLING
 from sync.billing.domain import codec
 from sync.billing.domain.drift import Drift, subscription_drift
-from sync.billing.domain.evaluation import without_ignored_names
-from sync.billing.domain.model import Event
+from sync.billing.domain.evaluation import unknown_prices, without_ignored_names
+from sync.billing.domain.model import LIVE_STATUSES, Event
 from sync.billing.domain.outcome import ERASED_REASON, EventResult, Outcome
+from sync.billing.domain.purchases import unknown_reason
 from sync.billing.domain.reducer import Unusable, merge_fetched
 from sync.billing.domain.tenant_naming import sanitize
 from sync.billing.domain.tenant_resolution import (
@@ -72,8 +73,11 @@ class BackfillItem:
         event = vouched(event, link)
         topic = tenant_topic(self._known.name, str(link.tenant_id))
         is_made = await self._is_made(topic)
-        cause = {"source": WHY, "event_type": f"{event.provider}.subscription"}
-        commit = await self._reprojection.refresh(self._known.name, topic, Refresh(cause, [event]))
+        unknown = self._unknown(event)
+        if unknown:
+            # As an event: its known items count, and the unknown ones are reported until the catalog has them.
+            return await self._park(entry, EventResult(Outcome.PARKED, unknown, topic))
+        commit = await self._merge(topic, event)
         if event.tenant_id is not None:
             # Always: a run that was killed may have stored the links without releasing.
             await self._release(event)
@@ -89,6 +93,18 @@ class BackfillItem:
         if drift is not None:
             drift = await self._record_drift(drift, result.version)
         return ItemResult(Outcome.APPLIED, drift=drift)
+
+    def _unknown(self, event: Event) -> str:
+        """Return the reason that names the unknown prices of a live subscription; "" if there are none."""
+        setting = self._services.setting(self._known.name)
+        prices = unknown_prices(event, setting)
+        if not prices or event.subscription is None or event.subscription.status not in LIVE_STATUSES:
+            return ""
+        return unknown_reason([(event.provider, price_id) for price_id in prices], setting)
+
+    async def _merge(self, topic: str, event: Event) -> Commit:
+        cause = {"source": WHY, "event_type": f"{event.provider}.subscription"}
+        return await self._reprojection.refresh(self._known.name, topic, Refresh(cause, [event]))
 
     async def count_made(self) -> int:
         """Return how many of the tenants noted by the run it has created."""
@@ -128,6 +144,8 @@ class BackfillItem:
 
     async def _park(self, entry: ListedSubscription, result: EventResult) -> ItemResult:
         """Put a subscription into the inbox, where processing finds the reason to park it; return the result."""
+        if entry.event is not None and result.topic:
+            await self._release(entry.event)
         received = await self._parking.receive(self._adapter, entry.body, self._known.name)
         record = await self._known.inbox.read(entry.event_id)
         if record is None or record.status == "done":
@@ -201,7 +219,9 @@ class DryRun(BackfillItem):
         """Return `parked`, or `unchanged` if the tenant was erased or other software sells it."""
         if result.outcome is Outcome.IGNORED or result.reason == ERASED_REASON:
             return ItemResult(Outcome.UNCHANGED)
-        if any(":" in thing for thing in result.waits):  # a link's subject
+        if result.topic and entry.event is not None:
+            await self._merge(result.topic, entry.event)
+        elif any(":" in thing for thing in result.waits):  # a link's subject
             self._unlinked.append(entry)
         return ItemResult(Outcome.PARKED, result.reason)
 

@@ -128,7 +128,10 @@ class Committer:
                     # The store's `unchanged` is about the public state: new facts raise the rev alone.
                     is_applied = is_repeated or committed.rev > snapshot.rev
                     outcome = Outcome.APPLIED if is_applied else Outcome.UNCHANGED
-                    result = EventResult(outcome, decision.result.reason, topic, committed.version)
+                    decided = decision.result
+                    if decided.outcome is Outcome.PARKED:
+                        outcome = Outcome.PARKED  # its facts are stored, and it waits
+                    result = EventResult(outcome, decided.reason, topic, committed.version, decided.waits)
                     return Commit(topic, result, decision, is_repeated)
                 await asyncio.sleep(random.uniform(0, CONFLICT_PAUSE_S))  # noqa: S311 - spreads, guards nothing
         raise StoreRejected(f"{topic}: {CONFLICTS_MAX} commits in a row came too late")

@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import secrets
 from collections.abc import Sequence
+from dataclasses import replace
 
 import structlog
 
@@ -27,7 +28,7 @@ from sync.billing.domain.outcome import (
 )
 from sync.billing.domain.tenant_resolution import subjects
 from sync.billing.providers.base import WebhookAdapter
-from sync.billing.services.attempt import Answer, Attempt, Done, decide_attempt, unparsable
+from sync.billing.services.attempt import Answer, Attempt, Done, decide_attempt, freed, unparsable
 from sync.billing.services.committer import Commit, Committer, Decision
 from sync.billing.services.context import BillingContext
 from sync.billing.services.fetch import ProviderFetch
@@ -97,7 +98,7 @@ class Ingest:
         record = await self._context.environment(environment).inbox.read(event_id)
         if record is None or record.status != "parked":
             return None
-        return await self.resume(record, environment)
+        return await self.resume(replace(record, attempts=record.attempts + 1), environment)
 
     async def postpone(self, environment: str, event_id: str, delay_s: float) -> None:
         """Make a claimed event claimable again in `delay_s`, whatever its lease says.
@@ -131,9 +132,12 @@ class Ingest:
         batch = CommandPipeline(self._store)
         for thing in waits_on:
             inbox.release(batch, thing, RELEASE_MAX)
-        released = [id.decode() for ids in await batch.run() for id in ids]
-        for record in await inbox.tried(released):
-            await self.resume(record, environment)
+        await self._resume(environment, [id for ids in await batch.run() for id in ids])
+
+    async def _resume(self, environment: str, claimed: Sequence[bytes]) -> None:
+        if claimed:
+            for record in await self._context.environment(environment).inbox.tried([id.decode() for id in claimed]):
+                await self.resume(record, environment)
 
     async def _process(self, step: Attempt | Done) -> EventResult:
         """Run the stages after the first on an event that is stored and claimed."""
@@ -207,7 +211,9 @@ class Ingest:
                 result = result._replace(outcome=Outcome.APPLIED, reason="")
                 await self._committer.arm_at_once(topic)
         is_first = attempt.number == 1 and not commit.is_repeated
-        return Done(attempt.environment, event, result, is_first, attempt.answer, commit, catalog, link=attempt.link)
+        subject = freed(event, commit, self._context.setting(attempt.environment, catalog))
+        done = Done(attempt.environment, event, result, is_first, attempt.answer, commit, catalog, link=attempt.link)
+        return done._replace(frees=subject)
 
     async def _commit(self, attempt: Attempt, catalog: Catalog, moved_us: int = 0) -> Commit:
         def decision(snapshot: Snapshot) -> Decision:
@@ -240,6 +246,8 @@ class Ingest:
         is_logged = not done.is_first and bool(result.topic)
         is_logged = is_logged and await has_event(self._store, result.topic, event.event_id, result)
         batch = CommandPipeline(self._store)
+        if done.frees:
+            known.inbox.release(batch, done.frees, RELEASE_MAX)
         known.count(batch, result)
         if result.reason == ERASED_REASON and isinstance(event, Event):
             is_its = done.link is None or done.link.tenant_id in (event.tenant_id, tenant_resolution.TOMBSTONE)
@@ -260,9 +268,11 @@ class Ingest:
         # Last, so that a failure before it leaves the event pending and all of this is repeated.
         batch.barrier()
         known.inbox.end(batch, event.event_id, result, again=done.rechecks_link)
-        await batch.run()
-        if result.outcome is Outcome.PARKED:
+        replies = await batch.run()
+        if result.waits or result.outcome is Outcome.PARKED:
             await self._recheck(done)
+        if done.frees:
+            await self._resume(done.environment, [id for id in replies[0] if id.decode() != event.event_id])
         return result
 
     async def _recheck(self, done: Done) -> None:

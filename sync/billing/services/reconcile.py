@@ -13,7 +13,7 @@ import structlog
 
 from planwire_client.core.topic import Topic
 from sync.billing.domain.drift import Drift, subscription_drift
-from sync.billing.domain.model import Event, Facts
+from sync.billing.domain.model import ENDED_STATUSES, Event, Facts
 from sync.billing.domain.outcome import ERASED_REASON, EventResult, Outcome
 from sync.billing.domain.tenant_naming import sanitize
 from sync.billing.domain.tenant_resolution import subjects
@@ -259,4 +259,4 @@ def _chosen(facts: Facts) -> list[str]:
     """Return the keys to compare: live subscriptions first, then the newest."""
     subscriptions = facts.subscriptions
     newest = sorted(subscriptions, key=lambda key: subscriptions[key].order, reverse=True)
-    return sorted(newest, key=lambda key: subscriptions[key].subscription.status == "canceled")[:ASKED_MAX]
+    return sorted(newest, key=lambda key: subscriptions[key].subscription.status in ENDED_STATUSES)[:ASKED_MAX]

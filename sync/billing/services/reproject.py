@@ -85,8 +85,9 @@ class Reprojection:
         what = refresh.cause.get("event_type", refresh.cause["source"])
         await self._committer.record(commit, what, refresh.fetched, refresh.missing)
         result = commit.result
-        if commit.decision.write is None and (WAITS_CATALOG in result.waits or result.reason == RESTORED):
-            _log.error("state_held", topic=topic, reason=result.reason)
+        if WAITS_CATALOG in result.waits or (commit.decision.write is None and result.reason == RESTORED):
+            what = "state_held" if commit.decision.write is None else "price_unknown"
+            _log.error(what, topic=topic, reason=result.reason)
         return commit
 
 
@@ -118,9 +119,10 @@ def decide_refresh(snapshot: Snapshot, refresh: Refresh, setting: Setting) -> De
     # A provider's answer ends the restored mark even if it changes nothing: that has to be committed.
     is_made_whole = snapshot.restored and bool(refresh.fetched)
     if is_spared or (is_same and not is_made_whole):
-        result = EventResult(Outcome.UNCHANGED, RESTORED if is_spared else decided.note, topic, version)
+        reason = RESTORED if is_spared else decided.note
+        result = EventResult(Outcome.UNCHANGED, reason, topic, version, decided.waits)
         return Decision(result, None, before, before, decided.wake_us, refresh.arms)
     cause = orjson.dumps({**refresh.cause, **active_overrides(decided.facts, setting.now_ns)})
     write = Write(state, cause, enlists=not is_known)
-    result = EventResult(Outcome.APPLIED, decided.note)
+    result = EventResult(Outcome.APPLIED, decided.note, waits=decided.waits)
     return Decision(result, write, before, decided.facts, decided.wake_us, refresh.arms, decided.drifts)

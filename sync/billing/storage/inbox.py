@@ -98,7 +98,9 @@ class Inbox:
         """
         keys = (self._event_head + event_id, self._pending, self._parked, self._waiting)
         waits, body = "\n".join(result.waits), "keep" if result.outcome in BODY_KEPT and result.keeps_body else ""
-        fields = (event_id, result.outcome, result.reason, result.topic, result.version, waits)
+        # An applied event with an unknown price waits as well.
+        outcome = Outcome.PARKED if result.waits else result.outcome
+        fields = (event_id, outcome, result.reason, result.topic, result.version, waits)
         batch.script(_FINISH, keys, *fields, KEEP_DONE_S * 1000, body, self._lease_us if again else "")
 
     def cancel_retry(self, batch: CommandPipeline, event_id: str) -> None:

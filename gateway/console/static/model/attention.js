@@ -120,7 +120,7 @@ export const ofParked = (answer) => {
           severity: /** @type {const} */ ("red"),
           title:
             kind === "catalog"
-              ? `Catalog: ${first.reason} (${env})`
+              ? `Catalog: ${first.reason}`
               : `${plural(events.length, "parked event")}${whose} (${env})`,
           why:
             kind === "catalog"

@@ -13,7 +13,18 @@ from dataclasses import replace
 from typing import Any
 
 from planwire_client.core.topic import LIVE
-from sync.billing.domain.model import FETCHED, Event, NamePlace, Order, Period, Scheduled, Subscription
+from sync.billing.domain.model import (
+    ENDED_STATUSES,
+    EXPIRED,
+    FETCHED,
+    UNCOLLECTED,
+    Event,
+    NamePlace,
+    Order,
+    Period,
+    Scheduled,
+    Subscription,
+)
 from sync.billing.providers import parsing
 from sync.billing.providers.base import ProviderPreview
 from sync.billing.providers.hmac_signature import Scheme, SignedWebhooks
@@ -30,19 +41,8 @@ LISTED_TYPE = f"customer.subscription.{LISTED}"
 THIN = "v2.core.event"
 """The `object` of a thin event: it names its subject (`related_object`) and does not contain it."""
 
-STATUSES = {
-    "trialing": "trialing",
-    "active": "active",
-    "past_due": "past_due",
-    # Stripe has stopped collecting the payment, and advises to revoke access.
-    "unpaid": "paused",
-    "paused": "paused",
-    "canceled": "canceled",
-    "incomplete_expired": "canceled",
-    # The first payment is not made yet: the subscription has neither begun nor ended.
-    "incomplete": "paused",
-}
-"""Stripe's status -> neutral status. Other statuses are passed on; their events are parked as unknown."""
+UNPROVIDED = "void"
+"""The `behavior` of `pause_collection` with which the service is not provided either."""
 
 PRORATIONS = {
     "prorated_immediately": "always_invoice",
@@ -124,7 +124,9 @@ def subscription_of(data: Mapping[str, Any]) -> Subscription:
         raise ValueError(f"items.data is not a list of at most {ITEMS_MAX}")
     if has_more_items(data):
         raise ValueError("the subscription has more items than are shown")
-    neutral = STATUSES.get(status, status)
+    neutral, collection = EXPIRED if status == "incomplete_expired" else status, data.get("pause_collection")
+    if status == "active" and isinstance(collection, dict):
+        neutral = "paused" if collection.get("behavior") == UNPROVIDED else UNCOLLECTED
     trial_end = data.get("trial_end")
     return Subscription(
         id=subscription_id,
@@ -133,7 +135,7 @@ def subscription_of(data: Mapping[str, Any]) -> Subscription:
         customer_id=parsing.optional_id(data, "customer"),
         period=_period(data, entries),
         trial_ends_ns=instant(trial_end, "trial_end") if neutral == "trialing" and trial_end is not None else None,
-        scheduled=_scheduled(data) if neutral != "canceled" else None,
+        scheduled=_scheduled(data, neutral) if neutral not in ENDED_STATUSES else None,
         created_ns=parsing.created_ns(data, "created", lambda value: instant(value, "created")),
         products=parsing.products(entries),
     )
@@ -182,12 +184,18 @@ def _period(data: Mapping[str, Any], entries: list[Any]) -> Period | None:
     return min(found, key=lambda period: period.ends_ns, default=None)
 
 
-def _scheduled(data: Mapping[str, Any]) -> Scheduled | None:
-    cancel_at = data.get("cancel_at")
+def _scheduled(data: Mapping[str, Any], neutral: str) -> Scheduled | None:
+    """Return the next change that Stripe makes by itself: the cancellation, or the end of a paused collection."""
+    cancel_at, collection = data.get("cancel_at"), data.get("pause_collection")
+    is_paused = neutral in ("paused", UNCOLLECTED)
+    resumes_at = collection.get("resumes_at") if is_paused and isinstance(collection, dict) else None
+    found = [] if resumes_at is None else [Scheduled("resume", instant(resumes_at, "resumes_at"))]
     if cancel_at is None and data.get("cancel_at_period_end"):
         period = _period(data, data["items"]["data"])
-        return Scheduled("cancel", period.ends_ns) if period is not None else None
-    return None if cancel_at is None else Scheduled("cancel", instant(cancel_at, "cancel_at"))
+        found += [] if period is None else [Scheduled("cancel", period.ends_ns)]
+    elif cancel_at is not None:
+        found.append(Scheduled("cancel", instant(cancel_at, "cancel_at")))
+    return min(found, key=lambda change: change.effective_ns, default=None)
 
 
 def instant(value: object, name: str) -> int:

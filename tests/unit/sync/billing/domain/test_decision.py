@@ -65,8 +65,11 @@ class TestDecide:
 
     def test_an_unknown_price_waits_for_the_catalog(self) -> None:
         result = left(NOTHING, event("active", 1, [Item("pri_new", 1), Item("pri_also_new", 1)]))
-        assert (result.outcome, result.waits) == (Outcome.PARKED, (WAITS_CATALOG,))
-        assert result.reason == "unknown price pri_also_new, pri_new"
+        assert (result.outcome, result.waits) == (
+            Outcome.PARKED,
+            (WAITS_CATALOG, "items:paddle:sub_1"),
+        )
+        assert result.reason == "unknown price pri_also_new, pri_new in live"
 
     def test_other_softwares_subscription_is_ignored_unless_the_tenant_had_it_before(self) -> None:
         theirs = [Item("pri_theirs", 1)]
@@ -138,7 +141,7 @@ class TestWithoutEvent:
 
     def test_an_unknown_price_holds_the_state(self) -> None:
         result = self.look(NOTHING, event("active", 1, [Item("pri_new", 1)]))
-        assert result == EventResult(Outcome.UNCHANGED, "unknown price pri_new", waits=(WAITS_CATALOG,))
+        assert result == EventResult(Outcome.UNCHANGED, "unknown price pri_new in live", waits=(WAITS_CATALOG,))
 
     def test_an_unusable_answer_is_noted_and_the_others_count(self) -> None:
         result = self.look(NOTHING, event("quantum", 1, id="sub_odd"), event("active", 1))

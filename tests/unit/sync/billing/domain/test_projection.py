@@ -118,8 +118,10 @@ def test_s18_highest_rank_wins_and_addons_of_all_live_subscriptions_add_up(order
     [
         # Equal rank: the key that sorts first, pro before team, whatever the quantities.
         (("active", [Item("pri_team", 9)]), ("active", [Item("pri_pro", 1)]), "pro", 1, "active"),
-        # Equal plan: the larger quantity.
-        (("active", [Item("pri_pro", 2)]), ("past_due", [Item("pri_pro", 5)]), "pro", 5, "past_due"),
+        # Equal plan: the paid one leads, and the larger quantity stays.
+        (("active", [Item("pri_pro", 2)]), ("past_due", [Item("pri_pro", 5)]), "pro", 5, "active"),
+        (("uncollected", [Item("pri_pro", 9)]), ("active", [Item("pri_pro", 2)]), "pro", 9, "active"),
+        (("uncollected", [Item("pri_pro", 2)]), ("past_due", [Item("pri_pro", 5)]), "pro", 5, "paused"),
         # Equal quantity: active before trialing before past_due.
         (("past_due", [Item("pri_pro", 2)]), ("trialing", [Item("pri_pro", 2)]), "pro", 2, "trialing"),
         (("trialing", [Item("pri_pro", 2)]), ("active", [Item("pri_pro", 2)]), "pro", 2, "active"),
@@ -153,7 +155,16 @@ def test_s16_s17_an_ended_subscription_never_takes_from_another() -> None:
 
 @pytest.mark.parametrize(
     ("statuses", "expected"),
-    [(["canceled", "paused"], "paused"), (["paused", "past_due"], "past_due"), (["canceled"], "canceled")],
+    [
+        (["canceled", "paused"], "paused"),
+        (["paused", "past_due"], "past_due"),
+        (["canceled"], "canceled"),
+        (["expired"], "none"),
+        (["expired", "canceled"], "canceled"),
+        (["unpaid", "paused"], "unpaid"),
+        (["unpaid", "past_due"], "past_due"),
+        (["past_due", "incomplete", "canceled"], "incomplete"),
+    ],
 )
 def test_without_a_live_subscription_the_default_plan_stands(statuses: list[str], expected: str) -> None:
     facts = facts_of(*(event(status, 1, subscription=f"sub_{status}", id=status) for status in statuses))
@@ -234,15 +245,17 @@ def test_a_trial_ends_as_the_policy_says() -> None:
 
 
 def test_s36_an_unknown_price_of_a_live_subscription_is_not_projected() -> None:
-    facts = facts_of(event("active", 1, [Item("pri_pro", 1), Item("pri_new", 1)]))
-    assert project(facts, Setting(CATALOG, "live", (), at(2))) == Unprojectable(("pri_new",))
+    facts = facts_of(event("active", 1, [Item("pri_new", 1)]))
+    assert project(facts, Setting(CATALOG, "live", (), at(2))) == Unprojectable("unknown price pri_new in live")
     ended = facts_of(event("canceled", 1, [Item("pri_new", 1)]))
     assert isinstance(project(ended, Setting(CATALOG, "live", (), at(2))), Projected)
 
 
 def test_prices_belong_to_one_environment() -> None:
     facts = facts_of(event("active", 1))
-    assert project(facts, Setting(CATALOG, "sandbox", (), at(2))) == Unprojectable(("pri_pro",))
+    assert project(facts, Setting(CATALOG, "sandbox", (), at(2))) == Unprojectable(
+        "unknown price pri_pro in sandbox; the catalog has pri_pro for live"
+    )
 
 
 class TestHeldChange:
@@ -392,7 +405,9 @@ class TestGrantedPlan:
 
     def test_a_plan_that_left_the_catalog_is_not_dropped_silently(self) -> None:
         without = catalog.parse(CATALOG_TEXT.replace("[plans.pro]", "[plans.gold]"))
-        assert project(self.granted(), Setting(without, "live", (), at(9))) == Unprojectable(("plan:pro",))
+        assert project(self.granted(), Setting(without, "live", (), at(9))) == Unprojectable(
+            "unknown price plan:pro in live"
+        )
         assert state_of(self.granted(), 10, without)["plan"]["key"] == "free"
 
     @given(st.permutations(["basic", "team", "pro"]), histories(), st.integers(0, 30))

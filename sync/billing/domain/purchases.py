@@ -1,0 +1,100 @@
+"""What stands in for items that the catalog does not know, and which of them are reported. Pure.
+
+A subscription grants what its known items buy. If they buy no plan, the plan that it granted last stays (`Granted`), so
+that an unknown price never takes anything away. The newest body that bought something stands in, whatever the order of
+arrival.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from sync.billing.domain.evaluation import Setting, bought
+from sync.billing.domain.model import (
+    NEVER_GRANTED,
+    PAYING_STATUSES,
+    Event,
+    Facts,
+    Granted,
+    Item,
+    SubscriptionFacts,
+    subscription_key,
+)
+
+
+def with_granted(before: Facts, after: Facts, event: Event, setting: Setting) -> Facts:
+    """Return the facts after an event, with what stands in for unknown items of its subscription."""
+    body = event.subscription
+    key = "" if body is None else subscription_key(event.provider, body.id)
+    entry, old = after.subscriptions.get(key), before.subscriptions.get(key)
+    if body is None or entry is None:
+        return after
+    if not bought(entry.subscription.items, entry, setting).unknown:
+        granted = None if entry is not old else entry.granted
+    elif old is not None and old.granted is None and _is_lost(old, setting):
+        granted = None  # the catalog has lost the plan's price: the published state stays
+    else:
+        known = [Granted(event.order, body.items), Granted(entry.order, entry.subscription.items)]
+        if old is not None:
+            known += [Granted(old.order, old.subscription.items), old.granted or NEVER_GRANTED]
+        level, granted = max((_level(entry, each.items, setting), each) for each in known)
+        granted = granted if level else NEVER_GRANTED
+    if entry.granted == granted:
+        return after
+    return replace(after, subscriptions={**after.subscriptions, key: replace(entry, granted=granted)})
+
+
+def _level(entry: SubscriptionFacts, items: tuple[Item, ...], setting: Setting) -> int:
+    """Return how well items stand in for others. 2: they buy a plan or are all known; 1: they buy something; 0: not."""
+    found = bought(items, entry, setting)
+    return 0 if not found.buys else 1 if found.unknown and found.plan is None else 2
+
+
+def _is_lost(entry: SubscriptionFacts, setting: Setting) -> bool:
+    found = bought(entry.subscription.items, entry, setting)
+    return bool(found.unknown) and found.plan is None
+
+
+def reported_prices(facts: Facts, key: str, setting: Setting) -> frozenset[str]:
+    """Return the unknown prices of a subscription that is paid, or being paid. They are reported."""
+    entry = facts.subscriptions.get(key)
+    if entry is None or entry.subscription.status not in PAYING_STATUSES:
+        return frozenset()
+    return frozenset(bought(entry.subscription.items, entry, setting).unknown)
+
+
+def waits_whole(before: Facts, after: Facts, key: str, setting: Setting) -> bool:
+    """Return whether an event is of no use yet: a paid, new subscription of which the catalog knows nothing."""
+    is_new = key not in before.subscriptions and key in after.subscriptions
+    return is_new and after.subscriptions[key].granted == NEVER_GRANTED and bool(reported_prices(after, key, setting))
+
+
+def is_held(facts: Facts, key: str, setting: Setting) -> bool:
+    """Return whether nothing of a subscription's items is known, so that it keeps what it granted before."""
+    entry = facts.subscriptions[key]
+    return not bought(entry.subscription.items, entry, setting).buys
+
+
+def frees(before: Facts, after: Facts, key: str, setting: Setting) -> bool:
+    """Return whether parked events of a subscription can be used now: it is new, or its unknown prices are gone."""
+    if key not in before.subscriptions:
+        return key in after.subscriptions
+    return bool(reported_prices(before, key, setting) - reported_prices(after, key, setting))
+
+
+def items_subject(key: str) -> str:
+    """Return what an event with unknown prices waits on besides the catalog: a later event about the items."""
+    return f"items:{key}"
+
+
+def unknown_reason(prices: Collection[tuple[str, str]], setting: Setting) -> str:
+    """Return the reason that names these (provider, price id), their environment, and where the catalog has them."""
+    named = sorted({price_id for _, price_id in prices})
+    elsewhere = [
+        f"the catalog has {price_id} for {environment}"
+        for provider, price_id in sorted(prices)
+        for (name, environment), known in setting.catalog.index.items()
+        if name == provider and price_id in known
+    ]
+    return "; ".join((f"unknown price {', '.join(named)} in {setting.environment}", *elsewhere))
