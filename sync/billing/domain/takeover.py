@@ -48,7 +48,7 @@ def _published_plan(published: State, computed: State, setting: Setting) -> Over
     if type(rank) is not int or rank <= computed["plan"]["rank"]:
         return None
     if known is None:
-        return Unprojectable((f"plan:{key[:60]}",))
+        return Unprojectable(f"the catalog has no plan {key[:60]!r}, which was published")
     return Override(PLAN, key, _units(known, published.get("limits")), REASON, by="takeover")
 
 
