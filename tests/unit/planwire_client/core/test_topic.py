@@ -28,9 +28,14 @@ from tests.support.bodies import ROOT
 
 NAMES = st.from_regex(r"[a-z][a-z0-9_-]{0,31}", fullmatch=True)
 IDS = st.from_regex(r"[A-Za-z0-9._~@-]{1,128}", fullmatch=True)
-FOREIGN = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(
-    lambda text: re.search(r"[^\s\ufeff]", text) and text not in MISSING_VALUES and len(text.encode()) <= ID_MAX_BYTES
-)
+
+
+def is_id(text: str) -> bool:
+    is_somebody = re.search(r"[^\s\ufeff]", text) is not None and text not in MISSING_VALUES
+    return is_somebody and len(text.encode()) <= ID_MAX_BYTES
+
+
+FOREIGN = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(is_id)
 """Ids of the outside world. A blank text is none."""
 VECTORS = json.loads((ROOT / "tests" / "vectors" / "topics.json").read_text())
 
