@@ -154,7 +154,7 @@ def test_the_canonical_spelling_of_a_canonical_name_is_itself(id_: str) -> None:
 def test_a_topic_has_one_spelling(id_: str) -> None:
     name = f"tenant:{id_}"
     if matched(name) and "\ufffd" not in decode_id(id_):
-        assert encode_id(decode_id(id_)) == id_
+        assert encode_id(decode_id(id_), any_name=True) == id_
 
 
 @pytest.mark.parametrize("id_", sorted(MISSING_VALUES))
