@@ -138,12 +138,37 @@ async def test_s07_an_event_that_occurred_later_with_an_older_body_does_not_repl
         assert (tab.plan, tab.state["limits"]["seats"], tab.version) == ("pro", 4, version)
 
 
+async def test_s07_a_simulator_s_old_stamps_do_not_replace_a_real_body(system: System) -> None:
+    """Paddle's simulator sends the bodies of 2024, and an event of now, about real ids if it is asked to."""
+    stamp = "2024-04-12T10:37:59.556997Z"
+    async with system.tab() as tab:
+        version = await system.apply(event(ago(60), items=[("pri_pro", 4)]))
+        for number, at in enumerate((stamp, ago(1))):
+            simulated = event(at, updated=stamp, status="canceled", event_id=f"evt_of_2024_{number}")
+            assert await system.outcome(simulated) == "refused"
+        await (await tab.reaches(version)).fence()
+        assert (tab.plan, tab.state["status"]) == ("pro", "active")
+
+
 async def test_s08_a_body_from_the_future_does_not_shut_out_the_events_that_follow(system: System) -> None:
     async with system.tab() as tab:
         await system.apply(event(ago(100), updated="2031-01-01T00:00:00Z", items=[("pri_pro", 1)]))
         version = await system.apply(event(ago(50), items=[("pri_basic", 2)]))
         await tab.reaches(version)
         assert (tab.plan, tab.state["limits"]["seats"]) == ("basic", 2)
+
+
+async def test_s08_an_event_from_the_future_does_not_shut_out_the_events_that_follow(system: System) -> None:
+    """Its own time is of a test clock: it counts as of its receipt, and so does its grace."""
+    ahead = "2031-01-01T00:00:00Z"
+    async with system.tab() as tab:
+        await system.apply(event(ago(100), items=[("pri_pro", 1)]))
+        version = await system.apply(event(ahead, status="past_due", items=[("pri_pro", 1)]))
+        await tab.reaches(version)
+        assert (tab.state["status"], tab.state["grace_ends_at"] < "2031") == ("past_due", True)
+        version = await system.apply(event(ago(0), items=[("pri_basic", 2)]))
+        await tab.reaches(version)
+        assert (tab.plan, tab.state["status"]) == ("basic", "active")
 
 
 @pytest.mark.parametrize(

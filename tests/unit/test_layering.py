@@ -127,6 +127,7 @@ PURE = [
     "sync.billing.domain.purchases",
     "sync.billing.domain.reducer",
     "sync.billing.domain.scheduled_changes",
+    "sync.billing.domain.steps",
     "sync.billing.domain.tenant_naming",
     "sync.billing.domain.takeover",
     "sync.billing.domain.tenant_resolution",

@@ -12,7 +12,8 @@ from typing import Any
 import orjson
 
 from sync.billing.domain import model
-from sync.billing.domain.model import NOTHING, Facts, Item, Order, Override, SubscriptionFacts
+from sync.billing.domain.model import NOTHING, Facts, Item, Order, Override, Subscription, SubscriptionFacts
+from sync.billing.domain.steps import Kind, Seen, Step
 
 FORMAT = 1
 """The version of the encoding that `encode` writes."""
@@ -91,19 +92,11 @@ def _override_in(entry: dict[str, Any]) -> Override:
 
 
 def _subscription_out(entry: SubscriptionFacts) -> dict[str, object]:
-    body = entry.subscription
     return _without_none(
         {
+            **_body_out(entry.subscription),
             "provider": entry.provider,
-            "id": body.id,
-            "status": body.status,
-            "items": body.items,
             "order": entry.order,
-            "customer_id": body.customer_id,
-            "products": body.products or None,
-            "period_ns": body.period,
-            "trial_ends_ns": body.trial_ends_ns,
-            "scheduled": None if body.scheduled is None else [part for part in body.scheduled if part is not None],
             # Usually the newest event itself: then `true` avoids writing its order twice.
             "settled": True if entry.settled == entry.order else entry.settled,
             "past_due": entry.past_due or None,
@@ -111,8 +104,32 @@ def _subscription_out(entry: SubscriptionFacts) -> dict[str, object]:
             "vouched": entry.is_vouched or None,
             "moved_us": entry.moved_us or None,
             "granted": entry.granted,
+            "recent": [_seen_out(each, entry) for each in entry.recent] or None,
         }
     )
+
+
+def _body_out(body: Subscription) -> dict[str, object]:
+    return {
+        "id": body.id,
+        "status": body.status,
+        "items": body.items,
+        "customer_id": body.customer_id,
+        "products": body.products or None,
+        "period_ns": body.period,
+        "trial_ends_ns": body.trial_ends_ns,
+        "scheduled": None if body.scheduled is None else [part for part in body.scheduled if part is not None],
+    }
+
+
+def _seen_out(seen: Seen, entry: SubscriptionFacts) -> list[object]:
+    """Return an event of a coarse clock; `true` stands for the order and the body of the newest event."""
+    order = True if seen.order == entry.order else seen.order
+    if seen.body is None:
+        body: object = seen.status
+    else:
+        body = True if seen.body == entry.subscription else _without_none(_body_out(seen.body))
+    return [order, *seen.step, seen.received_ns, body]
 
 
 def _without_none(fields: dict[str, Any]) -> dict[str, Any]:
@@ -120,22 +137,10 @@ def _without_none(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _subscription_in(entry: dict[str, Any]) -> SubscriptionFacts:
-    order = Order(*entry["order"])
-    settled = entry.get("settled")
-    period = entry.get("period_ns")
-    scheduled = entry.get("scheduled")
+    order, settled, body = Order(*entry["order"]), entry.get("settled"), _body_in(entry)
     return SubscriptionFacts(
         entry["provider"],
-        model.Subscription(
-            entry["id"],
-            entry["status"],
-            _items_in(entry["items"]),
-            entry.get("customer_id"),
-            model.Period(*period) if period else None,
-            entry.get("trial_ends_ns"),
-            model.Scheduled(*scheduled) if scheduled else None,
-            products=entry.get("products", {}),
-        ),
+        body,
         order,
         order if settled is True else Order(*settled) if settled else None,
         tuple([Order(*mark) for mark in entry.get("past_due", ())]),
@@ -143,6 +148,33 @@ def _subscription_in(entry: dict[str, Any]) -> SubscriptionFacts:
         entry.get("vouched", False),
         entry.get("moved_us", 0),
         _granted_in(entry.get("granted")),
+        recent=tuple([_seen_in(each, order, body) for each in entry.get("recent", ())]),
+    )
+
+
+def _body_in(entry: dict[str, Any]) -> Subscription:
+    period, scheduled = entry.get("period_ns"), entry.get("scheduled")
+    return Subscription(
+        entry["id"],
+        entry["status"],
+        _items_in(entry["items"]),
+        entry.get("customer_id"),
+        model.Period(*period) if period else None,
+        entry.get("trial_ends_ns"),
+        model.Scheduled(*scheduled) if scheduled else None,
+        products=entry.get("products", {}),
+    )
+
+
+def _seen_in(seen: list[Any], newest: Order, shown: Subscription) -> Seen:
+    order, kind, before, after, received_ns, kept = seen
+    body = shown if kept is True else _body_in(kept) if isinstance(kept, dict) else None
+    return Seen(
+        newest if order is True else Order(*order),
+        Step(Kind(kind), tuple(before), tuple(after)),
+        received_ns,
+        kept if body is None else body.status,
+        body,
     )
 
 

@@ -63,6 +63,7 @@ class Decided:
     Attributes:
         wake_us: next wakeup of the topic, microseconds since 1970; None for never.
         note: why a part of the request is not in them, or what was dropped; "" for neither.
+        is_stale: whether the event is not the newest of its subscription; then `note` says why.
         drifts: the drift records of what it found: a preview that differs from the result, a second customer, a
             published plan.
         waits: what unknown prices wait on; an event is parked beside its commit.
@@ -76,6 +77,7 @@ class Decided:
     drifts: tuple[Drift, ...] = ()
     waits: tuple[str, ...] = ()
     is_held: bool = False
+    is_stale: bool = False
 
 
 def decide(
@@ -122,16 +124,16 @@ def decide(
             return MOVED
         case Unusable(reason):
             return EventResult(Outcome.PARKED, reason, waits=(WAITS_SOFTWARE,))
-        case Reduced(reduced):
+        case Reduced(reduced, stale):
             note, key = _second_customer(reduced, event), _key(event)
             if note and _is_parked(facts, event, setting):
                 return EventResult(Outcome.PARKED, f"{note}; {PARKS}", waits=(*subjects(event), WAITS_CATALOG))
-            decided = _conclude(topic, facts, reduced, setting, note, published)
+            decided = _conclude(topic, facts, reduced, setting, note or stale, published)
             if isinstance(decided, Unprojectable):
                 return EventResult(Outcome.PARKED, decided.reason, waits=(WAITS_CATALOG,))
             prices = reported_prices(reduced, key, setting)
             if not prices - reported_prices(facts, key, setting):
-                return replace(decided, waits=())  # reported before
+                return replace(decided, waits=(), is_stale=bool(stale))  # reported before
             reason, waits = _unknown(event, prices, setting), (WAITS_CATALOG, items_subject(key))
             if waits_whole(facts, reduced, key, setting):
                 return EventResult(Outcome.PARKED, reason, waits=waits)
@@ -149,7 +151,9 @@ def _reduced(
         return result
     after = result.facts if isinstance(result, Reduced) else before
     joined = with_granted(before, after, event, setting)
-    return result if joined is after else Reduced(joined)
+    if joined is after:
+        return result
+    return replace(result, facts=joined) if isinstance(result, Reduced) else Reduced(joined)
 
 
 def _key(event: Event) -> str:

@@ -6,8 +6,10 @@ Every instant is an integer, nanoseconds since 1970, named `_ns`. None stands fo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Self
+
+from sync.billing.domain.steps import Seen, Step
 
 UNCOLLECTED = "uncollected"
 """The status of a subscription that is provided, but whose payments are not collected; shown as paused."""
@@ -138,6 +140,8 @@ class Event:
         subscription: the body, or None if the event carries no usable one.
         ignored: why the event does not affect entitlements; "" if it may.
         unstamped: fetched from a provider without modification times: `order` holds the time of the fetch.
+        step: its place among the events of the same instant, if the provider's clock is coarse; else None.
+        received_ns: when it was first received; 0 if that is not known, or makes no difference.
     """
 
     provider: str
@@ -158,6 +162,21 @@ class Event:
     names: tuple[NamePlace, ...] = ()
     named_by: str = ""
     unnamed: str = ""
+    step: Step | None = None
+    received_ns: int = 0
+
+    def received_at(self, at_ns: int) -> Self:
+        """Return the event as it counts if it was first received at `at_ns`.
+
+        An event from the future (a provider's test clock, a wrong clock) counts as of its receipt: real events that
+        follow must not be older. This and the order within one instant are all that depends on the receipt.
+        """
+        order = self.order
+        if order.occurred_ns > at_ns + CLOCK_SLACK_NS:
+            order = Order.of(order.updated_ns, at_ns, order.event_id)
+        elif self.step is None:
+            return self
+        return replace(self, order=order, received_ns=at_ns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +212,7 @@ class SubscriptionFacts:
         created_ns: when it was created, the earliest time that any event says; None if none does.
         is_vouched: whether a signed reference or an operator has given it to the tenant.
         moved_us: the time of the move that gave it to this tenant, microseconds since 1970; 0 if it was never moved.
+        recent: the events of the newest instants of a coarse clock, ascending; see `reducer`.
     """
 
     provider: str
@@ -204,6 +224,7 @@ class SubscriptionFacts:
     is_vouched: bool = False
     moved_us: int = 0
     granted: Granted | None = None
+    recent: tuple[Seen, ...] = ()
 
     @property
     def customer(self) -> tuple[str, str] | None:

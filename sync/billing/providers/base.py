@@ -72,9 +72,12 @@ class WebhookAdapter(Protocol):
 
     Attributes:
         name: the provider's name in the registry.
+        has_coarse_clock: whether several events of one subscription can have the same time, and their ids tell no order
+            (times in whole seconds). Then `Event.step` is set.
     """
 
     name: str
+    has_coarse_clock: bool
 
     def verify(
         self, body: bytes, headers: Mapping[str, str], secrets: Sequence[Secret], now_s: float, tolerance_s: float

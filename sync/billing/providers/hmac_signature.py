@@ -9,12 +9,13 @@ import hashlib
 import hmac
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
 
 from sync.billing.domain.model import Event, Unparsable
+from sync.billing.providers import parsing
 from sync.billing.providers.base import Expired, Invalid, Malformed, Secret, Verification, Verified
 from sync.billing.providers.parsing import is_id
 
@@ -67,12 +68,14 @@ class SignedWebhooks:
 
     Attributes:
         id_field, type_field: where an event's id and type are.
+        has_coarse_clock: see `WebhookAdapter`. `read` may set `Event.step`; else only an end has a place, the last.
     """
 
     name: str
     scheme: Scheme
     id_field = "id"
     type_field = "type"
+    has_coarse_clock = False
 
     def read(self, environment: str, envelope: dict[str, Any], event_id: str, kind: str) -> Event:
         """Return the event in a verified JSON object.
@@ -99,9 +102,12 @@ class SignedWebhooks:
         if not is_id(kind):
             return Unparsable(event_id, "", f"{self.type_field} is missing or not a name")
         try:
-            return self.read(environment, envelope, event_id, kind)
+            event = self.read(environment, envelope, event_id, kind)
         except ValueError as error:
             return Unparsable(event_id, kind, str(error))
+        if self.has_coarse_clock and event.step is None and event.subscription is not None:
+            return replace(event, step=parsing.step(event.subscription))
+        return event
 
     def verify(
         self, body: bytes, headers: Mapping[str, str], secrets: Sequence[Secret], now_s: float, tolerance_s: float

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, TypeGuard
 
-from sync.billing.domain.model import Event, Item, NamePlace, Subscription
+from sync.billing.domain.model import ENDED_STATUSES, Event, Item, NamePlace, Subscription
+from sync.billing.domain.steps import Kind, Step
 
 ITEMS_MAX = 1000
 QUANTITY_MAX = 1_000_000_000
@@ -27,6 +29,18 @@ def with_subscription(event: Event, subscription: Subscription, names: tuple[Nam
         subscription_id=subscription.id,
         subscription=subscription,
     )
+
+
+def step(subscription: Subscription, *, is_creation: bool = False, **digests: tuple[str, ...]) -> Step:
+    """Return the step of an event of a coarse clock; `digests` are its `before` and `after`, if they are known."""
+    is_end = subscription.status in ENDED_STATUSES
+    return Step(Kind.CREATION if is_creation else Kind.END if is_end else Kind.CHANGE, **digests)
+
+
+def digest(value: object) -> str:
+    """Return a short digest of a value; the same in every process."""
+    text = value if isinstance(value, bytes) else repr(value).encode()
+    return hashlib.blake2b(text, digest_size=6).hexdigest()
 
 
 def is_id(value: object) -> TypeGuard[str]:

@@ -29,6 +29,7 @@ class Attempt(NamedTuple):
 
     Attributes:
         number: number of attempts so far, this one included; 0 for a parked event.
+        received_us: when the event was first received, microseconds since 1970.
         link: the event's tenant link; None if the event needs no tenant.
         snapshot: the topic, if it was read together with the links.
         topic: the tenant's topic, once it is resolved.
@@ -95,7 +96,8 @@ def decide_attempt(attempt: Attempt, snapshot: Snapshot, setting: Setting, moved
     Args:
         moved_us: the least time of the move that gave the subscription to the topic, if its link does not know it.
     """
-    topic, event, answer = attempt.topic, attempt.event, attempt.answer or Answer()
+    topic, answer = attempt.topic, attempt.answer or Answer()
+    event = attempt.event.received_at(attempt.received_us * 1000)
     try:
         facts = facts_of(snapshot)
     except FactsError as error:
@@ -115,10 +117,11 @@ def decide_attempt(attempt: Attempt, snapshot: Snapshot, setting: Setting, moved
         return Decision(decided, before=facts, after=facts)
     write = Write(
         canonical_json.encode(decided.state),
-        event_cause(event, answer.fetched, attempt.received_us, decided.facts, setting.now_ns),
+        event_cause(attempt.event, answer.fetched, attempt.received_us, decided.facts, setting.now_ns),
         event_id=event_id,
         enlists=attempt.number != 1 or not has_facts(snapshot),
         wants_reconcile=answer.is_away,
     )
-    result = EventResult(Outcome.PARKED if decided.is_held else Outcome.APPLIED, decided.note, waits=decided.waits)
+    outcome = Outcome.PARKED if decided.is_held else Outcome.REFUSED if decided.is_stale else Outcome.APPLIED
+    result = EventResult(outcome, decided.note, waits=decided.waits)
     return Decision(result, write, facts, decided.facts, decided.wake_us, drifts=decided.drifts)

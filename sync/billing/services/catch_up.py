@@ -13,7 +13,7 @@ import structlog
 from sync.billing.domain.drift import Drift
 from sync.billing.providers.base import ProviderClient, ProviderEvent
 from sync.billing.services.context import BillingContext
-from sync.billing.storage.inbox import Inbox
+from sync.billing.storage.inbox import Claim, Inbox
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.lease import Lease
 
@@ -86,7 +86,7 @@ class CatchUp:
             event = self._adapter.parse(entry.body, known.name)
             known.inbox.put(batch, event, entry.body, self._adapter.name, at_us)
         puts = [Inbox.put_reply(reply) for reply in await batch.run()]
-        missed = [entry for entry, put in zip(told, puts, strict=True) if put == 1]
+        missed = [entry for entry, put in zip(told, puts, strict=True) if isinstance(put, Claim) and put.number == 1]
         batch = CommandPipeline(self._store)
         for entry in missed:
             known.inbox.postpone(batch, entry.event_id, 0)

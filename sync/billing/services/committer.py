@@ -58,7 +58,8 @@ class Decision(NamedTuple):
     """A decision about a topic at a snapshot.
 
     Attributes:
-        result: the result if nothing is written; else its reason goes into the result of the commit.
+        result: the result if nothing is written; else its reason goes into the result of the commit, and REFUSED is the
+            result of a commit that leaves the state unchanged.
         write: the write; None leaves the topic unchanged.
         before, after: the tenant's facts; `after` is written with `write`.
         wake_us: next wakeup of the topic, microseconds since 1970; None for never.
@@ -131,6 +132,8 @@ class Committer:
                     decided = decision.result
                     if decided.outcome is Outcome.PARKED:
                         outcome = Outcome.PARKED  # its facts are stored, and it waits
+                    elif decided.outcome is Outcome.REFUSED and committed.verdict is Verdict.UNCHANGED:
+                        outcome = Outcome.REFUSED
                     result = EventResult(outcome, decided.reason, topic, committed.version, decided.waits)
                     return Commit(topic, result, decision, is_repeated)
                 await asyncio.sleep(random.uniform(0, CONFLICT_PAUSE_S))  # noqa: S311 - spreads, guards nothing

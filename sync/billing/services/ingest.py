@@ -154,10 +154,9 @@ class Ingest:
     ) -> Attempt | Done | EventResult:
         """Return the claimed event, or EventResult for a duplicate. Link and topic are read in the same round trip."""
         event = self._context.parse(adapter.name, body, environment)
-        received_us = self._context.now_us
         batch = CommandPipeline(self._store)
         claim = f"{self._name}.{next(self._claims):x}"
-        self._context.environment(environment).inbox.put(batch, event, body, adapter.name, received_us, claim)
+        self._context.environment(environment).inbox.put(batch, event, body, adapter.name, self._context.now_us, claim)
         # Store first: a link learned from an event that is not stored would never release the events waiting on it.
         batch.barrier()
         topic = tenant_resolution.named_topic(event)
@@ -165,13 +164,13 @@ class Ingest:
             batch.command("HMGET", batch.keys.snap(topic), *ALL_FIELDS)
         query_link(batch, event)
         put, *replies = await batch.run()
-        number = Inbox.put_reply(put)
-        if isinstance(number, EventResult):
-            return number
+        claimed = Inbox.put_reply(put)
+        if isinstance(claimed, EventResult):
+            return claimed
         if isinstance(event, Unparsable):
             return unparsable(environment, event)
         snapshot = None if topic is None else snapshot_of(topic, replies.pop(0))
-        return Attempt(event, environment, number, received_us, read_link(event, replies), snapshot)
+        return Attempt(event, environment, claimed.number, claimed.received_us, read_link(event, replies), snapshot)
 
     # Stage 2, fetch: `services.fetch`. Stage 3: resolve the tenant.
 

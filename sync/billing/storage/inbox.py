@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sync.billing.domain.model import Event, Unparsable
 from sync.billing.domain.outcome import EventResult, Outcome
@@ -57,6 +57,18 @@ class Record:
     waits: tuple[str, ...]
 
 
+class Claim(NamedTuple):
+    """A stored event that the caller should process.
+
+    Attributes:
+        number: number of attempts, this one included; 0 for a parked event, which is retried without a lease.
+        received_us: when the event was first received, microseconds since 1970.
+    """
+
+    number: int
+    received_us: int
+
+
 class Inbox:
     """The inbox of one environment. All its keys are in one slot."""
 
@@ -78,18 +90,16 @@ class Inbox:
         batch.script(_PUT, (self._event_head + event.event_id, self._pending), *fields)
 
     @staticmethod
-    def put_reply(reply: Any) -> EventResult | int:
-        """Return the number of this attempt if the caller should process the event, else the duplicate's result.
-
-        The number is 0 for a parked event, which is retried without a lease.
-        """
-        status, outcome, version, attempts = reply[0].decode(), reply[1].decode(), int(reply[2]), int(reply[3])
+    def put_reply(reply: Any) -> EventResult | Claim:
+        """Return the claim if the caller should process the event, else the duplicate's result."""
+        status, outcome, version, number, received_us = reply
+        status = status.decode()
         if status == "done":
-            return EventResult(Outcome.DUPLICATE, outcome, version=version)
+            return EventResult(Outcome.DUPLICATE, outcome.decode(), version=int(version))
         if status == "pending":
             # Another delivery is being processed. If its process died, a worker retries the event.
             return EventResult(Outcome.DUPLICATE)
-        return attempts
+        return Claim(int(number), int(received_us))
 
     def end(self, batch: CommandPipeline, event_id: str, result: EventResult, *, again: bool = False) -> None:
         """Add to `batch` the end of an event's processing.

@@ -1,16 +1,19 @@
 """Stripe's webhooks: verifies `Stripe-Signature`, parses `customer.subscription.*`, normalises the subscription. Pure.
 
 An event without the subscription (a thin event) or without some of its items is a hint: the subscription has to be
-fetched. Event times are whole seconds, and the subscription has no modification time. Of two events in one second the
-greater id wins; only a fetch shows which is newer.
+fetched. Event times are whole seconds, ids are random, and the subscription has no modification time. So each event
+carries its step: its type and `previous_attributes` tell its place among the events of its second (`domain.steps`).
 Source: https://docs.stripe.com/webhooks and https://docs.stripe.com/api/subscriptions/object
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
+
+import orjson
 
 from planwire_client.core.topic import LIVE
 from sync.billing.domain.model import (
@@ -25,6 +28,7 @@ from sync.billing.domain.model import (
     Scheduled,
     Subscription,
 )
+from sync.billing.domain.steps import Step
 from sync.billing.providers import parsing
 from sync.billing.providers.base import ProviderPreview
 from sync.billing.providers.hmac_signature import Scheme, SignedWebhooks
@@ -57,6 +61,7 @@ class StripeWebhooks(SignedWebhooks):
 
     name = NAME
     scheme = SCHEME
+    has_coarse_clock = True
 
     def read(self, environment: str, envelope: dict[str, Any], event_id: str, kind: str) -> Event:
         """Return the event in an envelope."""
@@ -74,12 +79,14 @@ class StripeWebhooks(SignedWebhooks):
             ignored = "" if subscription_id else f"events of type {kind[:60]} are not about a subscription"
             return replace(event, subscription_id=subscription_id, ignored=ignored)
         if kind.startswith("customer.subscription."):
-            if not isinstance(body, dict):
+            if not isinstance(data, dict) or not isinstance(body, dict):
                 raise ValueError("data.object is not an object")
             subscription_id = parsing.optional_id(body, "id")
             if subscription_id is not None and has_more_items(body):
                 return replace(event, subscription_id=subscription_id)
-            return parsing.with_subscription(event, subscription_of(body), parsing.names(body, METADATA))
+            subscription = subscription_of(body)
+            step = _step(kind, body, subscription, data.get("previous_attributes"))
+            return replace(parsing.with_subscription(event, subscription, parsing.names(body, METADATA)), step=step)
         if kind != "checkout.session.completed" or not isinstance(body, dict):
             return replace(event, ignored=f"events of type {kind[:60]} say nothing of entitlements")
         # Does not affect entitlements itself, but links the checkout's tenant to the new subscription.
@@ -103,8 +110,17 @@ def fetched(data: object, environment: str, began_ns: int) -> Event:
         raise ValueError("the answer is not an object")
     if data.get("livemode") is False and environment == LIVE:
         raise ValueError(f"the subscription is of test mode, and the environment is {LIVE}")
-    event = Event(NAME, environment, "", FETCHED, Order.fetched(None, began_ns), unstamped=True)
-    return parsing.with_subscription(event, subscription_of(data), parsing.names(data, METADATA))
+    subscription = subscription_of(data)
+    event = Event(
+        NAME,
+        environment,
+        "",
+        FETCHED,
+        Order.fetched(None, began_ns),
+        unstamped=True,
+        step=_step(FETCHED, data, subscription, None),
+    )
+    return parsing.with_subscription(event, subscription, parsing.names(data, METADATA))
 
 
 def subscription_of(data: Mapping[str, Any]) -> Subscription:
@@ -139,6 +155,49 @@ def subscription_of(data: Mapping[str, Any]) -> Subscription:
         created_ns=parsing.created_ns(data, "created", lambda value: instant(value, "created")),
         products=parsing.products(entries),
     )
+
+
+def _step(kind: str, body: Mapping[str, Any], subscription: Subscription, previous: object) -> Step:
+    """Return an event's step. `previous`: its `previous_attributes`, the changed fields as they were before it."""
+    after = _digests(body, subscription)
+    before: tuple[str, ...] = ()
+    if isinstance(previous, dict) and previous:
+        was = _patched(body, previous)
+        # An API version may show a part of a field only.
+        with contextlib.suppress(ValueError):
+            before = _digests(was, subscription_of(was))
+    is_creation = kind == "customer.subscription.created"
+    return parsing.step(subscription, is_creation=is_creation, before=before, after=after)
+
+
+def _digests(body: Mapping[str, Any], subscription: Subscription) -> tuple[str, ...]:
+    """Return digests of the whole body, of what counts for entitlements, and of the status alone.
+
+    The whole body distinguishes the most; the others still match if `previous_attributes` lacks a changed field.
+
+    Raises:
+        ValueError: the body is nested too deeply.
+    """
+    try:
+        whole = orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
+    except orjson.JSONEncodeError as error:
+        raise ValueError("the subscription is nested too deeply") from error
+    return parsing.digest(whole), parsing.digest(subscription), str(body.get("status"))
+
+
+def _patched(body: Mapping[str, Any], previous: Mapping[str, Any], *, is_metadata: bool = False) -> dict[str, Any]:
+    """Return the body with its previous attributes: objects hold only their changed fields, lists are whole."""
+    was = dict(body)
+    for name, value in previous.items():
+        known = was.get(name)
+        if isinstance(value, dict) and isinstance(known, dict):
+            was[name] = _patched(known, value, is_metadata=name == "metadata")
+        elif value is None and is_metadata:
+            # A key that did not exist; any other field is there and null.
+            was.pop(name, None)
+        else:
+            was[name] = value
+    return was
 
 
 def read_preview(document: Mapping[str, object], subscription_id: str) -> ProviderPreview:
