@@ -35,10 +35,14 @@ def inbox(store: Store) -> Inbox:
     return Inbox(store, "live", LEASE_S)
 
 
-async def put(store: Store, inbox: Inbox, id: str, claim: str = "") -> EventResult | int:
+async def put(store: Store, inbox: Inbox, id: str, claim: str = "", at_us: int = NOW_US) -> EventResult | int:
     batch = CommandPipeline(store)
-    inbox.put(batch, Unparsable(id, "kind", ""), b"{}", "paddle", NOW_US, claim)
-    return Inbox.put_reply((await batch.run())[0])
+    inbox.put(batch, Unparsable(id, "kind", ""), b"{}", "paddle", at_us, claim)
+    reply = Inbox.put_reply((await batch.run())[0])
+    if isinstance(reply, EventResult):
+        return reply
+    assert reply.received_us == NOW_US
+    return reply.number
 
 
 async def end(store: Store, inbox: Inbox, id: str, result: EventResult, *, again: bool = False) -> None:
@@ -62,7 +66,7 @@ async def test_a_second_delivery_is_a_duplicate_while_the_first_is_processed_and
 
 async def test_the_same_delivery_sent_again_claims_again(store: Store, inbox: Inbox) -> None:
     assert await put(store, inbox, "evt_1", "claim") == 1
-    assert await put(store, inbox, "evt_1", "claim") == 2
+    assert await put(store, inbox, "evt_1", "claim", NOW_US + 5) == 2, "and keeps the time of the first receipt"
     assert await put(store, inbox, "evt_1", "other") == EventResult(Outcome.DUPLICATE)
 
 
