@@ -21,6 +21,9 @@ METADATA = "custom_data"
 SCHEME = Scheme("Paddle-Signature", ";", "ts", "h1", b":")
 """`Paddle-Signature: ts=SECONDS;h1=HEX[;h1=HEX...]`: HMAC-SHA256 of `ts`, a colon and the raw body."""
 
+PAID = ("transaction.paid", "transaction.completed")
+"""The events of a checkout: Paddle sends the first before `subscription.created`, the second after it."""
+
 LISTED_TYPE = f"subscription.{LISTED}"
 
 SIMULATED_PREFIX = "ntfsimevt_"
@@ -59,15 +62,15 @@ class PaddleWebhooks(SignedWebhooks):
         )
         if subscription is not None:
             return event
-        if kind != "transaction.completed":
+        if kind not in PAID:
             return replace(event, ignored=f"events of type {kind[:60]} say nothing of entitlements")
-        # Does not affect entitlements itself, but links the checkout's tenant to the new subscription.
-        subscription_id = parsing.optional_id(data, "subscription_id")
+        # Does not affect entitlements itself, but links the checkout's tenant to the new subscription. A transaction
+        # that is only paid comes before its subscription, and says whom its customer is paying for.
         return replace(
             event,
-            subscription_id=subscription_id,
-            names=parsing.names(data, METADATA) if subscription_id else (),
-            ignored="a completed transaction is a hint: the subscription's own events carry the state",
+            subscription_id=parsing.optional_id(data, "subscription_id"),
+            names=parsing.names(data, METADATA),
+            ignored="a paid transaction is a hint: the subscription's own events carry the state",
         )
 
 

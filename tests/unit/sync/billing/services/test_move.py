@@ -1,0 +1,332 @@
+"""Moves of subscriptions on a store in memory: killed at every command, in every order, and by operators."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+from unittest import mock
+
+import orjson
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from sync.billing.catalog.watcher import CatalogWatcher
+from sync.billing.domain.outcome import ChangeRejected
+from sync.billing.providers.paddle.webhooks import PaddleWebhooks
+from sync.billing.services.move import MOVED_TYPE, Subject
+from sync.billing.services.wiring import BillingServices
+from sync.billing.storage.tenants import facts_of
+from sync.core import instants
+from sync.store.command_pipeline import CommandPipeline
+from sync.store.delayed_queue import Due
+from sync.store.models import StoreError
+from sync.store.store import Store
+from tests.support import bodies
+from tests.support.histories import CATALOG, CATALOG_TEXT, at
+from tests.support.memory_store import Clock, memory_store
+
+LEASE_S = 30
+SUBJECT = Subject("live", "paddle", "sub_1")
+ADAPTER = PaddleWebhooks()
+
+
+def body(day: int, tenant: str | None, price: str = "pri_pro", **fields: Any) -> bytes:
+    """A subscription event of a day; the same day and tenant give the same event."""
+    kind = fields.pop("kind", "subscription.updated")
+    when = instants.text(at(day))
+    data = bodies.subscription(
+        **{"tenant": tenant, "items": [(price, day + 1)], "updated_at": when, "customer_id": "ctm_1", **fields}
+    )
+    about = {"event_type": kind, "occurred_at": when, "event_id": f"evt_{day}_{tenant}_{data['id']}"}
+    return json.dumps(bodies.envelope(data, **about)).encode()
+
+
+def checkout(day: int, tenant: str, subscription_id: str = "sub_1") -> bytes:
+    """A completed transaction that names a tenant."""
+    data = {"id": "txn_1", "subscription_id": subscription_id, "customer_id": "ctm_1"}
+    about = {"occurred_at": instants.text(at(day)), "event_id": f"evt_txn_{day}_{tenant}"}
+    made = bodies.envelope({**data, "custom_data": {"tenant_id": tenant}}, event_type="transaction.completed", **about)
+    return json.dumps(made).encode()
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> CatalogWatcher:
+    path = tmp_path / "catalog.toml"
+    path.write_text(CATALOG_TEXT)
+    return CatalogWatcher(path)
+
+
+def services_of(store: Store, catalog: CatalogWatcher) -> BillingServices:
+    return BillingServices(store, catalog, {"paddle": ADAPTER})
+
+
+async def receive(services: BillingServices, *events: bytes) -> None:
+    for event in events:
+        await services.ingest.receive(ADAPTER, event, "live")
+
+
+async def shown(store: Store, tenants: Sequence[str] = ("a", "b", "c")) -> dict[str, Any]:
+    """What the tenants with subscriptions show, and what they know of these; any other tenant must be free."""
+    found = {}
+    for tenant in tenants:
+        snapshot = await store.read(f"tenant:{tenant}")
+        facts = facts_of(snapshot)
+        if facts.subscriptions:
+            entries = {key: (entry.order, entry.settled, entry.past_due) for key, entry in facts.subscriptions.items()}
+            found[tenant] = (orjson.loads(snapshot.state), entries)
+        elif snapshot.version and not snapshot.erased:
+            assert orjson.loads(snapshot.state)["plan"]["key"] == "free"
+    return found
+
+
+async def moves(store: Store, tenant: str) -> list[str]:
+    entries: Any = await store.redis.xrange(store.keys.events(f"tenant:{tenant}"))
+    return [fields[b"reason"].decode() for _, fields in entries if fields[b"type"].decode() == MOVED_TYPE]
+
+
+async def drained(services: BillingServices, clock: Clock) -> None:
+    """Process what is pending, as the workers would once its leases have expired."""
+    inbox = services.environment("live").inbox
+    for _ in range(5):
+        clock.advance(LEASE_S + 1)
+        for record in await inbox.claim(10):
+            await services.ingest.resume(record, "live")
+    assert (await inbox.counts())[0] == 0
+
+
+@contextmanager
+def killed_after(commands: int) -> Iterator[list[int]]:
+    """Run only so many commands of the store; from then on the process is dead. Yields the number of all that ran."""
+    ran = [0]
+    exchanged = CommandPipeline._exchanged
+
+    async def counting(self: CommandPipeline, asked: list[Any]) -> list[Any]:
+        left = commands - ran[0]
+        ran[0] += min(len(asked), left)
+        if len(asked) <= left:
+            return await exchanged(self, asked)
+        if left > 0:
+            await exchanged(self, asked[:left])
+        raise StoreError("killed")
+
+    with mock.patch.object(CommandPipeline, "_exchanged", counting):
+        yield ran
+
+
+HISTORY = (
+    body(1, "a"),
+    body(2, "b", "pri_basic", id="sub_b"),
+    body(3, "b"),
+    body(4, "b", status="past_due"),
+)
+
+
+async def test_a_move_that_is_killed_at_any_command_is_completed_by_the_next_worker(catalog: CatalogWatcher) -> None:
+    """The last commands are the ends; both histories have one entry each."""
+    with memory_store() as store:
+        await receive(services_of(store, catalog), *HISTORY)
+        expected = await shown(store)
+    assert set(expected) == {"b"}
+    for commands in itertools.count():
+        clock = Clock()
+        with memory_store(clock) as store:
+            await receive(services_of(store, catalog), *HISTORY[:2])
+            with killed_after(commands) as ran:
+                died = False
+                try:
+                    await receive(services_of(store, catalog), HISTORY[2])
+                except StoreError:
+                    died = True
+            next_process = services_of(store, catalog)
+            await drained(next_process, clock)
+            # The provider sends again what was not answered, and then what follows.
+            await receive(next_process, *HISTORY[2:])
+            await drained(next_process, clock)
+            assert await shown(store) == expected, commands
+            assert await moves(store, "a") == ["sub_1 moved to tenant:b"], commands
+            assert await moves(store, "b") == ["sub_1 moved here from tenant:a"], commands
+            redis: Any = store.redis
+            names = await redis.hgetall(store.keys.names("live", SUBJECT.link_subject))
+            assert not [name for name in names if name.startswith(b"left:")], commands
+        if not died:
+            assert ran[0] == commands or commands > 15
+            break
+    assert commands > 15, "a move takes more commands than that"
+
+
+async def test_an_operator_s_move_that_is_killed_is_completed_by_the_timers(catalog: CatalogWatcher) -> None:
+    """No event comes after it, and nobody asks again."""
+    for commands in itertools.count():
+        clock = Clock()
+        with memory_store(clock) as store:
+            await receive(services_of(store, catalog), HISTORY[0])
+            died = False
+            with killed_after(commands):
+                try:
+                    await services_of(store, catalog).operator_links.link(SUBJECT, "c", "support", {"by": "eve"})
+                except StoreError:
+                    died = True
+            clock.advance(LEASE_S + 1)
+            services = services_of(store, catalog)
+            for due in await services.environment("live").timers.claim(10):
+                await services.wakeup.fire("live", Due(due.topic, due.lease, due.token))
+            found = await shown(store)
+            redis: Any = store.redis
+            link = await redis.get(store.keys.link("live", SUBJECT.link_subject))
+            assert len(found) == 1, commands
+            assert list(found) == [link.decode()], commands
+        if not died:
+            break
+    assert link == b"c"
+    assert commands > 15
+
+
+@pytest.mark.parametrize("late", [0, 1, 2])
+async def test_a_worker_that_was_held_up_revives_nothing(catalog: CatalogWatcher, late: int) -> None:
+    """It has read the link, and commits when the subscription has moved on; at a known tenant and at a new one."""
+    with memory_store() as store:
+        slow, fast = services_of(store, catalog), services_of(store, catalog)
+        history = [body(1, "a"), body(2, "a", "pri_basic"), body(3, "b"), body(4, "c")]
+        await receive(fast, *history[:late])
+        commit, done = slow.ingest._commit, list[bool]()
+
+        async def overtaken(*arguments: Any, **options: Any) -> Any:
+            if not done:
+                done.append(True)
+                await receive(fast, *history[late + 1 :])
+            return await commit(*arguments, **options)
+
+        with mock.patch.object(slow.ingest, "_commit", overtaken):
+            await receive(slow, history[late])
+        found = await shown(store)
+        assert list(found) == ["c"]
+        assert found["c"][0]["limits"]["seats"] == 5
+
+
+EVENTS = st.lists(
+    st.one_of(
+        st.builds(
+            lambda day, tenant, price, status: body(day, tenant, price, status=status),
+            st.integers(1, 6),
+            st.sampled_from(["a", "b", "c", None]),
+            st.sampled_from(["pri_pro", "pri_basic"]),
+            st.sampled_from(["active", "active", "past_due", "paused"]),
+        ),
+        st.builds(checkout, st.integers(1, 6), st.sampled_from(["a", "b", "c"])),
+    ),
+    min_size=2,
+    max_size=6,
+    unique_by=lambda event: json.loads(event)["occurred_at"] + json.loads(event)["event_type"],
+)
+
+
+@settings(deadline=None)
+@given(EVENTS, st.booleans(), st.data())
+async def test_every_order_of_a_history_with_moves_ends_the_same(
+    events: list[bytes], ends: bool, data: st.DataObject
+) -> None:
+    """Names by metadata and checkouts, bodies without a name, an end that names a stranger; with duplicates."""
+    catalog = cast(CatalogWatcher, SimpleNamespace(current=CATALOG))
+    events = sorted(events, key=lambda event: str(json.loads(event)["occurred_at"]))
+    if ends:
+        events.append(body(9, "stranger", status="canceled"))
+    mixed = data.draw(st.permutations(events)) + data.draw(st.lists(st.sampled_from(events), max_size=2))
+    results = []
+    for order in (events, mixed):
+        clock = Clock()
+        with memory_store(clock) as store:
+            services = services_of(store, catalog)
+            await receive(services, *order)
+            await drained(services, clock)
+            _, parked = await services.environment("live").inbox.counts()
+            results.append((await shown(store, ("a", "b", "c", "stranger")), parked))
+    named = any((json.loads(event)["data"]["custom_data"] or {}).get("tenant_id") for event in events)
+    assert results[0] == results[1]
+    assert not named or results[0][1] == 0
+
+
+async def test_an_operator_s_link_holds_until_the_metadata_that_it_overruled_changes(catalog: CatalogWatcher) -> None:
+    with memory_store() as store:
+        services = services_of(store, catalog)
+        await receive(services, body(1, "a"))
+        linked = await services.operator_links.link(SUBJECT, "b", "support", {"by": "eve"})
+        assert (linked.was, linked.overruled, linked.result.outcome) == ("a", "a", "applied")
+        await receive(services, body(2, "a"), checkout(3, "c"))
+        assert list(await shown(store)) == ["b"]
+        await receive(services, body(4, "c"))
+        assert list(await shown(store)) == ["c"]
+        again = await services.operator_links.link(SUBJECT, "c", "pinned", {})
+        assert (again.was, again.overruled, again.result.outcome) == ("c", "c", "unchanged")
+
+
+async def test_an_operator_s_link_releases_what_waits_for_it(catalog: CatalogWatcher) -> None:
+    with memory_store() as store:
+        services = services_of(store, catalog)
+        await receive(services, body(1, None))
+        assert await services.environment("live").inbox.counts() == (0, 1)
+        linked = await services.operator_links.link(SUBJECT, "b", "support", {})
+        assert (linked.was, linked.overruled, linked.result.outcome) == (None, "", "applied")
+        assert list(await shown(store)) == ["b"]
+        assert await services.environment("live").inbox.counts() == (0, 0)
+
+
+async def test_nothing_moves_to_an_erased_tenant_or_from_one(catalog: CatalogWatcher) -> None:
+    with memory_store() as store:
+        services = services_of(store, catalog)
+        await receive(services, body(1, "a"), body(1, "b", id="sub_2"))
+        await services.erasure.erase("live", "tenant:b", "asked for", {})
+        await receive(services, body(2, "b"))
+        assert list(await shown(store)) == ["a"]
+        for subject, tenant in ((SUBJECT, "b"), (Subject("live", "paddle", "sub_2"), "c")):
+            with pytest.raises(ChangeRejected, match="erased"):
+                await services.operator_links.link(subject, tenant, "support", {})
+        await receive(services, body(3, "b", status="canceled"))
+        (state, _) = (await shown(store))["a"]
+        assert state["status"] == "canceled"
+
+
+async def test_links_of_older_builds_are_read_and_what_they_left_with_two_tenants_is_repaired(
+    catalog: CatalogWatcher,
+) -> None:
+    """They stored the first name alone, no guesses, and left what they guessed where it was."""
+    with memory_store() as store:
+        services = services_of(store, catalog)
+        await receive(services, body(1, "a"), body(1, "a", id="sub_2"))
+        keys, subject = store.keys, Subject("live", "paddle", "sub_2")
+        for known in (SUBJECT, subject):
+            await store.redis.delete(keys.names("live", known.link_subject))
+        await receive(services, body(2, "b"), checkout(1, "c", "sub_2"))
+        assert {tenant: list(entries) for tenant, (_, entries) in (await shown(store)).items()} == {
+            "a": ["paddle:sub_2"],
+            "b": ["paddle:sub_1"],
+        }, "metadata moves it, and a checkout does not"
+        await store.redis.delete(keys.names("live", subject.link_subject))
+        await store.redis.set(keys.link("live", subject.link_subject), "b")
+        facts = facts_of(await store.read("tenant:a"))
+        assert await services.moves.check("tenant:a", facts.subscriptions.values(), {"source": "audit"})
+        assert {tenant: sorted(entries) for tenant, (_, entries) in (await shown(store)).items()} == {
+            "b": ["paddle:sub_1", "paddle:sub_2"]
+        }
+
+
+async def test_a_customer_s_tenants_of_older_builds_count(catalog: CatalogWatcher) -> None:
+    with memory_store() as store:
+        services = services_of(store, catalog)
+        await store.redis.sadd(store.keys.link("live", "customer:paddle:ctm_1"), "a")
+        await receive(services, body(1, None))
+        assert list(await shown(store)) == ["a"]
+
+
+async def test_two_processes_that_move_it_to_and_fro_end_at_the_newest_name(catalog: CatalogWatcher) -> None:
+    with memory_store() as store:
+        one, other = services_of(store, catalog), services_of(store, catalog)
+        await receive(one, body(1, "a"))
+        days = list(range(2, 14))
+        await asyncio.gather(*(receive((one, other)[day % 2], body(day, "abc"[day % 3], "pri_basic")) for day in days))
+        assert list(await shown(store)) == ["abc"[days[-1] % 3]]
