@@ -20,12 +20,12 @@ from gateway.cli.inspect import diff, drift, log, trace
 from gateway.cli.output import note
 from gateway.cli.publishing import publish, token, watch
 from gateway.cli.simulate import simulate
-from gateway.cli.tenants import grant, overrides, revive
+from gateway.cli.tenants import grant, link, links, overrides, revive
 from gateway.cli.top import top
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
 _COMMANDS = (
-    token, publish, watch, simulate, parked, grant, overrides, revive, backfill, outbox, settings, dev,
+    token, publish, watch, simulate, parked, link, links, grant, overrides, revive, backfill, outbox, settings, dev,
     top, trace, log, diff, drift,
 )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Commands about one tenant: what operators grant it, and its return after an erasure."""
+"""Commands about one tenant: its subscriptions' links, what operators grant it, and its return after an erasure."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from urllib.parse import quote
 import click
 
 from gateway.cli.common import Api, environment_option, json_lines_option, json_object_option, with_publish_api
-from gateway.cli.output import say_list, say_outcome
+from gateway.cli.output import Row, say, say_json, say_list, say_outcome
 from sync.core import instants
 
+_LINK_COLUMNS = ("subscription", "status", "customer_id", "named_by", "other_names", "moved_at")
 _COLUMNS = ("kind", "name", "value", "expires_at", "by", "reason")
 _SPAN = re.compile(r"(\d{1,5})([hd])")
 
@@ -59,7 +60,7 @@ def grant(
     """
     given = {name: value for name, value in fields.items() if value}
     body = {"kind": "plan", "name": plan, "value": units or True, **given}
-    say_outcome(as_json, api.answer("POST", _path(tenant, "overrides"), _environment(environ), body))
+    say_outcome(as_json, api.answer("POST", *_asked(tenant, environ, "overrides"), body))
 
 
 @click.command()
@@ -80,15 +81,15 @@ def overrides(
              planwire overrides acme --remove plan:pro --reason "asked for"
     """
     if remove is None:
-        found = api.answer("GET", _path(tenant, "overrides"), _environment(environ))["overrides"]
+        found = api.answer("GET", *_asked(tenant, environ, "overrides"))["overrides"]
         say_list(as_json, found, _COLUMNS, "no override: the tenant has what is paid for")
         return
     kind, colon, name = remove.partition(":")
     if not colon:
         raise click.BadParameter("expected KIND:NAME, such as plan:pro", param_hint="--remove")
-    path = f"{_path(tenant, 'overrides')}/{quote(kind, safe='')}/{quote(name, safe='')}"
+    path, asked = _asked(tenant, environ, f"overrides/{quote(kind, safe='')}/{quote(name, safe='')}")
     body = {name: text for name, text in (("reason", reason), ("by", by)) if text}
-    say_outcome(as_json, api.answer("DELETE", path, _environment(environ), body))
+    say_outcome(as_json, api.answer("DELETE", path, asked, body))
 
 
 @click.command()
@@ -104,12 +105,80 @@ def revive(tenant: str, reason: str, by: str | None, environ: str | None, as_jso
     Example: planwire revive acme --reason "subscribed again"
     """
     body = {"reason": reason, **({"by": by} if by else {})}
-    say_outcome(as_json, api.answer("POST", _path(tenant, "revive"), _environment(environ), body))
+    say_outcome(as_json, api.answer("POST", *_asked(tenant, environ, "revive"), body))
 
 
-def _path(tenant: str, what: str) -> str:
-    return f"/v1/tenants/{quote(tenant.removeprefix('tenant:'), safe='')}/{what}"
+@click.command()
+@click.argument("subscription", metavar="SUBSCRIPTION")
+@tenant_argument
+@reason_option
+@by_option
+@environment_option
+@json_object_option
+@with_publish_api
+def link(
+    subscription: str, tenant: str, reason: str, by: str | None, environ: str | None, as_json: bool, api: Api
+) -> None:
+    """Give SUBSCRIPTION to TENANT, whatever its metadata says. It is moved at once.
+
+    SUBSCRIPTION is the provider's id, or PROVIDER:ID where several providers are configured. The link holds until the
+    metadata names another tenant than now.
+
+    \b
+    Example: planwire link sub_01hv8x29kz0t586xy6zn1a62ny acme --reason "bought by the wrong account"
+             planwire link stripe:sub_1MowQV acme --reason "two organisations of one customer"
+    """
+    id, asked = _tenant(tenant, environ)
+    body = {"subscription": subscription, "tenant": id, "reason": reason, **({"by": by} if by else {})}
+    answer = api.answer("POST", "/v1/links", asked, body)
+    say_outcome(as_json, answer)
+    if not as_json:
+        was = f", was {answer['was']}" if answer.get("was") not in (None, answer["topic"]) else ""
+        overrules = f"; overrules {answer['overrules']} in the metadata" if "overrules" in answer else ""
+        say(f"{answer['subscription']} belongs to {answer['topic']}{was}{overrules}")
 
 
-def _environment(environ: str | None) -> dict[str, str]:
-    return {} if environ is None else {"env": environ}
+@click.command()
+@tenant_argument
+@environment_option
+@json_object_option
+@with_publish_api
+def links(tenant: str, environ: str | None, as_json: bool, api: Api) -> None:
+    """List the subscriptions that belong to TENANT, and what names it; and those that were moved away.
+
+    Example: planwire links acme
+    """
+    path, asked = _asked(tenant, environ, "links")
+    answer = api.answer("GET", path, asked)
+    if as_json:
+        say_json(answer)
+        return
+    say_list(False, answer["links"], _LINK_COLUMNS, "no subscription belongs to it", _link)
+    if answer["moved"]:
+        say("")
+        say_list(False, answer["moved"], ("subscription", "moved_at", "to"), "")
+
+
+def _link(row: Row) -> dict[str, object]:
+    others = {kind: tenant for kind, tenant in row["names"].items() if kind != row.get("named_by")}
+    return {**row, "other_names": ", ".join(f"{kind} {tenant}" for kind, tenant in sorted(others.items()))}
+
+
+def _asked(tenant: str, environ: str | None, what: str) -> tuple[str, dict[str, str]]:
+    """Return the path of one of a tenant's routes, and the query."""
+    id, asked = _tenant(tenant, environ)
+    return f"/v1/tenants/{quote(id, safe='')}/{what}", asked
+
+
+def _tenant(text: str, environ: str | None) -> tuple[str, dict[str, str]]:
+    """Return the tenant's id, from that or from its topic's name (sandbox/tenant:acme), and the query with the env."""
+    from planwire_client.core.topic import LIVE, TENANT_KIND, TopicError, decode_id, read_topic
+
+    asked = {} if environ is None else {"env": environ}
+    try:
+        topic = read_topic(text)
+    except TopicError:
+        return text, asked
+    if topic.kind != TENANT_KIND:
+        return text, asked
+    return decode_id(topic.id), asked if topic.env == LIVE else {"env": topic.env}

@@ -30,7 +30,7 @@ _CODES = {
     405: "method_not_allowed",
     408: "body_timeout",
     409: "already_executed cancel_scheduled conflict no_plan no_subscription not_changed nothing_to_change "
-    "preview_stale provider_refused too_many_overrides topic_is_billed version_conflict",
+    "preview_stale provider_refused tenant_erased too_many_overrides topic_is_billed version_conflict",
     413: "body_too_large state_too_large",
     415: "charset_unsupported content_encoding_unsupported content_type_unsupported",
     422: "batch_too_large billing_mode_unsupported effective_at_invalid effective_at_required number_unsafe "

@@ -55,6 +55,8 @@ ROUTES = {
     ("delete", "/v1/tenants/{id}/overrides/{kind}/{name}"): "admin",
     ("get", "/v1/tenants/{id}/history"): "tenants",
     ("get", "/v1/tenants/{id}/status"): "tenants",
+    ("post", "/v1/links"): "admin",
+    ("get", "/v1/tenants/{id}/links"): "tenants",
     ("delete", "/v1/tenants/{id}"): "admin",
     ("post", "/v1/tenants/{id}/revive"): "admin",
     ("post", "/v1/tenants/{id}/preview"): "tenants",

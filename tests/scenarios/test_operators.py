@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import time
 from functools import partial
@@ -18,6 +19,107 @@ from tests.support.wait import until
 
 GRANT_S = 4
 """How long a granted plan lasts in these tests: long enough to look at it on a busy machine."""
+
+
+class TestLinkedSubscription:
+    """Scenario 57."""
+
+    async def test_s57_a_linked_subscription_moves_at_once_and_its_metadata_does_not_move_it_back(
+        self, system: System
+    ) -> None:
+        """It follows the link until the metadata names another tenant than the one that the link overruled."""
+        bought: dict[str, Any] = {"id": "sub_1", "customer_id": "ctm_1"}
+        async with system.tab() as old, system.tab("tenant:new") as new, system.tab("tenant:third") as third:
+            await old.reaches(await system.apply(event(ago(60), **bought, items=[("pri_pro", 3)])))
+            asked = {"subscription": "sub_1", "tenant": "new", "reason": "wrong account", "by": "eve"}
+            linked = await system.ask("POST", "/v1/links", asked)
+            await new.reaches(linked.pop("version"))
+            assert linked == {
+                "outcome": "applied",
+                "topic": "tenant:new",
+                "subscription": "paddle:sub_1",
+                "was": "tenant:acme",
+                "overrules": "acme",
+            }
+            await old.until(lambda tab: tab.plan == "free")
+            assert (new.plan, new.state["limits"]["seats"]) == ("pro", 3)
+            for topic in ("tenant:acme", "tenant:new"):
+                cause = json.loads((await system.history(topic))[0].cause)
+                assert (cause["source"], cause["reason"], cause["claimed_by"]) == ("operator", "wrong account", "eve")
+            await new.reaches(await system.apply(event(ago(50), **bought, items=[("pri_pro", 5)])))
+            await system.outcome(event(ago(55), **bought, items=[("pri_scale", 1)]))
+            assert (new.plan, new.state["limits"]["seats"]) == ("pro", 5)
+            (held,) = (await system.ask("GET", "/v1/tenants/new/links"))["links"]
+            assert (held["subscription"], held["named_by"], held["overrules"]) == ("paddle:sub_1", "operator", "acme")
+            assert held["names"] == {"operator": "new", "metadata": "acme"}
+            (moved,) = (await system.ask("GET", "/v1/tenants/acme/links"))["moved"]
+            assert (moved["subscription"], moved["to"]) == ("paddle:sub_1", "tenant:new")
+            await third.reaches(await system.apply(event(ago(40), tenant="third", **bought, items=[("pri_pro", 6)])))
+            await new.until(lambda tab: tab.plan == "free")
+            await system.outcome(event(ago(30), tenant="new", **bought, status="canceled", items=[("pri_pro", 6)]))
+            await third.until(lambda tab: tab.plan == "free")
+            await old.fence()
+            assert old.plan == "free"
+
+    async def test_s57_a_link_releases_what_waits_for_a_tenant(self, store_url: str, tmp_path: Path) -> None:
+        """Of two providers with one id the link says which; the command line says what it did."""
+        async with run_cases(store_url, tmp_path) as system, system.tab() as tab:
+            stripe = stripe_event("prod", price="price_pro_live", id="sub_1")
+            assert (await post_stripe(system, stripe)).json()["outcome"] == "parked"
+            paddle = event(ago(60), tenant=None, id="sub_1", items=[("pri_basic_live", 2)])
+            assert await system.outcome(paddle) == "parked"
+            asked = {"subscription": "sub_1", "tenant": "acme", "reason": "told by mail"}
+            response = await system.http.post("/v1/links", json=asked, headers=system.key)
+            assert response.status_code == 422
+            assert "paddle:sub_1 or stripe:sub_1" in response.json()["detail"]
+            printed = await planwire(system, tmp_path, "link", "stripe:sub_1", "acme", "--reason", "told by mail")
+            assert "stripe:sub_1 belongs to tenant:acme\n" in printed
+            await tab.until(lambda tab: tab.plan == "pro")
+            assert [parked["provider"] for parked in await system.parked()] == ["paddle"]
+            await planwire(system, tmp_path, "link", "paddle:sub_1", "tenant:acme", "--reason", "told by mail")
+            assert await system.parked() == []
+            listed = await planwire(system, tmp_path, "links", "acme")
+            assert [line.split()[:2] for line in listed.splitlines()[1:]] == [
+                ["paddle:sub_1", "active"],
+                ["stripe:sub_1", "active"],
+            ]
+
+    async def test_s57_what_cannot_be_linked_changes_nothing(self, system: System) -> None:
+        await system.apply(event(ago(60), id="sub_1"))
+        await system.apply(event(ago(60), tenant="gone", id="sub_2", customer_id="ctm_2"))
+        await system.ask("DELETE", "/v1/tenants/gone", {"reason": "asked for"})
+        for asked, code, said in (
+            ({"tenant": "gone"}, "tenant_erased", "tenant:gone was erased: revive it first"),
+            ({"tenant": "undefined"}, "request_invalid", "'undefined' names nobody"),
+            ({"subscription": "sub 1"}, "request_invalid", "'sub 1' is not a subscription's id"),
+        ):
+            body = {"subscription": "sub_1", "tenant": "new", "reason": "x", **asked}
+            response = await system.http.post("/v1/links", json=body, headers=system.key)
+            assert response.json()["code"] == code
+            assert said in response.json()["detail"]
+        assert (await system.state())["plan"]["key"] == "pro"
+
+    async def test_s57_the_subscription_of_an_erased_tenant_counts_again_once_it_is_linked(
+        self, system: System
+    ) -> None:
+        """Its events were ignored and not kept, so the next one brings its state."""
+        await system.apply(event(ago(60)))
+        await system.ask("DELETE", "/v1/tenants/acme", {"reason": "asked for"})
+        assert await system.outcome(event(ago(-1))) == "ignored"
+        await system.ask("POST", "/v1/tenants/acme/revive", {"reason": "came back"})
+        assert await system.outcome(event(ago(-2))) == "ignored"
+        await system.ask("POST", "/v1/links", {"subscription": "sub_acme", "tenant": "acme", "reason": "came back"})
+        async with system.tab() as tab:
+            await tab.reaches(await system.apply(event(ago(-3))))
+            assert tab.plan == "pro"
+
+
+async def planwire(system: System, directory: Path, *arguments: str) -> str:
+    """What a command of the command line prints."""
+    run = partial(subprocess.run, capture_output=True, text=True, check=True, timeout=60)
+    environ = processes.clean_environ(directory, PLANWIRE_PUBLISH_KEY=PUBLISH_KEY)
+    command = [*processes.python("-m", "gateway.cli"), *arguments, "--url", system.gateway.url]
+    return str((await asyncio.to_thread(run, command, env=environ)).stdout)
 
 
 class TestOtherSoftware:
@@ -66,10 +168,7 @@ products.stripe.live = ["prod_theirs"]
             event(ago(20), tenant=None, id="sub_unlinked"),
         ]
         assert [await system.outcome(body) for body in bodies] == ["parked"] * 4
-        run = partial(subprocess.run, capture_output=True, text=True, check=True, timeout=60)
-        environ = processes.clean_environ(tmp_path, PLANWIRE_PUBLISH_KEY=PUBLISH_KEY)
-        command = [*processes.python("-m", "gateway.cli"), "parked", "--url", system.gateway.url]
-        printed = (await asyncio.to_thread(run, command, env=environ)).stdout
+        printed = await planwire(system, tmp_path, "parked")
         line = 'prices.paddle.live = ["pri_theirs"]'
         assert f"[ignore]\n{line}\n" in printed
         async with system.working():
@@ -83,17 +182,17 @@ products.stripe.live = ["prod_theirs"]
         return len(await system.parked()) == expected
 
 
-def stripe_event(product: str) -> dict[str, Any]:
+def stripe_event(product: str, price: str = "price_new", id: str = "") -> dict[str, Any]:
     """An event of a Stripe subscription to a price of this product, which names no tenant."""
-    price = {"id": "price_new", "product": product}
+    sold = {"id": price, "product": product}
     now_s = int(time.time())
     period = {"current_period_start": now_s, "current_period_end": now_s + 86_400}
     body = {
-        "id": f"sub_{product}",
+        "id": id or f"sub_{product}",
         "object": "subscription",
         "status": "active",
         "customer": f"cus_{product}",
-        "items": {"data": [{"price": price, "quantity": 1, **period}], "has_more": False},
+        "items": {"data": [{"price": sold, "quantity": 1, **period}], "has_more": False},
     }
     kind = "customer.subscription.updated"
     return {"id": f"evt_{product}", "type": kind, "created": now_s, "livemode": True, "data": {"object": body}}

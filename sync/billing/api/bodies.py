@@ -124,7 +124,7 @@ class Reasoned(Model):
 OUTCOMES = [outcome.value for outcome in Outcome if outcome is not Outcome.CONFLICT]
 
 _Outcome = Annotated[str, OneOf(OUTCOMES)]
-_Time = Annotated[str, Field(json_schema_extra=TIME)]
+Time = Annotated[str, Field(json_schema_extra=TIME)]
 
 
 class Result(Model):
@@ -145,8 +145,8 @@ class ParkedEvent(Model):
     topic: str | None = None
     reason: str
     waits_on: list[str] = Field(description="What has to change before it is tried again by itself.")
-    received_at: _Time
-    parked_at: _Time
+    received_at: Time
+    parked_at: Time
     attempts: int = Field(ge=0)
     unknown_prices: list[str] | None = Field(None, description="Its prices that the catalog neither sells nor ignores.")
 
@@ -165,7 +165,7 @@ class DriftRecord(Model):
     topic: str
     subject: str | None = None
     why: str | None = None
-    at: _Time
+    at: Time
     here: JsonValue = None
     there: JsonValue = None
     version: int | None = Field(None, ge=1, le=VERSION_MAX, description="The one that repaired it, if one did.")
@@ -218,7 +218,7 @@ class ChangeScheduled(Model):
     outcome: _Outcome
     version: Version
     replaced: bool = Field(description="Whether it took the place of another.")
-    executes_at: _Time = Field(description="When the provider is asked to apply it.")
+    executes_at: Time = Field(description="When the provider is asked to apply it.")
     scheduled: dict[str, JsonValue] | None = Field(description="As the tenant's state shows it.")
 
 
@@ -233,7 +233,7 @@ class Previewed(Model):
 
     preview_id: str = Field(description="Good for one hour, and for this version.")
     version: Version
-    taken_at: _Time
+    taken_at: Time
     subscription_id: str
     state: dict[str, JsonValue]
     diff: list[Difference]
@@ -249,7 +249,7 @@ class Override(Model):
     value: bool | int | str | None = None
     revoke: bool | None = None
     reason: str
-    expires_at: _Time | None = None
+    expires_at: Time | None = None
     trial: bool | None = None
     by: str | None = None
 
@@ -265,7 +265,7 @@ class HistoryChange(Model):
     """One version: when and why it was made, and what it changed."""
 
     version: int = Field(ge=1, le=VERSION_MAX)
-    at: _Time
+    at: Time
     cause: dict[str, JsonValue]
     diff: list[Difference]
 
@@ -273,7 +273,7 @@ class HistoryChange(Model):
 class HistoryEvent(Model, extra="allow"):
     """One event and its result."""
 
-    at: _Time
+    at: Time
 
 
 class History(Model):
@@ -287,7 +287,7 @@ class History(Model):
 class ProviderSaid(Model):
     """One subscription, as in the provider's last answer."""
 
-    asked_at: _Time
+    asked_at: Time
     is_held: bool = Field(description="Whether that is what the tenant's facts hold now.")
     subscription: dict[str, JsonValue] | None = Field(None, description="Absent: the provider does not know it.")
 
@@ -303,7 +303,7 @@ class StoreSide(Model):
     """The published state, and the subscriptions behind it."""
 
     version: Version
-    at: _Time | None = None
+    at: Time | None = None
     state: JsonValue
     subscriptions: dict[str, dict[str, Any]] | None = Field(None, description="Absent: it is not billing's.")
     second_customers: list[str] | None = Field(

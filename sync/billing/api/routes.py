@@ -5,6 +5,7 @@ from __future__ import annotations
 from starlette.routing import Route
 
 from sync.billing.api import webhooks
+from sync.billing.api.links import Links
 from sync.billing.api.operations import ERRORS, handler
 from sync.billing.api.overrides import Overrides
 from sync.billing.api.parked import ParkedEvents
@@ -18,7 +19,7 @@ from sync.http.openapi import Operation, declared, operations as operations_of
 from sync.settings import SyncSettings
 from sync.source.hydration import Hydration
 
-DECLARING = (ParkedEvents, Tenants, Overrides, Statuses, Previews, Topics)
+DECLARING = (ParkedEvents, Tenants, Links, Overrides, Statuses, Previews, Topics)
 """The classes whose methods declare the operations for operators and backends."""
 
 
@@ -43,9 +44,10 @@ def routes(
     found = webhooks.routes(services, settings, count, wrap_webhook)
     if guard is None:
         return found
+    providers = [name for name, own in settings.providers.items() if own.environments]
     holders = (
-        ParkedEvents(services), Tenants(services), Overrides(services), Statuses(services, tabs), Previews(services),
-        Topics(services, settings.billed_environments, hydration),
+        ParkedEvents(services), Tenants(services), Links(services, providers), Overrides(services),
+        Statuses(services, tabs), Previews(services), Topics(services, settings.billed_environments, hydration),
     )  # fmt: skip
     for holder in holders:
         for operation, method in declared(holder):

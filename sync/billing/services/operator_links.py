@@ -51,13 +51,13 @@ class OperatorLinks:
             reason, who: go into the causes of the two tenants' versions.
 
         Raises:
-            ChangeRejected: `erased`: the tenant, or the one that the subscription belonged to, is erased.
+            ChangeRejected: `tenant_erased`: the tenant is erased.
             StoreError: the store is unreachable or failing; a repeated call completes the move, and so does a worker.
         """
         topic = subject.topic(tenant_id)
         facts = known_facts(await self._committer.read(topic))
         if facts is not None and facts.erased_ns is not None:
-            raise ChangeRejected("erased", f"{topic} was erased: nothing can be linked to it")
+            raise ChangeRejected("tenant_erased", f"{topic} was erased: revive it first")
         before = await self._flip(subject, tenant_id)
         cause = {"source": "operator", "event_type": MOVED_TYPE, "reason": reason, **who}
         settled = await self._moves.settle(subject, await self._stored(subject), cause)
@@ -75,9 +75,7 @@ class OperatorLinks:
         """Store the operator's name, and give the link to the tenant; return the link as it was before."""
         for _ in range(CONFLICTS_MAX):
             link = await self._stored(subject)
-            if link.tenant_id == TOMBSTONE:
-                raise ChangeRejected("erased", f"{subject.subscription_id} belonged to a tenant that was erased")
-            await self._arm(subject, {tenant_id, link.tenant_id or tenant_id})
+            await self._arm(subject, {tenant_id, link.tenant_id or tenant_id} - {TOMBSTONE})
             overruled = overruled_by_operator(link)
             if await flip(
                 self._store, subject.environment, subject.link_subject, link, tenant_id, Strength.OPERATOR, overruled

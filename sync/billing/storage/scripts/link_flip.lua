@@ -10,8 +10,11 @@
 -- Returns 1, or 0 if the link has changed.
 
 local link = redis.call('GET', KEYS[1])
-if (redis.call('HGET', KEYS[2], 'revision') or '0') ~= ARGV[1] or link == '!erased' then
+if (redis.call('HGET', KEYS[2], 'revision') or '0') ~= ARGV[1] or (link == '!erased' and ARGV[3] ~= 'operator') then
   return 0
+end
+if link == '!erased' then
+  link = nil -- an operator lets it count again
 end
 if link and redis.call('EXISTS', KEYS[2]) == 0 then
   redis.call('HSET', KEYS[2], 'metadata', '0 ' .. link)

@@ -106,6 +106,13 @@ def test_what_publish_sends(monkeypatch: pytest.MonkeyPatch, arguments: list[str
             {"reason": "r"},
         ),
         ("revive acme --reason r --by eve", "POST", "/v1/tenants/acme/revive", {"reason": "r", "by": "eve"}),
+        (
+            "link stripe:sub_1 tenant:auth0%7C5f1c --reason r --by eve",
+            "POST",
+            "/v1/links",
+            {"subscription": "stripe:sub_1", "tenant": "auth0|5f1c", "reason": "r", "by": "eve"},
+        ),
+        ("links acme", "GET", "/v1/tenants/acme/links", None),
         ("parked drop evt_1 --reason r", "POST", "/v1/parked/evt_1/drop", {"reason": "r"}),
         ("parked retry evt_1", "POST", "/v1/parked/evt_1/retry", None),
         ("parked --retry evt_1", "POST", "/v1/parked/evt_1/retry", None),
@@ -118,12 +125,18 @@ def test_what_operators_commands_send(
 
     def send(api: Api, *given: object) -> tuple[int, dict[str, Any]]:
         sent.extend(given)
-        return 200, {"outcome": "applied", "version": 5, "overrides": []}
+        linked = {"subscription": "stripe:sub_1", "topic": "tenant:acme", "was": "tenant:b", "overrules": "b"}
+        return 200, {"outcome": "applied", "version": 5, "overrides": [], "links": [], "moved": [], **linked}
 
     monkeypatch.setattr(Api, "send", send)
     result = CliRunner(env=KEY).invoke(cli.cli, [*arguments.split(), "--env", "live"])
     assert result.exit_code == 0, result.output
-    assert result.output in ("applied 5\n", "no override: the tenant has what is paid for\n")
+    assert result.output in (
+        "applied 5\n",
+        "applied 5\nstripe:sub_1 belongs to tenant:acme, was tenant:b; overrules b in the metadata\n",
+        "no override: the tenant has what is paid for\n",
+        "no subscription belongs to it\n",
+    )
     assert sent == [method, path, {"env": "live"}, body]
 
 

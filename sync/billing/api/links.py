@@ -1,0 +1,188 @@
+"""Which tenant a subscription belongs to, and by which name; an operator gives it to another one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from planwire_client.core.topic import TopicError, decode_id, encode_id, shown
+from sync.billing.api import bodies
+from sync.billing.api.operations import Asked, BillingOperations, Document, operation
+from sync.billing.domain.tenant_resolution import TOMBSTONE, Link, Strength, strongest
+from sync.billing.providers.parsing import is_id
+from sync.billing.services.move import Subject
+from sync.billing.services.wiring import BillingServices
+from sync.billing.storage.links import read_all_stored
+from sync.billing.storage.tenants import facts_of
+from sync.core import instants
+from sync.http.fields import Model, Text, Version
+from sync.http.openapi import VERSION, Answer
+from sync.http.problem import Problem
+
+
+class LinkRequest(bodies.Reasoned):
+    """Which subscription belongs to which tenant, by an operator's word."""
+
+    subscription: Text = Field(description="The provider's id, or PROVIDER:ID where several providers are configured.")
+    tenant: Text = Field(description="Your id of the tenant.")
+
+
+class Linked(bodies.TenantChanged):
+    """What a link has done. `parked`: one of the tenants cannot be computed now; the next event completes the move."""
+
+    topic: str
+    subscription: str = Field(description="PROVIDER:ID.")
+    reason: str | None = None
+    was: str | None = Field(None, description="The topic that it belonged to before.")
+    overrules: str | None = Field(
+        None, description="The tenant that its metadata names. The link holds until that changes."
+    )
+
+
+class TenantLink(Model):
+    """A subscription of a tenant, and what names the tenant."""
+
+    subscription: str = Field(description="PROVIDER:ID.")
+    status: str
+    customer_id: str | None = None
+    named_by: str | None = Field(None, description="The strongest of `names`, which counts.")
+    names: dict[str, str] = Field(
+        description="The tenants by what names them: operator, metadata, checkout, guess, ..."
+    )
+    overrules: str | None = Field(None, description="What the metadata named when an operator linked it.")
+    moved_at: bodies.Time | None = Field(None, description="When it was moved here.")
+
+
+class MovedLink(Model):
+    """A subscription that belonged to the tenant, and was moved to another one."""
+
+    subscription: str
+    moved_at: bodies.Time
+    to: str | None = Field(None, description="The topic that it belongs to now.")
+
+
+class TenantLinks(Model):
+    """A tenant's subscriptions with their links."""
+
+    topic: str
+    version: Version
+    links: list[TenantLink]
+    moved: list[MovedLink]
+
+
+class Links(BillingOperations):
+    """The operations on links."""
+
+    def __init__(self, services: BillingServices, providers: Sequence[str]) -> None:
+        """Use `services`; `providers` are those that are configured."""
+        super().__init__(services)
+        self._providers = providers
+
+    @operation(
+        "POST",
+        "/v1/links",
+        "linkSubscription",
+        "Give a subscription to a tenant, whatever its metadata says; it is moved at once. It holds until the metadata "
+        "names another tenant than now.",
+        Answer("It belongs to the tenant.", Linked, VERSION),
+        ("tenant_erased",),
+        body=LinkRequest,
+        scope="admin",
+    )
+    async def link(self, asked: Asked, body: LinkRequest) -> Document:
+        """Link a subscription to a tenant, move it there, and use the events that waited for its tenant.
+
+        Raises:
+            ChangeRejected: the tenant was erased.
+            Problem: it is not clear which subscription or tenant is meant.
+            StoreError: the store is unreachable or failing; a repeated call completes the move.
+        """
+        services = self._services
+        try:
+            tenant_id = encode_id(body.tenant)
+        except TopicError as error:
+            raise Problem("request_invalid", f"tenant: {error}") from None
+        subject = await self._subject(asked.environment, body.subscription)
+        who = {**({"claimed_by": body.by} if body.by else {}), **asked.who}
+        linked = await services.operator_links.link(subject, tenant_id, body.reason, who)
+        await services.committer.wait_durable()
+        result = linked.result
+        return {
+            "outcome": result.outcome,
+            "version": result.version,
+            "topic": subject.topic(tenant_id),
+            "subscription": subject.key,
+            **({"reason": result.reason} if result.reason else {}),
+            **({"was": subject.topic(linked.was)} if linked.was not in (None, TOMBSTONE) else {}),
+            **({"overrules": decode_id(linked.overruled)} if linked.overruled else {}),
+        }
+
+    @operation(
+        "GET",
+        "/v1/tenants/{id}/links",
+        "listLinks",
+        "The subscriptions that belong to a tenant, and what names it; and those that were moved away.",
+        Answer("All of them.", TenantLinks, VERSION),
+        ("not_changed",),
+    )
+    async def links(self, asked: Asked) -> Document:
+        """Return the links of a tenant's subscriptions, and of those that were moved to other tenants.
+
+        Raises:
+            FactsError: the tenant's state was not written by billing.
+            StoreError: the store is unreachable or failing.
+        """
+        snapshot = await self._services.store.read(asked.topic)
+        facts = facts_of(snapshot)
+        subjects = [Subject(asked.environment, *key.split(":", 1)) for key in (*facts.subscriptions, *facts.moved)]
+        stored = await read_all_stored(
+            self._services.store, asked.environment, [subject.link_subject for subject in subjects]
+        )
+        found = {subject.key: (subject, link) for subject, link in zip(subjects, stored, strict=True)}
+        held: list[Document] = []
+        for key, entry in facts.subscriptions.items():
+            body = entry.subscription
+            shown_link: Document = {"subscription": key, "status": body.status, **_names(found[key][1])}
+            shown_link |= {"customer_id": body.customer_id} if body.customer_id else {}
+            shown_link |= {"moved_at": instants.text(entry.moved_us * 1000)} if entry.moved_us else {}
+            held.append(shown_link)
+        moved: list[Document] = []
+        for key, at_us in facts.moved.items():
+            subject, link = found[key]
+            to = {} if link.tenant_id in (None, TOMBSTONE) else {"to": subject.topic(str(link.tenant_id))}
+            moved.append({"subscription": key, "moved_at": instants.text(at_us * 1000), **to})
+        return {"topic": asked.topic, "version": snapshot.version, "links": held, "moved": moved}
+
+    async def _subject(self, environment: str, text: str) -> Subject:
+        """Return the subscription that `text` means: PROVIDER:ID, or an id if it is clear which provider's.
+
+        Raises:
+            Problem: it is not clear, or not an id.
+        """
+        provider, colon, id = text.partition(":")
+        if not colon or provider not in self._services.adapters:
+            provider, id = "", text
+        if not is_id(id):
+            raise Problem("request_invalid", f"subscription: {shown(text)} is not a subscription's id")
+        if provider:
+            return Subject(environment, provider, id)
+        subjects = [Subject(environment, name, id) for name in self._providers]
+        stored = await read_all_stored(
+            self._services.store, environment, [subject.link_subject for subject in subjects]
+        )
+        known = [subject for subject, link in zip(subjects, stored, strict=True) if link.tenant_id is not None]
+        if len(known) == 1 or len(subjects) == 1:
+            return (known or subjects)[0]
+        expected = " or ".join(f"{name}:{id}" for name in self._providers) or "PROVIDER:ID"
+        raise Problem("request_invalid", f"subscription: it is not clear whose {shown(text)} is: write {expected}")
+
+
+def _names(link: Link) -> Document:
+    """Return what names the tenant of a subscription: the strongest name's kind, and all names by kind."""
+    name = strongest(link)
+    named: Document = {"named_by": name[0]} if name is not None else {}
+    named |= {"names": {str(kind): decode_id(tenant) for kind, tenant in link.names.items()}}
+    return named | (
+        {"overrules": decode_id(link.overruled)} if link.names.get(Strength.OPERATOR) and link.overruled else {}
+    )
