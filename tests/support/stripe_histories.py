@@ -119,6 +119,11 @@ HISTORIES: dict[str, list[Change]] = {
         (9, "updated", {"status": "active", "trial_end": None}),
         (9, "resumed", {}),
     ],
+    "trial whose plan changes": [
+        (0, "created", {"status": "trialing", "trial_end": NOW + 259_200}),
+        (9, "trial_will_end", {}),
+        (9, "updated", {"items": items(("price_basic", 2))}),
+    ],
     "trial that is paid": [
         (0, "created", {"status": "trialing", "trial_end": NOW + 9}),
         (0, "updated", {"metadata": {"tenant_id": "acme", "source": "landing"}}),

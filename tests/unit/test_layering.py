@@ -120,6 +120,7 @@ PURE = [
     "sync.billing.domain.drift",
     "sync.billing.domain.evaluation",
     "sync.billing.domain.model",
+    "sync.billing.domain.order",
     "sync.billing.domain.outcome",
     "sync.billing.domain.overrides",
     "sync.billing.domain.preview",

@@ -13,7 +13,8 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from sync.billing.domain.model import Order, Subscription
+    from sync.billing.domain.model import Subscription
+    from sync.billing.domain.order import Order
 
 
 class Kind(IntEnum):
