@@ -18,6 +18,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 
+from planwire_client import tenant_reference
 from sync import bootstrap
 from sync.billing.api import routes as billing_routes
 from sync.billing.catalog.watcher import CatalogWatcher
@@ -400,6 +401,28 @@ class TestReconcile:
             stripe.add(tenant=f"t{index}")
         await services.reconciliation.reconcile("live", "tenant:t0", "asked")
         assert (await state(store, "tenant:t0"))["plan"]["key"] == "pro"
+
+    async def test_a_signed_reference_counts_wherever_it_is_read(
+        self, stripe: Stripe, services: BillingServices, store: Store
+    ) -> None:
+        """In a comparison, and after the facts are lost and the secret is rotated: the link keeps what was verified."""
+        signing = replace(services, tenant_secrets=[b"s" * 32])
+        own = stripe.add("acme", PRICES["basic"], created=int(time.time()) - 100)
+        other = stripe.add("acme", PRICES["pro"], status="past_due")
+        for event in stripe.happened:
+            assert await receive(signing, event) == "applied"
+        assert ((await state(store))["plan"]["key"], (await state(store))["status"]) == ("basic", "active")
+        stripe.change(other, metadata={"tenant_id": tenant_reference("s" * 32, "acme")})
+        await signing.reconciliation.reconcile("live", "tenant:acme", "asked")
+        assert ((await state(store))["plan"]["key"], (await state(store))["status"]) == ("pro", "past_due")
+        await store.redis.delete(store.keys.snap("tenant:acme"))
+        await replace(services, tenant_secrets=[b"n" * 32]).reconciliation.reconcile("live", "tenant:acme", "lost")
+        facts = facts_of(await store.read("tenant:acme"))
+        assert {key: entry.is_vouched for key, entry in facts.subscriptions.items()} == {
+            f"stripe:{own}": False,
+            f"stripe:{other}": True,
+        }
+        assert ((await state(store))["plan"]["key"], (await state(store))["status"]) == ("pro", "past_due")
 
     async def test_its_preview_is_shown_and_compared_only_where_it_tells_of_the_subscription(
         self, stripe: Stripe, services: BillingServices

@@ -198,7 +198,7 @@ class Reconciliation:
                 else:
                     answers.unavailable[key] = str(error)
             else:
-                home = await self._resolver.home(fetched, topic)
+                home, fetched = await self._resolver.home(fetched, topic)
                 if home == topic:
                     answers.fetched.append(fetched)
                 else:
@@ -246,9 +246,9 @@ class Reconciliation:
             for event, link in zip(events, links, strict=True):
                 if tenants.isdisjoint((link.tenant_id, event.tenant_id)):
                     continue
-                home = await self._resolver.home(event, "")
+                home, vouched = await self._resolver.home(event, "")
                 if home and Topic.parse(home).id in tenants:
-                    found.setdefault(home, Answers()).fetched.append(event)
+                    found.setdefault(home, Answers()).fetched.append(vouched)
             after = page.following
             if not after:
                 return

@@ -80,8 +80,10 @@ class TenantResolver:
             await batch.run()
         return settled
 
-    async def home(self, event: Event, topic: str) -> str:
+    async def home(self, event: Event, topic: str) -> tuple[str, Event]:
         """Return the topic to which a fetched subscription of a tenant belongs; it is moved there if it was not.
+
+        The event is returned with what its link vouches for.
 
         Args:
             topic: the tenant's topic; also returned if the subscription's tenant is not known for sure.
@@ -89,9 +91,11 @@ class TenantResolver:
         event = without_ignored_names(sanitize(event, self._context.naming), self._context.setting(event.environment))
         link = await find_link(self._store, event)
         if link is None or link.tenant_id is None:
-            return topic
+            return topic, event
         resolved = await self.owner(event, link, event_cause(event))
-        return topic if isinstance(resolved, EventResult) else self._topic(event, resolved)
+        if isinstance(resolved, EventResult):
+            return topic, event
+        return self._topic(event, resolved), tenant_resolution.vouched(event, resolved)
 
     async def is_known(self, event: Event) -> bool:
         """Return whether a tenant is known for an event that was without one."""
