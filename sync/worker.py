@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,36 +20,38 @@ import structlog
 from planwire_client.core.topic import TENANT_KIND, Topic
 from sync import bootstrap
 from sync.billing.providers.base import ProviderRejected, ProviderUnavailable
+from sync.billing.services import event_queue
 from sync.billing.services.catalog_sweeps import CatalogSweeps
 from sync.billing.services.catch_up import CatchUp
+from sync.billing.services.event_queue import EventQueue
 from sync.billing.services.lost_tails import LostTails
-from sync.billing.services.reconcile import BACKGROUND_MAX_WAIT_S
+from sync.billing.services.reconcile import BACKGROUND_MAX_WAIT_S, Found
 from sync.billing.services.wiring import BillingServices
-from sync.billing.storage.environment import AUDIT_EVERY_S, reconcile_requests
-from sync.billing.storage.inbox import Record
+from sync.billing.storage.environment import AUDIT_EVERY_S, checked_topic, reconcile_requests
 from sync.core.errors import SyncError
 from sync.process import logs, parent_watch
 from sync.process.environment import ignored_names, mixed_versions
-from sync.process.supervisor import Supervisor, backoff_s, on_stop_signal
+from sync.process.supervisor import BATCH, Supervisor, on_stop_signal
 from sync.settings import SettingsError, SyncSettings
 from sync.source.hydration import Hydration, hydration
 from sync.store.checks.inspection import Inspection, check_start
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.delayed_queue import Due
+from sync.store.isolation import Failure, ItemT, WorkQueue, failure_of
 from sync.store.models import StoreError
 from sync.store.redis.connect import open_store
 
 POLL_S = 0.5
 """Mean interval at which an idle loop polls for work."""
 
-ATTEMPTS_MAX = 8
-"""Maximum attempts of an event that fails with an unexpected error; then it is parked."""
-
 CATCH_UP_S = 60.0
 """Interval at which the provider's list of events is read."""
 
 ALIVE_S = 5.0
 """Interval at which the alive file is touched. A liveness probe should allow several times this."""
+
+RECONCILE = "reconcile"
+"""Name of the queue of comparisons, for logs and the metric."""
 
 PROVIDER_PAUSE_S = 30.0
 """Delay before a comparison is retried after its provider was unavailable."""
@@ -77,6 +79,7 @@ class Worker:
 
     def __post_init__(self) -> None:
         self._reconciliation = self.services.reconciliation
+        self._isolation = self.services.isolation
         self._supervisor = Supervisor(self.poll_s, StoreError)
         self._requests = reconcile_requests(self.services.store)
         self._lost: dict[str, dict[str, Due]] = {}
@@ -102,24 +105,38 @@ class Worker:
         if self.alive_file is not None:
             loops["alive"] = every("alive", ALIVE_S, partial(_touch_or_log, self.alive_file))
         if self.hydration is not None:
-            loops["hydration"] = self.hydration.run(self._supervisor)
+            loops["hydration"] = self.hydration.run(self._supervisor, self._isolation)
         async with asyncio.TaskGroup() as group:
             for name, loop in loops.items():
                 group.create_task(loop, name=name)
 
+    async def _work(
+        self,
+        name: str,
+        queue: WorkQueue[ItemT],
+        handle: Callable[[ItemT], Awaitable[object]],
+        *,
+        batch: int = BATCH,
+        after: Callable[[], Awaitable[object]] | None = None,
+    ) -> None:
+        """Work on a queue until `stop`. An item that fails stops neither the others nor the worker."""
+        work = partial(self._isolation.work, name, queue, handle)
+        await self._supervisor.loop(name, queue, work, batch=batch, after=after)
+
     async def _inbox(self, environment: str) -> None:
-        retries = InboxRetries(self.services, environment)
-        await self._supervisor.loop(
-            "inbox", retries, retries.handle, lambda record: record.event_id, failed=retries.failed
-        )
+        events = EventQueue(self.services, self.services.ingest, environment)
+        await self._work(event_queue.QUEUE, events, events.handle)
 
     async def _timers(self, environment: str) -> None:
-        timers = self.services.environment(environment).timers
-        await self._supervisor.loop("timers", timers, partial(self.services.wakeup.fire, environment), _topic)
+        async def fire(due: Due) -> None:
+            checked_topic(environment, due.topic)
+            await self.services.wakeup.fire(environment, due)
+
+        await self._work("timers", self.services.environment(environment).timers, fire)
 
     async def _comparisons(self) -> None:
         """Compare the queued tenants: gateways queue them, and so do events whose provider was unavailable."""
-        await self._supervisor.loop("reconcile", self._requests, self._compare, _topic, after=self._search_lost)
+        await self._work(RECONCILE, self._requests, self._compare, after=self._search_lost)
 
     async def _compare(self, due: Due) -> None:
         topic = Topic.parse(due.topic)
@@ -139,9 +156,18 @@ class Worker:
         """Rebuild the tenants of this batch whose facts are lost, in one pass through the provider's list."""
         while self._lost:
             environment, tenants = self._lost.popitem()
-            found = await self._reconciliation.search(environment, set(tenants), "lost")
+            found = await failure_of(self._reconciliation.find(environment, set(tenants)))
             for due in tenants.values():
-                await self._compared(due, is_complete=found is not None)
+                if isinstance(found, Failure):
+                    await self._isolation.failed(RECONCILE, self._requests, due, found.error)
+                else:
+                    rebuild = partial(self._rebuild, environment, found)
+                    await self._isolation.attempt(RECONCILE, self._requests, rebuild, due)
+
+    async def _rebuild(self, environment: str, found: Found, due: Due) -> None:
+        if (answers := found.answers.get(due.topic)) is not None:
+            await self._reconciliation.repair(environment, due.topic, "lost", answers)
+        await self._compared(due, is_complete=found.is_complete)
 
     async def _compared(self, due: Due, *, is_complete: bool) -> None:
         if is_complete:
@@ -166,11 +192,12 @@ class Worker:
             is_planned = is_planned or await known.walk("audits").run("plan", known.topics(), plan)
 
         async def audit(due: Due) -> None:
+            checked_topic(environment, due.topic)
             reconcile = self._reconciliation.reconcile
             await reconcile(environment, due.topic, "audit", BACKGROUND_MAX_WAIT_S, background=True)
             await known.audits.ack(due, self.services.now_us + AUDIT_EVERY_S * 1_000_000)
 
-        await self._supervisor.loop("audits", known.audits, audit, _topic, batch=1, after=plan_once)
+        await self._work("audits", known.audits, audit, batch=1, after=plan_once)
 
     async def _catch_up(self, provider: str, environment: str) -> None:
         """Read the provider's new events at the start and every CATCH_UP_S."""
@@ -184,38 +211,6 @@ class Worker:
                 _log.warning("not_caught_up", provider=provider, environment=environment, reason=str(error))
 
         await self._supervisor.every(f"catch-up {provider} {environment}", CATCH_UP_S, run)
-
-
-class InboxRetries:
-    """The due pending events of one environment, as a queue."""
-
-    def __init__(self, services: BillingServices, environment: str) -> None:
-        self._ingest = services.ingest
-        self._environment = environment
-        self.claim = services.environment(environment).inbox.claim
-
-    async def reschedule(self, record: Record, pause_s: float) -> None:
-        """Retry an event in `pause_s` seconds."""
-        await self._ingest.postpone(self._environment, record.event_id, pause_s)
-
-    async def failed(self, record: Record, error: Exception) -> None:
-        """Retry an event later. After ATTEMPTS_MAX attempts, counted across processes, park it."""
-        _log.error("event_failed", event_id=record.event_id, attempts=record.attempts, exc_info=error)
-        if record.attempts >= ATTEMPTS_MAX:
-            reason = f"failed {record.attempts} times: {error!r}"[:300]
-            await self._ingest.give_up(record, self._environment, reason)
-        else:
-            await self.reschedule(record, backoff_s(record.attempts))
-
-    async def handle(self, record: Record) -> None:
-        """Process an event."""
-        result = await self._ingest.resume(record, self._environment)
-        about = {"environment": self._environment, "event_id": record.event_id, "attempts": record.attempts}
-        _log.info("event_recovered", **about, outcome=result.outcome)
-
-
-def _topic(due: Due) -> str:
-    return due.topic
 
 
 async def _touch_or_log(path: Path) -> None:

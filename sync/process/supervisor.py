@@ -1,7 +1,7 @@
-"""Runs background loops so that a failure neither ends a loop nor stops the other items of a queue.
+"""Runs background loops so that a failure does not end a loop.
 
-There are three kinds of failure. The store is unreachable: wait and continue. An item fails unexpectedly: log it, count
-it, and retry it after a growing pause. A loop itself fails unexpectedly: the same for the loop.
+There are two kinds of failure. The store is unreachable: wait and continue. A loop fails unexpectedly: log it, and call
+it again after a growing pause. `sync.store.isolation` handles the failures of single items.
 """
 
 from __future__ import annotations
@@ -23,9 +23,6 @@ BATCH = 100
 BACKOFF_BASE_S, BACKOFF_MAX_S = 0.5, 300.0
 """The pause after the first failure, and the maximum; it doubles with each further failure."""
 
-FAILURES_KEPT = 10_000
-"""Maximum items with a failure count; beyond it, all counts start again."""
-
 T = TypeVar("T")
 
 _log = structlog.get_logger("sync.worker")
@@ -39,6 +36,17 @@ class Queue(Protocol[T]):
 
     async def reschedule(self, item: T, pause_s: float) -> object:
         """End a claim with the work not done: the item is due again in `pause_s`."""
+
+
+def is_failure(error: BaseException) -> bool:
+    """Return whether an error is a failure of the work at hand; False if it ends the task that does the work.
+
+    A library may raise SystemExit, or asyncio.CancelledError though nobody has cancelled this task.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is not None and not task.cancelling()
+    return not isinstance(error, KeyboardInterrupt | GeneratorExit)
 
 
 def backoff_s(failures: int) -> float:
@@ -75,7 +83,6 @@ class Supervisor:
         self.stopped = asyncio.Event()
         self._poll_s = poll_s
         self._away = away
-        self._failures: dict[tuple[str, str], int] = {}
 
     def stop(self) -> None:
         """End every loop after its current item; its other claimed items are given back."""
@@ -85,23 +92,18 @@ class Supervisor:
         self,
         name: str,
         queue: Queue[T],
-        handle: Callable[[T], Awaitable[object]],
-        id_of: Callable[[T], str],
+        work: Callable[[T], Awaitable[object]],
         *,
         batch: int = BATCH,
-        failed: Callable[[T, Exception], Awaitable[object]] | None = None,
         after: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
-        """Claim and handle the items of a queue until `stop`.
+        """Claim the items of a queue and work on them until `stop`.
 
         Args:
             name: the queue's name, for the log.
             queue: the source of items.
-            handle: does an item's work and ends its claim.
-            id_of: returns an item's id, for the log and for counting its failures.
+            work: does an item's work and ends its claim, also if the work fails.
             batch: maximum items per claim.
-            failed: ends an item's claim after an unexpected failure; by default the failure is logged and counted, and
-                the item is rescheduled.
             after: called after each batch, for work on several items at once.
         """
 
@@ -110,8 +112,8 @@ class Supervisor:
             for item in claimed:
                 if self.stopped.is_set():
                     await queue.reschedule(item, 0)
-                elif failures := await self.isolate(name, id_of(item), handle, item, failed):
-                    await queue.reschedule(item, backoff_s(failures))
+                else:
+                    await work(item)
             if after is not None:
                 await after()
             return len(claimed) == batch
@@ -131,7 +133,9 @@ class Supervisor:
                 _log.warning("store_away", error=str(error))
                 await self.pause()
                 continue
-            except Exception as error:
+            except BaseException as error:
+                if not is_failure(error):
+                    raise
                 failures += 1
                 _log.error("loop_failed", loop=name, failures=failures, exc_info=error)
                 await self.pause(backoff_s(failures))
@@ -139,37 +143,6 @@ class Supervisor:
             failures = 0
             if not has_more:
                 await self.pause(pause_s)
-
-    async def isolate(
-        self,
-        name: str,
-        id: str,
-        handle: Callable[[T], Awaitable[object]],
-        item: T,
-        failed: Callable[[T, Exception], Awaitable[object]] | None = None,
-    ) -> int:
-        """Handle one item. After an unexpected failure, call `failed`, or log the failure if there is no `failed`.
-
-        Returns:
-            The item's number of failures in a row if it failed and there is no `failed`, else 0.
-
-        Raises:
-            SyncError: the store is unreachable.
-        """
-        try:
-            await handle(item)
-        except self._away:
-            raise
-        except Exception as error:
-            if failed is None:
-                if len(self._failures) >= FAILURES_KEPT:
-                    self._failures.clear()
-                failures = self._failures[name, id] = self._failures.get((name, id), 0) + 1
-                _log.error("item_failed", queue=name, item=id, failures=failures, exc_info=error)
-                return failures
-            await failed(item, error)
-        self._failures.pop((name, id), None)
-        return 0
 
     async def pause(self, seconds: float | None = None) -> None:
         """Wait for `seconds` (None: about `poll_s`, with jitter, so that workers spread), or until `stop`."""

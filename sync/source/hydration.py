@@ -18,13 +18,17 @@ import structlog
 
 from planwire_client.core.topic import RESERVED_KINDS, TENANT_KIND, Topic
 from sync.billing.providers.rate_limit import RedisRateLimiter
-from sync.process.supervisor import Supervisor, backoff_s
+from sync.process.supervisor import Supervisor
 from sync.settings import SyncSettings
 from sync.source.client import Source, SourceError
 from sync.store.command_pipeline import run_commands
 from sync.store.delayed_queue import DelayedQueue, Due
+from sync.store.isolation import Isolation
 from sync.store.models import Change, Snapshot, StoreError, Verdict
 from sync.store.store import Store
+
+QUEUE = "hydration"
+"""The queues' name, for logs and the metric."""
 
 ABSENT_S = 10.0
 """Time for which the source's 404 counts; until then there is no new request for the topic."""
@@ -90,27 +94,26 @@ class Hydration:
         """
         await self._store.request(self._store.keys.compare, [topic])
 
-    async def run(self, supervisor: Supervisor) -> None:
+    async def run(self, supervisor: Supervisor, isolation: Isolation) -> None:
         """Handle requests until `supervisor` stops. While the store is unreachable, retry."""
         running: set[asyncio.Task[None]] = set()
         async with asyncio.TaskGroup() as group:
-            while not supervisor.stopped.is_set():
+
+            async def step() -> bool:
                 claimed = 0
                 for queue in (self._wanted, self._compared):
-                    try:
-                        found = await queue.claim(CONCURRENCY - len(running)) if len(running) < CONCURRENCY else []
-                    except StoreError as error:
-                        _log.warning("store_away", error=str(error))
-                        break
+                    found = await queue.claim(CONCURRENCY - len(running)) if len(running) < CONCURRENCY else []
                     for due in found:
-                        task = group.create_task(self._work(supervisor, queue, due), name=f"source {due.topic}")
+                        task = group.create_task(self._work(isolation, queue, due), name=f"source {due.topic}")
                         running.add(task)
                         task.add_done_callback(running.discard)
                     claimed += len(found)
-                if not claimed:
-                    await supervisor.pause(POLL_S * random.uniform(0.5, 1.5))  # noqa: S311 - spreads, guards nothing
+                return bool(claimed)
 
-    async def _work(self, supervisor: Supervisor, queue: DelayedQueue, due: Due) -> None:
+            pause_s = POLL_S * random.uniform(0.5, 1.5)  # noqa: S311 - spreads workers, guards nothing
+            await supervisor.every(QUEUE, pause_s, step)
+
+    async def _work(self, isolation: Isolation, queue: DelayedQueue, due: Due) -> None:
         """Do one claimed topic's work, and end the claim. If the store is unreachable, the lease expires instead."""
 
         async def handle(due: Due) -> None:
@@ -128,8 +131,7 @@ class Hydration:
             await queue.ack(due)
 
         with contextlib.suppress(StoreError):
-            if failures := await supervisor.isolate("hydration", due.topic, handle, due):
-                await queue.reschedule(due, backoff_s(failures))
+            await isolation.work(QUEUE, queue, handle, due)
 
     async def _hydrate(self, topic: str) -> None:
         """Fill a topic without state. Do nothing if it has one already, or if the source recently had none."""
@@ -145,6 +147,8 @@ class Hydration:
         _log.info("hydrated", topic=topic, outcome=found.outcome, version=found.version)
 
     async def _compare(self, topic: str) -> None:
+        if not self.serves(topic):
+            return
         found = await self.reconcile(topic, "wanted", MAX_WAIT_S, background=True)
         _log.info("compared", topic=topic, outcome=found.outcome, version=found.version)
 

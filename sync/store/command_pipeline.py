@@ -84,7 +84,7 @@ class CommandPipeline:
         """Add a plain command. `options`: redis-py's options for parsing the reply, if the command needs any."""
         self._commands.append((None, arguments, options))
 
-    def script(self, script: Script, keys: Sequence[str], *arguments: Argument) -> None:
+    def script(self, script: Script, keys: Sequence[str | bytes], *arguments: Argument) -> None:
         """Add a run of a script. All keys must be in one slot."""
         self._commands.append((script, (len(keys), *keys, *arguments), {}))
 
@@ -146,7 +146,7 @@ async def run_commands(store: Connection, *commands: Sequence[Argument]) -> list
     return await pipeline.run()
 
 
-async def run_script(store: Connection, script: Script, keys: Sequence[str], *arguments: Argument) -> Any:
+async def run_script(store: Connection, script: Script, keys: Sequence[str | bytes], *arguments: Argument) -> Any:
     """Return the reply to one script. All keys must be in one slot.
 
     Raises:

@@ -6,35 +6,68 @@ token's holder can end it. A claim also has a generation. `request` and `schedul
 claimed; when such a claim ends, the member is due at once. So no request is lost, and no two workers handle a member at
 once.
 
-Token and generation are in a hash beside the sorted set (`queue_claim.lua`). Builds from before the hash use the sorted
-set only. During a roll-out both kinds of build work on one queue:
-- They schedule with the same scores (the earlier build writes seconds for "now", which is always due).
-- A claim of an earlier build changes the score, which makes the entry in the hash void.
-- An earlier build ends its claims by the score alone.
+Before the work on a member, `begin` counts an attempt, in the store: one that ends its process is counted too. `ack`
+ends the count, `reschedule` takes the attempt back, `fail` keeps it, and `park` takes the member out of the queue until
+it is scheduled again or `reopen` is called; it counts as parked until its work is done. Members are bytes: one that is
+not UTF-8 is claimed like any other.
+
+Token and generation are in a hash beside the sorted set (`queue_claim.lua`), attempts and parked members in two more.
+Builds from before a hash use the others only. During a roll-out all kinds of build work on one queue:
+- They schedule with the same scores (the earliest build writes seconds for "now", which is always due).
+- A claim of the earliest build changes the score, which makes the entry in the hash void.
+- The earliest build ends its claims by the score alone.
 """
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
-from sync.store.command_pipeline import CommandPipeline, Connection, Script, run_script
+import orjson
+
+from sync.store.command_pipeline import CommandPipeline, Connection, Script, run_commands, run_script
 
 LEASE_S = 60.0
 
+PAGE = 200
+"""Parked members queued again at a time."""
+
+REASON_MAX = 300
+"""Maximum characters of the reason of a parked member."""
+
 _SCHEDULE = Script.load(__package__, "queue_schedule")
 _CLAIM = Script.load(__package__, "queue_claim")
+_BEGIN = Script.load(__package__, "queue_begin")
 _ACK = Script.load(__package__, "queue_ack")
 
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A claimed member, with the proof of the claim: the end of its lease (the member's score) and its token."""
+    """A claimed member, with the proof of the claim: the end of its lease (the member's score) and its token.
+
+    Attributes:
+        topic: the member; bytes that are not UTF-8 are escaped with backslashes, which no topic has.
+        tries: the attempts since its work was last done, with this one; 0 before `begin`.
+        raw: the member's bytes, if they differ from `topic`.
+    """
 
     topic: str
     lease: bytes
     token: str = "-"  # noqa: S105 - names a claim
+    tries: int = 0
+    raw: bytes = b""
+
+    @property
+    def id(self) -> str:
+        """The member, for logs."""
+        return self.topic
+
+    @property
+    def member(self) -> str | bytes:
+        """The member, for commands."""
+        return self.raw or self.topic
 
 
 class DelayedQueue:
@@ -50,27 +83,29 @@ class DelayedQueue:
             is_fenced: False for a queue that ends its claims by its own script, like the inbox.
         """
         self._store = store
-        self._keys = (key, store.keys.claims(key)) if is_fenced else (key,)
+        names = store.keys
+        beside = (names.claims(key), names.attempts(key), names.parked_members(key)) if is_fenced else ()
+        self._keys: tuple[str, ...] = (key, *beside)
         self._lease_us = int(lease_s * 1_000_000)
 
-    def schedule_earlier(self, batch: CommandPipeline, topic: str, due_us: int) -> None:
+    def schedule_earlier(self, batch: CommandPipeline, topic: str | bytes, due_us: int) -> None:
         """Make a topic due at `due_us`, unless it is due earlier already."""
-        batch.script(_SCHEDULE, self._keys, due_us, "LT", topic)
+        batch.script(_SCHEDULE, self._keys[:2], due_us, "LT", topic)
 
-    def schedule_once(self, batch: CommandPipeline, topic: str, due_us: int) -> None:
+    def schedule_once(self, batch: CommandPipeline, topic: str | bytes, due_us: int) -> None:
         """Make a topic due at `due_us`, unless it is in the queue."""
         batch.command("ZADD", self._keys[0], "NX", due_us, topic)
 
-    def request(self, batch: CommandPipeline, topics: Sequence[str]) -> None:
+    def request(self, batch: CommandPipeline, topics: Sequence[str | bytes]) -> None:
         """Make topics due now, unless they are in the queue. A claimed topic is due again when its claim ends."""
         if topics:
-            batch.script(_SCHEDULE, self._keys, "", "NX", *topics)
+            batch.script(_SCHEDULE, self._keys[:2], "", "NX", *topics)
 
     def cancel(self, batch: CommandPipeline, topic: str) -> None:
         """Remove a topic, even if it is claimed."""
         batch.command("ZREM", self._keys[0], topic)
-        for claims in self._keys[1:]:
-            batch.command("HDEL", claims, topic)
+        for beside in self._keys[1:]:
+            batch.command("HDEL", beside, topic)
 
     async def claim(self, count: int) -> list[Due]:
         """Claim up to `count` due topics; return them, the most overdue first.
@@ -79,8 +114,18 @@ class DelayedQueue:
             StoreError: the store is unreachable or failing.
         """
         token = secrets.token_hex(8)
-        lease, *topics = await run_script(self._store, _CLAIM, self._keys, self._lease_us, count, token)
-        return [Due(topic.decode(), lease, token) for topic in topics]
+        lease, *topics = await run_script(self._store, _CLAIM, self._keys[:2], self._lease_us, count, token)
+        return [due_of(member, lease, token) for member in topics]
+
+    async def begin(self, due: Due) -> Due | None:
+        """Count an attempt at a claimed topic and renew its lease; return the renewed claim, or None if it was lost.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        claim = (due.member, due.lease, due.token, self._lease_us)
+        renewed = await run_script(self._store, _BEGIN, self._keys[:3], *claim)
+        return replace(due, lease=renewed[0], tries=int(renewed[1])) if renewed else None
 
     async def ack(self, due: Due, next_us: int | None = None) -> bool:
         """End a claim with the work done. Return False if the claim was lost; then nothing is changed.
@@ -92,16 +137,75 @@ class DelayedQueue:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        return await self._end(due, "" if next_us is None else next_us, "")
+        return await self._end(due, "done", "" if next_us is None else next_us)
 
     async def reschedule(self, due: Due, pause_s: float = 0) -> bool:
-        """End a claim with the work not done: the topic is due again in `pause_s`. Return False if the claim was lost.
+        """End a claim with the work not done: the topic is due again in `pause_s`, and the attempt does not count.
+
+        Return False if the claim was lost.
 
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        return await self._end(due, "", int(pause_s * 1_000_000))
+        how = "later" if due.tries else "failed"  # nothing to take back before `begin`
+        return await self._end(due, how, int(pause_s * 1_000_000))
 
-    async def _end(self, due: Due, next_us: int | str, pause_us: int | str) -> bool:
-        claim = (due.topic, due.lease, due.token)
-        return bool(await run_script(self._store, _ACK, self._keys, *claim, next_us, pause_us))
+    async def fail(self, due: Due, pause_s: float) -> bool:
+        """End a claim whose attempt has failed: the topic is due again in `pause_s`. Return False if it was lost.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        return await self._end(due, "failed", int(pause_s * 1_000_000))
+
+    async def park(self, due: Due, reason: str) -> bool:
+        """End a claim by taking the topic out of the queue. Return False if the claim was lost.
+
+        The next `request`, `schedule_earlier`, `schedule_once` or `reopen` queues it again, for one attempt at first.
+
+        Args:
+            due: the claim.
+            reason: why, for people.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        note = {"attempts": due.tries, "reason": reason[:REASON_MAX]}
+        return await self._end(due, "parked", orjson.dumps(note), max(0, due.tries - 1))
+
+    async def parked(self) -> dict[str, dict[str, Any]]:
+        """Return the parked topics, each with its attempts and the reason.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        (found,) = await run_commands(self._store, ("HGETALL", self._keys[3]))
+        return {text_of(member): orjson.loads(note) for member, note in found.items()}
+
+    async def reopen(self) -> int:
+        """Make all parked topics due now; return their number.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        (members,) = await run_commands(self._store, ("HKEYS", self._keys[3]))
+        for start in range(0, len(members), PAGE):
+            batch = CommandPipeline(self._store)
+            self.request(batch, members[start : start + PAGE])
+            await batch.run()
+        return len(members)
+
+    async def _end(self, due: Due, how: str, value: int | str | bytes, kept: int | str = "") -> bool:
+        claim = (due.member, due.lease, due.token)
+        return bool(await run_script(self._store, _ACK, self._keys, *claim, how, value, kept))
+
+
+def text_of(member: str | bytes) -> str:
+    """Return a member as text; bytes that are not UTF-8 are escaped with backslashes."""
+    return member if isinstance(member, str) else member.decode(errors="backslashreplace")
+
+
+def due_of(member: bytes, lease: bytes = b"", token: str = "-") -> Due:  # noqa: S107 - names a claim
+    """Return a member that a script has claimed; without a lease for one that it has released to the caller."""
+    topic = text_of(member)
+    return Due(topic, lease, token, raw=b"" if topic.encode() == member else member)

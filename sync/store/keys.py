@@ -138,6 +138,16 @@ class Keys(Names):
         """Hash of the claims of a delayed queue: tokens and generations by member. TTL: twice the lease."""
         return f"{queue}:claims"
 
+    @staticmethod
+    def attempts(queue: str) -> str:
+        """Hash of the attempts at members of a delayed queue. A field is removed when its work is done."""
+        return f"{queue}:attempts"
+
+    @staticmethod
+    def parked_members(queue: str) -> str:
+        """Hash of the parked members of a delayed queue. A field is removed when its member's work is done."""
+        return f"{queue}:parked"
+
     @property
     def durable(self) -> str:
         """Marker that is written before WAITAOF; on a Cluster each shard has a variant of it. One byte."""

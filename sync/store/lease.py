@@ -16,6 +16,7 @@ WALK_FRESH_S = 60.0
 """Time for which a complete walk counts; a process that wants the same walk meanwhile does not repeat it."""
 
 _ACQUIRE = Script.load(__package__, "lease_acquire")
+_SET = Script.load(__package__, "lease_set")
 _RELEASE = Script.load(__package__, "lease_release")
 
 
@@ -48,6 +49,10 @@ class Lease:
     def add_acquire(self, batch: CommandPipeline) -> None:
         """Add `acquire` to `batch`; the reply is 1 if this process has the lease now, else 0."""
         batch.script(_ACQUIRE, (self._key,), self._token, self._lease_ms)
+
+    def add_set(self, batch: CommandPipeline, key: str, value: str) -> None:
+        """Add to `batch` the setting of a key in the lease's slot, if this process has the lease: reply 1, else 0."""
+        batch.script(_SET, (self._key, key), self._token, value)
 
     async def release(self) -> bool:
         """Release the lease; return False if this process did not have it any more.

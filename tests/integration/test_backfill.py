@@ -34,6 +34,7 @@ from sync.settings import SyncSettings
 from sync.store.models import Change, StoreError
 from sync.store.redis.connect import connect
 from sync.store.store import Store
+from tests.support.inbox import take_up
 from tests.support.paddle import simulating
 from tests.support.processes import clean_environ
 from tests.support.stripe import KEY, Stripe, account, catalog
@@ -174,7 +175,7 @@ async def test_what_was_parked_is_taken_when_its_cause_is_gone(
     path = tmp_path / "stripe.toml"
     path.write_text(path.read_text().replace('"price_pro"', '"price_pro", "price_new"'))
     await services.environment("live").inbox.reopen("catalog")
-    (record,) = await services.environment("live").inbox.claim(10)
+    record = await take_up(services.environment("live").inbox)
     assert (await services.ingest.resume(record, "live")).outcome == "applied"
     # Asked again: what was listed days ago is not what is applied.
     assert (await state(store, "acme"))["limits"]["seats"] == 5

@@ -41,6 +41,7 @@ from sync.store.redis.connect import connect
 from sync.store.store import Store
 from tests.support import bodies, stripe_bodies
 from tests.support.bodies import SANDBOX_SECRET, SECRET, official, signature, webhook
+from tests.support.inbox import take_up
 from tests.support.servers import Server, start_valkey
 
 CATALOG = """
@@ -317,7 +318,7 @@ class TestParked:
         record = await inbox.read("evt_cut")
         assert record is not None
         assert record.status == "parked"
-        (claimed,) = await inbox.claim(10)
+        claimed = await take_up(inbox)
         assert claimed.event_id == "evt_cut"
         assert (await first.ingest.resume(claimed, "live")).outcome == "applied"
         assert await inbox.counts() == (0, 0)
@@ -588,7 +589,7 @@ class TestStripe:
             assert await services.environment("live").inbox.counts() == (1, 0)
             source.away = False
             await services.ingest.postpone("live", "evt_thin", 0)
-            (record,) = await services.environment("live").inbox.claim(10)
+            record = await take_up(services.environment("live").inbox)
             assert (await services.ingest.resume(record, "live")).outcome == "applied"
         shown = await state(store)
         assert (shown["plan"]["key"], shown["limits"]["seats"]) == ("pro", 3)

@@ -38,6 +38,7 @@ from sync.settings import SyncSettings
 from sync.store.delayed_queue import Due
 from sync.store.store import Store
 from sync.worker import Worker
+from tests.support.inbox import take_up
 from tests.support.stripe import KEY, PRICES, Stripe, account, catalog
 from tests.support.wait import until
 
@@ -243,7 +244,7 @@ class TestLists:
         stripe.add(tenant="acme", status="trialing")
         catch_up = CatchUp(services, "stripe", "live", services.clients["stripe", "live"])
         assert await catch_up.run(settle_s=-5) == 1
-        (record,) = await services.environment("live").inbox.claim(10)
+        record = await take_up(services.environment("live").inbox)
         assert (await services.ingest.resume(record, "live")).outcome == "applied"
         assert (await state(store))["status"] == "trialing"
         assert await catch_up.run(settle_s=-5) == 0

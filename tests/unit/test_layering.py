@@ -156,7 +156,9 @@ CATCHES_EVERYTHING = {
     "gateway.fleet.control_channel": "a handler that fails must not end the reader of the bus",
     "gateway.hub.observer": "an observer that fails must not stop the push",
     "gateway.console.observer": "a console task that fails must not stop the push",
-    "sync.process.supervisor": "an item that fails must not stop the others, nor a loop the worker",
+    "sync.process.supervisor": "a loop that fails must not stop the worker",
+    "sync.store.isolation": "an item that fails must not stop the others",
+    "sync.billing.services.context": "an adapter that fails must not lose the body",
     "sync.store.embedded.data_dir": "any failure of the wheel's private module: a server on PATH will do",
 }
 """Modules with an `except Exception`, each with the reason."""

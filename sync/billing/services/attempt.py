@@ -30,6 +30,7 @@ class Attempt(NamedTuple):
     Attributes:
         number: number of attempts so far, this one included; 0 for a parked event.
         received_us: when the event was first received, microseconds since 1970.
+        claim: the claim of the event; "" for none.
         link: the event's tenant link; None if the event needs no tenant.
         snapshot: the topic, if it was read together with the links.
         topic: the tenant's topic, once it is resolved.
@@ -44,10 +45,11 @@ class Attempt(NamedTuple):
     snapshot: Snapshot | None = None
     topic: str = ""
     answer: Answer | None = None
+    claim: str = ""
 
     def done(self, result: EventResult) -> Done:
         """Return the end of the attempt without a decision about a topic."""
-        return Done(self.environment, self.event, result, answer=self.answer, link=self.link)
+        return Done(self.environment, self.event, result, answer=self.answer, link=self.link, claim=self.claim)
 
 
 class Done(NamedTuple):
@@ -73,6 +75,7 @@ class Done(NamedTuple):
     frees: str = ""
     retry_s: float | None = None
     link: Link | None = None
+    claim: str = ""
 
 
 def freed(event: Event, commit: Commit, setting: Setting) -> str:
@@ -84,10 +87,10 @@ def freed(event: Event, commit: Commit, setting: Setting) -> str:
     return items_subject(key) if frees(decision.before, decision.after, key, setting) else ""
 
 
-def unparsable(environment: str, event: Unparsable) -> Done:
+def unparsable(environment: str, event: Unparsable, claim: str) -> Done:
     """Return the end of an event that this build cannot read."""
     result = EventResult(Outcome.PARKED, f"unparsable: {event.problem}", waits=(WAITS_SOFTWARE,))
-    return Done(environment, event, result)
+    return Done(environment, event, result, claim=claim)
 
 
 def decide_attempt(attempt: Attempt, snapshot: Snapshot, setting: Setting, moved_us: int = 0) -> Decision:

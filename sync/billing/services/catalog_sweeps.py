@@ -7,17 +7,31 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
+import structlog
+
 from planwire_client import __version__
 from sync.billing.domain.outcome import WAITS_CATALOG, WAITS_SOFTWARE
 from sync.billing.services.wiring import BillingServices
+from sync.billing.storage.environment import checked_topic, reconcile_requests
 from sync.process.supervisor import Supervisor
+from sync.store.command_pipeline import CommandPipeline
+from sync.store.isolation import Failure, failure_of
+
+QUEUE = "catalog"
+"""The sweeps' name, for logs and the metric."""
 
 SECOND_SWEEP_S = 5.0
 """Delay of the second sweep after an edit: every process has read the new file before it."""
 
 
+_log = structlog.get_logger("sync.worker")
+
+
 class CatalogSweeps:
-    """Reprojects every tenant with the current catalog: at the start, and after each edit of the file."""
+    """Reprojects every tenant with the current catalog: at the start, and after each edit of the file.
+
+    Parked events and other parked items get another attempt.
+    """
 
     def __init__(self, services: BillingServices, environments: Sequence[str], supervisor: Supervisor) -> None:
         self._services = services
@@ -41,17 +55,29 @@ class CatalogSweeps:
         what = f"{len(self._due_at)} {self._waits_on} {__version__} {sorted(self._services.clients)} {self._catalog}"
         digest = hashlib.sha256(what.encode()).hexdigest()
         is_done = True
+        await reconcile_requests(self._services.store).reopen()
         for name in self._environments:
             known = self._services.environment(name)
             for thing in self._waits_on:
                 await known.inbox.reopen(thing)
+            for queue in (known.timers, known.audits):
+                await queue.reopen()
             is_done &= await known.walk("sweep").run(digest, known.topics(), partial(self._visit, name))
         return is_done
 
     async def _visit(self, environment: str, topic: str) -> bool:
         if self._supervisor.stopped.is_set():
             return False
-
-        reproject = self._services.reprojection.reproject
-        await self._supervisor.isolate("catalog", topic, lambda topic: reproject(environment, topic, "catalog"), topic)
+        swept = await failure_of(self._reproject(environment, topic))
+        if isinstance(swept, Failure):
+            # Its timer retries it, with the current catalog, and parks it if it goes on failing.
+            batch = CommandPipeline(self._services.store)
+            self._services.environment(environment).timers.schedule_earlier(batch, topic, self._services.now_us)
+            await batch.run()
+            _log.error("item_failed", queue=QUEUE, item=topic, exc_info=swept.error)
+            await self._services.isolation.count(QUEUE)
         return True
+
+    async def _reproject(self, environment: str, topic: str) -> None:
+        checked_topic(environment, topic)
+        await self._services.reprojection.reproject(environment, topic, "catalog")

@@ -14,8 +14,9 @@ from sync.billing.domain.drift import Drift
 from sync.billing.providers.base import ProviderClient, ProviderEvent
 from sync.billing.services.context import BillingContext
 from sync.billing.storage.inbox import Claim, Inbox
-from sync.store.command_pipeline import CommandPipeline
+from sync.store.command_pipeline import CommandPipeline, failure
 from sync.store.lease import Lease
+from sync.store.models import StoreRejected
 
 FIRST_S = 3 * 86_400
 """How far back the first run reads: as long as providers retry."""
@@ -25,6 +26,9 @@ SETTLE_S = 60.0
 
 PAGES_MAX = 200
 """Maximum pages of one run; the next run continues after them."""
+
+QUEUE = "catch-up"
+"""The queue's name, for logs and the metric."""
 
 LEASE_S = 120.0
 MAX_WAIT_S = 60.0
@@ -66,33 +70,47 @@ class CatchUp:
             if not is_held:
                 return missed
             try:
-                after = cursor.decode() if cursor else ""
+                after = cursor.decode(errors="replace") if cursor else ""
                 page, more = await self._client.events(after, until_ns - FIRST_S * 1_000_000_000, MAX_WAIT_S)
                 settled = [told for told in page if told.occurred_ns <= until_ns]
-                missed += await self._take(settled)
+                found, is_held = await self._take(settled)
+                missed += found
             finally:
                 await self._lease.release()
-            if len(settled) < len(page) or not more:
+            if len(settled) < len(page) or not more or not is_held:
                 break
         return missed
 
-    async def _take(self, told: Sequence[ProviderEvent]) -> int:
-        """Put events into the inbox, move the cursor past them, and return how many were new to the inbox."""
+    async def _take(self, told: Sequence[ProviderEvent]) -> tuple[int, bool]:
+        """Put events into the inbox and move the cursor past them.
+
+        Returns:
+            How many were new to the inbox, and whether this process still had the lease: without it the cursor stays.
+        """
         if not told:
-            return 0
+            return 0, True
         known, at_us = self._environment, self._context.now_us
         batch = CommandPipeline(self._store)
         for entry in told:
-            event = self._adapter.parse(entry.body, known.name)
+            event = self._context.parse(self._adapter.name, entry.body, known.name, entry.event_id)
             known.inbox.put(batch, event, entry.body, self._adapter.name, at_us)
-        puts = [Inbox.put_reply(reply) for reply in await batch.run()]
-        missed = [entry for entry, put in zip(told, puts, strict=True) if isinstance(put, Claim) and put.number == 1]
+        missed = []
+        for entry, reply in zip(told, await batch.attempt(), strict=True):
+            if not isinstance(reply, Exception):
+                put = Inbox.put_reply(reply)
+                missed += [entry] if isinstance(put, Claim) and put.number == 1 else []
+            elif isinstance(rejection := failure(reply), StoreRejected):  # only this event cannot be stored
+                _log.error("item_failed", queue=QUEUE, item=entry.event_id, error=str(rejection))
+                await self._context.isolation.count(QUEUE)
+            else:
+                raise rejection
         batch = CommandPipeline(self._store)
         for entry in missed:
             known.inbox.postpone(batch, entry.event_id, 0)
             known.drifts.add(batch, Drift("missed_event", "", entry.event_id, "catch-up", at_us))
-        batch.command("SET", self._cursor, told[-1].event_id)
-        await batch.run()
+        batch.barrier()
+        self._lease.add_set(batch, self._cursor, told[-1].event_id)
+        is_held = bool((await batch.run())[-1])
         if missed:
             _log.warning("events_missed", environment=known.name, count=len(missed))
-        return len(missed)
+        return len(missed), is_held

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+
+import structlog
 
 from sync.billing.catalog.catalog import Catalog
 from sync.billing.catalog.watcher import CatalogWatcher
@@ -13,10 +16,14 @@ from sync.billing.domain.model import Event, Unparsable
 from sync.billing.domain.tenant_naming import TENANT_FIELDS, Naming, sanitize
 from sync.billing.providers.base import ProviderClient, WebhookAdapter
 from sync.billing.storage.environment import Environment
+from sync.store.isolation import Isolation, described
 from sync.store.store import Store
 
 LEASE_S = 30.0
 """Lease of a claimed event or timer. After a crash, another worker claims it when the lease has expired."""
+
+
+_log = structlog.get_logger("sync.pipeline")
 
 
 @dataclass(eq=False, repr=False)
@@ -27,6 +34,7 @@ class BillingContext:
         adapters: the webhook adapters, by provider.
         clients: the API clients, by provider and environment. With a client an event is only a hint to fetch.
         now_ns: the clock, nanoseconds since 1970.
+        isolation: isolates the items of the queues.
         tenant_secrets: verify signed tenant references.
         tenant_fields: the metadata keys that name a tenant, in order.
     """
@@ -39,7 +47,11 @@ class BillingContext:
     now_ns: Callable[[], int] = time.time_ns
     tenant_secrets: Sequence[bytes] = ()
     tenant_fields: Sequence[str] = TENANT_FIELDS
+    isolation: Isolation = field(init=False)
     _environments: dict[str, Environment] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.isolation = Isolation(self.store)
 
     def environment(self, name: str) -> Environment:
         """Return an environment's part of the store."""
@@ -48,9 +60,24 @@ class BillingContext:
             known = self._environments[name] = Environment(self.store, name, self.lease_s)
         return known
 
-    def parse(self, provider: str, body: bytes, environment: str) -> Event | Unparsable:
-        """Return the event in a verified body. One of other software names no tenant, so that no links are stored."""
-        event = sanitize(self.adapters[provider].parse(body, environment), self.naming)
+    def parse(self, provider: str, body: bytes, environment: str, event_id: str = "") -> Event | Unparsable:
+        """Return the event in a verified body. One of other software names no tenant, so that no links are stored.
+
+        A body at which the adapter fails is kept for a release that can read it.
+
+        Args:
+            provider: the provider's name.
+            body: the raw bytes.
+            environment: the event's.
+            event_id: the id under which it is stored, or is to be stored; "" for the id in the body.
+        """
+        adapter = self.adapters[provider]
+        try:
+            event = sanitize(adapter.parse(body, environment), self.naming)
+        except Exception as error:
+            _log.error("event_unreadable", provider=provider, event_id=event_id, exc_info=error)
+            event = Unparsable(f"sha256-{sha256(body).hexdigest()}", "", f"{provider}: {described(error)}"[:300])
+        event = replace(event, event_id=event_id) if event_id else event
         return without_ignored_names(event, self.setting(environment)) if isinstance(event, Event) else event
 
     def setting(self, environment: str, catalog: Catalog | None = None) -> Setting:

@@ -10,7 +10,6 @@ import contextlib
 import itertools
 import secrets
 from collections.abc import Sequence
-from dataclasses import replace
 
 import structlog
 
@@ -31,6 +30,7 @@ from sync.billing.providers.base import WebhookAdapter
 from sync.billing.services.attempt import Answer, Attempt, Done, decide_attempt, freed, unparsable
 from sync.billing.services.committer import Commit, Committer, Decision
 from sync.billing.services.context import BillingContext
+from sync.billing.services.event_queue import EventQueue
 from sync.billing.services.fetch import ProviderFetch
 from sync.billing.services.move import Moves, event_cause
 from sync.billing.services.resolve import TenantResolver
@@ -39,6 +39,7 @@ from sync.billing.storage.inbox import Inbox, Record
 from sync.billing.storage.links import erase_links, find_link, forget_customers, query_link, read_link, store_name
 from sync.billing.storage.records import append_event, has_event, record_snapshots
 from sync.store.command_pipeline import CommandPipeline, run_commands
+from sync.store.delayed_queue import Due
 from sync.store.models import ALL_FIELDS, Snapshot, StoreError, snapshot_of
 
 RELEASE_MAX = 100
@@ -74,7 +75,7 @@ class Ingest:
             return await self._process(stored)
         except StoreError:
             with contextlib.suppress(StoreError):
-                await self.postpone(environment, stored.event.event_id, 0)
+                await self.postpone(environment, stored.event.event_id, 0, stored.claim)
             raise
 
     async def resume(self, record: Record, environment: str) -> EventResult:
@@ -83,11 +84,12 @@ class Ingest:
         Raises:
             StoreError: the store is unreachable or failing; the event stays pending.
         """
-        event = self._context.parse(record.provider, record.body, environment)
+        event = self._context.parse(record.provider, record.body, environment, record.event_id)
         if isinstance(event, Unparsable):
-            return await self._process(unparsable(environment, event))
+            return await self._process(unparsable(environment, event, record.claim))
         link = await find_link(self._store, event)
-        return await self._process(Attempt(event, environment, record.attempts, record.received_us, link))
+        about = (environment, record.attempts, record.received_us)
+        return await self._process(Attempt(event, *about, link, claim=record.claim))
 
     async def retry(self, environment: str, event_id: str) -> EventResult | None:
         """Retry a parked event now; return its result, or None if no event of that id is parked.
@@ -95,13 +97,16 @@ class Ingest:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        record = await self._context.environment(environment).inbox.read(event_id)
-        if record is None or record.status != "parked":
-            return None
-        return await self.resume(replace(record, attempts=record.attempts + 1), environment)
+        inbox = self._context.environment(environment).inbox
+        record = await inbox.read(event_id)
+        is_parked = record is not None and record.status == "parked"
+        begun = await inbox.begin(Due(event_id, b"")) if is_parked else None
+        return None if begun is None else await self.resume(begun, environment)
 
-    async def postpone(self, environment: str, event_id: str, delay_s: float) -> None:
-        """Make a claimed event claimable again in `delay_s`, whatever its lease says.
+    async def postpone(
+        self, environment: str, event_id: str, delay_s: float, claim: str = "", *, counts: bool = False
+    ) -> None:
+        """Make a claimed event due in `delay_s`, unless another has claimed it. `counts`: this attempt has failed.
 
         Raises:
             StoreError: the store is unreachable or failing.
@@ -109,35 +114,22 @@ class Ingest:
         batch = CommandPipeline(self._store)
         # The store's clock decides what is due and may differ from ours: 0 is due by any clock.
         due_us = self._context.now_us + int(delay_s * 1_000_000) if delay_s else 0
-        self._context.environment(environment).inbox.postpone(batch, event_id, due_us)
+        self._context.environment(environment).inbox.postpone(batch, event_id, due_us, claim, counts=counts)
         await batch.run()
 
     async def give_up(self, record: Record, environment: str, reason: str) -> None:
-        """Park a claimed event that cannot be processed, until a newer release or an operator retries it.
-
-        Raises:
-            StoreError: the store is unreachable or failing.
-        """
+        """Park a claimed event that cannot be processed, until a newer release or an operator retries it."""
         event = Unparsable(record.event_id, record.type, reason)
         result = EventResult(Outcome.PARKED, reason, record.topic, waits=(WAITS_SOFTWARE,))
-        await self._finish(Done(environment, event, result))
+        await self._finish(Done(environment, event, result, claim=record.claim))
 
     async def release(self, environment: str, waits_on: Sequence[str]) -> None:
-        """Retry the parked events that wait on any of these (RELEASE_MAX each).
+        """Retry the parked events that wait on any of these (RELEASE_MAX each). One that fails is retried by a worker.
 
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        inbox = self._context.environment(environment).inbox
-        batch = CommandPipeline(self._store)
-        for thing in waits_on:
-            inbox.release(batch, thing, RELEASE_MAX)
-        await self._resume(environment, [id for ids in await batch.run() for id in ids])
-
-    async def _resume(self, environment: str, claimed: Sequence[bytes]) -> None:
-        if claimed:
-            for record in await self._context.environment(environment).inbox.tried([id.decode() for id in claimed]):
-                await self.resume(record, environment)
+        await EventQueue(self._context, self, environment).release(waits_on, RELEASE_MAX)
 
     async def _process(self, step: Attempt | Done) -> EventResult:
         """Run the stages after the first on an event that is stored and claimed."""
@@ -167,10 +159,12 @@ class Ingest:
         claimed = Inbox.put_reply(put)
         if isinstance(claimed, EventResult):
             return claimed
+        claim = claim if claimed.number else ""  # a parked event is retried without a claim
         if isinstance(event, Unparsable):
-            return unparsable(environment, event)
+            return unparsable(environment, event, claim)
         snapshot = None if topic is None else snapshot_of(topic, replies.pop(0))
-        return Attempt(event, environment, claimed.number, claimed.received_us, read_link(event, replies), snapshot)
+        link = read_link(event, replies)
+        return Attempt(event, environment, *claimed, link, snapshot, claim=claim)
 
     # Stage 2, fetch: `services.fetch`. Stage 3: resolve the tenant.
 
@@ -211,8 +205,8 @@ class Ingest:
                 await self._committer.arm_at_once(topic)
         is_first = attempt.number == 1 and not commit.is_repeated
         subject = freed(event, commit, self._context.setting(attempt.environment, catalog))
-        done = Done(attempt.environment, event, result, is_first, attempt.answer, commit, catalog, link=attempt.link)
-        return done._replace(frees=subject)
+        about = (result, is_first, attempt.answer, commit, catalog)
+        return Done(attempt.environment, event, *about, frees=subject, link=attempt.link, claim=attempt.claim)
 
     async def _commit(self, attempt: Attempt, catalog: Catalog, moved_us: int = 0) -> Commit:
         def decision(snapshot: Snapshot) -> Decision:
@@ -240,7 +234,7 @@ class Ingest:
         """Write the result to the event log, end the event in the inbox, and return the result."""
         event, result, known = done.event, done.result, self._context.environment(done.environment)
         if done.retry_s is not None:
-            await self.postpone(done.environment, event.event_id, done.retry_s)
+            await self.postpone(done.environment, event.event_id, done.retry_s, done.claim)
             return result
         is_logged = not done.is_first and bool(result.topic)
         is_logged = is_logged and await has_event(self._store, result.topic, event.event_id, result)
@@ -266,12 +260,13 @@ class Ingest:
                 append_event(batch, result.topic, event.event_id, event.type, result, self._context.now_us)
         # Last, so that a failure before it leaves the event pending and all of this is repeated.
         batch.barrier()
-        known.inbox.end(batch, event.event_id, result, again=done.rechecks_link)
+        known.inbox.end(batch, event.event_id, result, again=done.rechecks_link, claim=done.claim)
         replies = await batch.run()
         if result.waits or result.outcome is Outcome.PARKED:
             await self._recheck(done)
         if done.frees:
-            await self._resume(done.environment, [id for id in replies[0] if id.decode() != event.event_id])
+            others = [id for id in replies[0] if id.decode() != event.event_id]
+            await EventQueue(self._context, self, done.environment).take_up(others)
         return result
 
     async def _recheck(self, done: Done) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import NamedTuple
 
 import structlog
 
@@ -24,7 +25,7 @@ from sync.billing.services.move import MOVED_TYPE, Moves
 from sync.billing.services.reproject import Refresh, Reprojection
 from sync.billing.services.resolve import TenantResolver
 from sync.billing.storage.links import read_all_stored
-from sync.billing.storage.tenants import known_facts
+from sync.billing.storage.tenants import facts_of
 from sync.store.command_pipeline import CommandPipeline
 
 MAX_WAIT_S = 10.0
@@ -75,6 +76,13 @@ class Answers:
     missing: list[str] = field(default_factory=list)
 
 
+class Found(NamedTuple):
+    """What a provider's list has of some tenants, by topic, and whether the list was read to its end."""
+
+    answers: Mapping[str, Answers]
+    is_complete: bool
+
+
 class Reconciliation:
     """Compares the tenants of a store with their providers."""
 
@@ -107,12 +115,11 @@ class Reconciliation:
             max_wait_s: maximum time for each answer of the provider.
 
         Raises:
+            FactsError: the tenant's facts cannot be read.
             StoreError: the store is unreachable or failing.
         """
         snapshot = await self._context.store.read(topic)
-        facts = known_facts(snapshot)
-        if facts is None:
-            return Report(EventResult(Outcome.UNCHANGED, "what it keeps is not a tenant's facts"))
+        facts = facts_of(snapshot)
         if facts.erased_ns is not None:
             return Report(EventResult(Outcome.UNCHANGED, ERASED_REASON, topic, snapshot.version))
         if not facts.subscriptions:
@@ -123,7 +130,7 @@ class Reconciliation:
             return found.get(topic) or Report(EventResult(Outcome.UNCHANGED, "", topic, snapshot.version))
         facts = await self.at_home(topic, facts, why)
         answers = await self.ask(environment, topic, facts, _chosen(facts), max_wait_s, background=background)
-        return await self._repair(environment, topic, why, answers, who)
+        return await self.repair(environment, topic, why, answers, who)
 
     async def at_home(self, topic: str, facts: Facts, why: str) -> Facts:
         """Return a tenant's facts without the subscriptions that belong to another tenant: they are moved there.
@@ -133,16 +140,17 @@ class Reconciliation:
         """
         if not await self._moves.check(topic, facts.subscriptions.values(), {"source": why, "event_type": MOVED_TYPE}):
             return facts
-        return known_facts(await self._context.store.read(topic)) or facts
+        return facts_of(await self._context.store.read(topic))
 
     async def is_lost(self, topic: str) -> bool:
         """Return whether a tenant has facts without any subscription, and is not erased.
 
         Raises:
+            FactsError: the tenant's facts cannot be read.
             StoreError: the store is unreachable or failing.
         """
-        facts = known_facts(await self._context.store.read(topic))
-        return facts is not None and not facts.subscriptions and facts.erased_ns is None
+        facts = facts_of(await self._context.store.read(topic))
+        return not facts.subscriptions and facts.erased_ns is None
 
     async def search(
         self, environment: str, tenants: set[str], why: str, who: Mapping[str, str] = NOBODY
@@ -151,6 +159,18 @@ class Reconciliation:
 
         One pass serves all tenants. A subscription's tenant is that of its strongest name. Returns None if the list
         could not be read to its end; the tenants found until then are rebuilt all the same.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        found = await self.find(environment, tenants)
+        reports = {
+            topic: await self.repair(environment, topic, why, answers, who) for topic, answers in found.answers.items()
+        }
+        return reports if found.is_complete else None
+
+    async def find(self, environment: str, tenants: set[str]) -> Found:
+        """Return what the provider's whole list has of these tenants.
 
         Raises:
             StoreError: the store is unreachable or failing.
@@ -164,8 +184,7 @@ class Reconciliation:
                 except (ProviderUnavailable, ProviderRejected) as error:
                     _log.warning("search_ended", environment=environment, reason=str(error))
                     complete = False
-        reports = {topic: await self._repair(environment, topic, why, answers, who) for topic, answers in found.items()}
-        return reports if complete else None
+        return Found(found, complete)
 
     async def ask(
         self,
@@ -227,7 +246,15 @@ class Reconciliation:
         await batch.run()
         return found
 
-    async def _repair(self, environment: str, topic: str, why: str, answers: Answers, who: Mapping[str, str]) -> Report:
+    async def repair(
+        self, environment: str, topic: str, why: str, answers: Answers, who: Mapping[str, str] = NOBODY
+    ) -> Report:
+        """Commit the providers' answers about a tenant, and record the drift.
+
+        Raises:
+            FactsError: the tenant's facts cannot be read.
+            StoreError: the store is unreachable or failing.
+        """
         refresh = Refresh({"source": "reconcile", "event_type": why, **who}, answers.fetched, answers.missing)
         commit = await self._reprojection.refresh(environment, topic, refresh)
         drift = await self.record_drift(environment, topic, why, answers, commit)

@@ -19,7 +19,7 @@ from sync.billing.domain.outcome import WAITS_CATALOG, EventResult, Outcome
 from sync.billing.domain.overrides import active_overrides
 from sync.billing.services.committer import Commit, Committer, Decision, Write
 from sync.billing.services.context import BillingContext
-from sync.billing.storage.tenants import FactsError, facts_of, has_facts, published_state
+from sync.billing.storage.tenants import facts_of, has_facts, published_state
 from sync.store.models import Snapshot
 
 RESTORED = "the store lost its tail: the state was put back, its facts are older until the provider tells them anew"
@@ -65,6 +65,7 @@ class Reprojection:
         The topic stays unchanged if its facts are missing, older than its state, or cannot be projected.
 
         Raises:
+            FactsError: billing's own facts of the topic cannot be read.
             StoreError: the store is unreachable or failing.
         """
         return (await self.refresh(environment, topic, Refresh({"source": source}, spares_restored=True))).result
@@ -75,6 +76,7 @@ class Reprojection:
         The topic stays unchanged if its facts are missing or cannot be projected; then the result has a reason.
 
         Raises:
+            FactsError: billing's own facts of the topic cannot be read.
             StoreError: the store is unreachable or failing.
         """
 
@@ -96,10 +98,7 @@ def decide_refresh(snapshot: Snapshot, refresh: Refresh, setting: Setting) -> De
     topic, version = snapshot.topic, snapshot.version
     if refresh.if_version not in (None, version) or refresh.if_rev not in (None, snapshot.rev):
         return Decision(EventResult(Outcome.CONFLICT, "", topic, version))
-    try:
-        before = facts_of(snapshot)
-    except FactsError as error:
-        return Decision(EventResult(Outcome.UNCHANGED, str(error), topic, version))
+    before = facts_of(snapshot)
     is_known = has_facts(snapshot)
     decided = decide_without_event(
         topic,

@@ -17,7 +17,7 @@ from sync.billing.services.committer import Commit
 from sync.billing.services.context import BillingContext
 from sync.billing.services.reconcile import ASKED_MAX, MAX_WAIT_S, Answers, Reconciliation
 from sync.billing.services.reproject import Refresh, Reprojection
-from sync.billing.storage.tenants import known_facts
+from sync.billing.storage.tenants import facts_of
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.delayed_queue import Due
 
@@ -41,15 +41,15 @@ class Wakeup:
         Every subscription with a due change is fetched from its provider first.
 
         Raises:
+            FactsError: the tenant's facts cannot be read.
             StoreError: the store is unreachable or failing; the timer fires again when its lease has expired.
         """
         can_ask = self._reconciliation.can_ask(environment)
         answers = Answers()
-        facts = known_facts(await self._context.store.read(due.topic))
-        if facts is not None:
-            # A process that stopped in the middle of a move has left it to the timer.
-            facts = await self._reconciliation.at_home(due.topic, facts, "timer")
-        if facts is not None and can_ask:
+        facts = facts_of(await self._context.store.read(due.topic))
+        # A process that stopped in the middle of a move has left it to the timer.
+        facts = await self._reconciliation.at_home(due.topic, facts, "timer")
+        if can_ask:
             keys = overdue_subscriptions(facts, self._context.setting(environment))[:ASKED_MAX]
             answers = await self._reconciliation.ask(environment, due.topic, facts, keys, TIMER_MAX_WAIT_S)
         refresh = Refresh({"source": "timer", "event_type": "due"}, answers.fetched, answers.missing, arms=False)

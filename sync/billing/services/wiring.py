@@ -21,6 +21,7 @@ class BillingServices(BillingContext):
     """Billing on one store. One per process, shared by its tasks."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.committer = Committer(self)
         self.moves = Moves(self, self.committer)
         self.resolver = TenantResolver(self, self.moves)

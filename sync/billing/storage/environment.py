@@ -6,12 +6,13 @@ import random
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
+from planwire_client.core.topic import Topic, TopicError
 from sync.billing.domain.outcome import ERASED_REASON, OTHER_SOFTWARE, EventResult
 from sync.billing.storage.inbox import Inbox
 from sync.billing.storage.records import DriftLog
 from sync.store import counters
 from sync.store.command_pipeline import CommandPipeline, Script, run_commands
-from sync.store.delayed_queue import DelayedQueue
+from sync.store.delayed_queue import DelayedQueue, text_of
 from sync.store.lease import SharedWalk
 from sync.store.models import StoreError
 from sync.store.store import Store
@@ -39,6 +40,18 @@ _STATS = Script.load("sync.store", "queue_stats")
 def reconcile_requests(store: Store) -> DelayedQueue:
     """Return the queue of topics to compare with their provider, of all environments. Gateways add topics too."""
     return DelayedQueue(store, store.keys.reconcile, RECONCILE_LEASE_S)
+
+
+def checked_topic(environment: str, topic: str) -> Topic:
+    """Return a topic that is kept in an environment's data.
+
+    Raises:
+        TopicError: it is not a topic, or not of this environment.
+    """
+    parsed = Topic.parse(topic)
+    if parsed.env != environment:
+        raise TopicError(f"{topic!r} is not a topic of {environment}")
+    return parsed
 
 
 class Environment:
@@ -93,7 +106,7 @@ class Environment:
         while True:
             ((cursor, topics),) = await run_commands(self._store, ("SSCAN", self._tenants, cursor, "COUNT", SCAN_COUNT))
             for topic in topics:
-                yield topic.decode()
+                yield text_of(topic)
             if int(cursor) == 0:
                 return
 

@@ -7,14 +7,16 @@ does not contain it. A parked event is kept until it is used.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from sync.billing.domain.model import Event, Unparsable
 from sync.billing.domain.outcome import EventResult, Outcome
-from sync.store.command_pipeline import CommandPipeline, Script, run_commands
-from sync.store.delayed_queue import DelayedQueue
+from sync.store.command_pipeline import CommandPipeline, Script, failure, run_commands, run_script
+from sync.store.delayed_queue import DelayedQueue, Due, text_of
+from sync.store.models import StoreRejected
 from sync.store.store import Store
 
 KEEP_DONE_S = 7 * 86_400
@@ -31,8 +33,14 @@ _FINISH = Script.load(__package__, "inbox_finish")
 _RELEASE = Script.load(__package__, "inbox_release")
 _CANCEL_RETRY = Script.load(__package__, "inbox_cancel_retry")
 _DROP_BODY = Script.load(__package__, "inbox_drop_body")
+_BEGIN = Script.load(__package__, "inbox_begin")
+_POSTPONE = Script.load(__package__, "inbox_postpone")
+_SET_ASIDE = Script.load(__package__, "inbox_set_aside")
 
-_FIELDS = ("body", "received_us", "attempts", "provider", "type", "status", "reason", "topic", "waits")
+_FIELDS = ("body", "received_us", "attempts", "tries", "provider", "type", "status", "reason", "topic", "waits")
+
+UNREADABLE = "unreadable"
+"""The status of a record that cannot be read: its key holds another type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +48,18 @@ class Record:
     """One stored event.
 
     Attributes:
+        attempts: all attempts so far, for people.
+        tries: attempts since the last one that ended, which is 0 for a record that was not begun.
         waits: what a parked event waits on.
         parked_us: when it was parked, microseconds since 1970; 0 if it is not parked.
+        claim: the claim of the caller that has begun it, else "".
     """
 
     event_id: str
     body: bytes
     received_us: int
     attempts: int
+    tries: int
     parked_us: int
     provider: str
     type: str
@@ -55,6 +67,12 @@ class Record:
     reason: str
     topic: str
     waits: tuple[str, ...]
+    claim: str = ""
+
+    @property
+    def id(self) -> str:
+        """The event's id, for logs."""
+        return self.event_id
 
 
 class Claim(NamedTuple):
@@ -101,25 +119,41 @@ class Inbox:
             return EventResult(Outcome.DUPLICATE)
         return Claim(int(number), int(received_us))
 
-    def end(self, batch: CommandPipeline, event_id: str, result: EventResult, *, again: bool = False) -> None:
-        """Add to `batch` the end of an event's processing.
+    def end(
+        self, batch: CommandPipeline, event_id: str, result: EventResult, *, again: bool = False, claim: str = ""
+    ) -> None:
+        """Add to `batch` the end of an event's processing; it has no effect if another has claimed the event since.
 
-        `again`: a parked event is retried once after a lease, unless `cancel_retry` comes first.
+        Args:
+            again: a parked event is retried once after a lease, unless `cancel_retry` comes first.
+            claim: the caller's claim; "" ends the event whoever has claimed it.
         """
         keys = (self._event_head + event_id, self._pending, self._parked, self._waiting)
         waits, body = "\n".join(result.waits), "keep" if result.outcome in BODY_KEPT and result.keeps_body else ""
         # An applied event with an unknown price waits as well.
         outcome = Outcome.PARKED if result.waits else result.outcome
         fields = (event_id, outcome, result.reason, result.topic, result.version, waits)
-        batch.script(_FINISH, keys, *fields, KEEP_DONE_S * 1000, body, self._lease_us if again else "")
+        batch.script(_FINISH, keys, *fields, KEEP_DONE_S * 1000, body, self._lease_us if again else "", claim)
 
     def cancel_retry(self, batch: CommandPipeline, event_id: str) -> None:
         """Take a parked event out of the retry queue: only what it waits on releases it."""
         batch.script(_CANCEL_RETRY, (self._event_head + event_id, self._pending, self._waiting), event_id)
 
-    def postpone(self, batch: CommandPipeline, event_id: str, until_us: int) -> None:
-        """Add to `batch` the next attempt at a claimed event, at `until_us` instead of the end of its lease."""
-        batch.command("ZADD", self._pending, "XX", until_us, event_id)
+    def postpone(
+        self, batch: CommandPipeline, event_id: str, until_us: int, claim: str = "", *, counts: bool = False
+    ) -> None:
+        """Add to `batch` the next attempt at a claimed event, at `until_us` instead of the end of its lease.
+
+        Args:
+            claim: the caller's claim; "" for none.
+            counts: whether the present attempt counts, as one that failed.
+        """
+        keys = (self._event_head + event_id, self._pending)
+        batch.script(_POSTPONE, keys, event_id, until_us, claim, "1" if counts else "")
+
+    def set_aside(self, batch: CommandPipeline, event_id: str | bytes) -> None:
+        """Add to `batch` the parking of an event whose record cannot be read."""
+        batch.script(_SET_ASIDE, (self._pending, self._parked), event_id)
 
     def drop_body(self, batch: CommandPipeline, event_id: str) -> None:
         """Add to `batch` the removal of a done event's body; id and outcome stay, so that it is still a duplicate.
@@ -128,18 +162,38 @@ class Inbox:
         """
         batch.script(_DROP_BODY, (self._event_head + event_id,))
 
-    async def claim(self, count: int) -> list[Record]:
-        """Claim up to `count` due events, count an attempt for each, and return them.
+    async def claim(self, count: int) -> list[Due]:
+        """Claim up to `count` due events, for `begin`.
 
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        return await self.tried([due.topic for due in await self._retries.claim(count)])
+        return await self._retries.claim(count)
+
+    async def begin(self, due: Due) -> Record | None:
+        """Count an attempt at an event and claim it for the caller; return it, or None if nothing is left to do.
+
+        Args:
+            due: the caller's claim, whose lease is renewed; without a lease for an event that is parked, or that the
+                caller has just released.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+            StoreRejected: the record cannot be read.
+        """
+        keys, claim = (self._event_key(due.member), self._pending), secrets.token_hex(8)
+        arguments = (due.member, due.lease, self._lease_us, claim)
+        fields = await run_script(self._store, _BEGIN, keys, *arguments, *_FIELDS)
+        return replace(_record(due.id, fields, None), claim=claim) if fields else None
+
+    def _event_key(self, event_id: str | bytes) -> str | bytes:
+        return self._event_head + event_id if isinstance(event_id, str) else self._event_head.encode() + event_id
 
     def release(self, batch: CommandPipeline, waits_on: str, count: int, *, claim: bool = True) -> None:
         """Add to `batch` the release of up to `count` parked events that wait on `waits_on`: they are pending again.
 
-        With `claim` they are claimed by the caller, who passes the reply to `tried`. Else workers may claim them.
+        With `claim` they are claimed by the caller, who passes each id in the reply to `begin`. Else workers may claim
+        them.
         """
         lease_us = self._lease_us if claim else 0
         batch.script(_RELEASE, (self._pending, self._waiting), waits_on, lease_us, count)
@@ -178,7 +232,7 @@ class Inbox:
         # Those parked in the same microsecond as `after` come again and are dropped below.
         listing = ("ZRANGE", self._parked, start, "+inf", "BYSCORE", "LIMIT", 0, count + 100)
         (ids,) = await run_commands(self._store, listing)
-        records = await self._records([id.decode() for id in ids])
+        records = await self._records(ids)
         # Time 0: no longer parked.
         return [record for record in records if (record.parked_us, record.event_id) > (after or (1, ""))][:count]
 
@@ -191,27 +245,39 @@ class Inbox:
         pending, parked = await run_commands(self._store, ("ZCARD", self._pending), ("ZCARD", self._parked))
         return int(pending), int(parked)
 
-    async def tried(self, claimed: Sequence[str]) -> list[Record]:
-        """Count an attempt for each of these claimed events, and return them.
-
-        Raises:
-            StoreError: the store is unreachable or failing.
-        """
-        await run_commands(self._store, *(("HINCRBY", self._event_head + id, "attempts", 1) for id in claimed))
-        return await self._records(claimed)
-
-    async def _records(self, ids: Sequence[str]) -> list[Record]:
+    async def _records(self, ids: Sequence[str | bytes]) -> list[Record]:
         batch = CommandPipeline(self._store)
         for id in ids:
-            batch.command("HMGET", self._event_head + id, *_FIELDS)
+            batch.command("HMGET", self._event_key(id), *_FIELDS)
             batch.command("ZSCORE", self._parked, id)
-        replies = await batch.run()
-        found = zip(ids, replies[::2], replies[1::2], strict=True)
-        return [_record(id, fields, since) for id, fields, since in found if fields[0] is not None]
+        replies = await batch.attempt()
+        found = zip(map(text_of, ids), replies[::2], replies[1::2], strict=True)
+        return [record for id, fields, since in found if (record := _stored(id, fields, since)) is not None]
+
+
+def _stored(event_id: str, fields: Any, parked_us: Any) -> Record | None:
+    """Return a record from the replies about it; None if there is none. One that cannot be read says so."""
+    if isinstance(parked_us, Exception):
+        raise failure(parked_us) from parked_us
+    if not isinstance(fields, Exception):
+        return _record(event_id, fields, parked_us) if fields[0] is not None else None
+    rejection = failure(fields)
+    if not isinstance(rejection, StoreRejected):
+        raise rejection from fields
+    reason = f"its record cannot be read: {rejection}"
+    return Record(event_id, b"", 0, 0, 0, _number(parked_us), "", "", UNREADABLE, reason, "", ())
 
 
 def _record(event_id: str, fields: Sequence[bytes | None], parked_us: float | None) -> Record:
-    body, received_us, attempts, *rest = fields
-    provider, type, status, reason, topic, waits = [(text or b"").decode() for text in rest]
-    numbers = int(received_us or 0), int(attempts or 0), int(float(parked_us or 0))
+    body, received_us, attempts, tries, *rest = fields
+    provider, type, status, reason, topic, waits = [(text or b"").decode(errors="replace") for text in rest]
+    numbers = _number(received_us), _number(attempts), _number(tries), _number(parked_us)
     return Record(event_id, body or b"", *numbers, provider, type, status, reason, topic, tuple(waits.split()))
+
+
+def _number(value: bytes | float | None) -> int:
+    """Return a stored number; 0 if it is missing or is none."""
+    try:
+        return int(float(value or 0))
+    except (ValueError, OverflowError):
+        return 0

@@ -15,13 +15,17 @@
 -- ARGV[8] body       empty: remove the body of a done event
 -- ARGV[9] again_us   of a parked event: delay until one more retry, unless inbox_cancel_retry.lua comes first;
 --                    empty: no retry
+-- ARGV[10] claim     the caller's claim; empty for none
 --
--- Returns 1 if the event is known, else 0.
+-- Returns 1 if the event is known and no other has claimed it since, else 0.
 
-local stored = redis.call('HMGET', KEYS[1], 'status', 'waits')
+local stored = redis.call('HMGET', KEYS[1], 'status', 'waits', 'claim')
 if not stored[1] then
   redis.call('ZREM', KEYS[2], ARGV[1])
   redis.call('ZREM', KEYS[3], ARGV[1])
+  return 0
+end
+if ARGV[10] ~= '' and stored[3] ~= ARGV[10] then
   return 0
 end
 local parked = ARGV[2] == 'parked'
@@ -37,7 +41,7 @@ end
 
 -- 1. Write the result first: a store that is out of memory rejects this command, and then the event stays pending.
 redis.call('HSET', KEYS[1], 'status', parked and 'parked' or 'done', 'outcome', ARGV[2], 'reason', ARGV[3],
-  'topic', ARGV[4], 'version', ARGV[5], 'waits', ARGV[6])
+  'topic', ARGV[4], 'version', ARGV[5], 'waits', ARGV[6], 'tries', 0)
 
 -- 2. Remove what it waited on before.
 each(stored[2] or '', function(member) redis.call('ZREM', KEYS[4], member) end)

@@ -1,7 +1,7 @@
 -- Store one event, once, before its delivery is answered, and claim it for the caller.
 --
--- KEYS[1] event     hash: body, provider, type, received_us, claim, status, attempts, outcome, reason, topic, version,
---                   waits
+-- KEYS[1] event     hash: body, provider, type, received_us, claim, status, attempts, tries (attempts since the last
+--                   end), outcome, reason, topic, version, waits
 -- KEYS[2] pending   sorted set: event id -> microseconds of the next attempt
 --
 -- ARGV[1] event_id

@@ -159,14 +159,145 @@ async def test_nor_one_whose_lease_ends_at_the_same_instant(store: Store, queue:
     assert await queue.ack(due)
 
 
-async def test_a_late_holder_that_nobody_followed_may_end_its_claim(
+async def test_a_late_holder_that_nobody_followed_may_end_its_claim_while_requests_are_noted(
     store: Store, queue: DelayedQueue, clock: Clock
 ) -> None:
+    await request(store, queue, "tenant:a", "tenant:b")
+    one, other = await queue.claim(2)
+    clock.advance(15)
+    await request(store, queue, "tenant:b")
+    assert await queue.ack(one)
+    assert await queue.ack(other)
+    assert (await score(store, "tenant:a"), await score(store, "tenant:b")) == (None, NOW_US + 15_000_000)
+
+
+async def test_a_holder_so_late_that_no_request_was_noted_has_lost_its_claim(
+    store: Store, queue: DelayedQueue, clock: Clock
+) -> None:
+    """Its entry has expired: it cannot tell whether the topic was requested since."""
     await request(store, queue, "tenant:a")
     (due,) = await queue.claim(1)
     clock.advance(1000)
-    assert await queue.ack(due)
-    assert await score(store) is None
+    await request(store, queue, "tenant:a")
+    assert not await queue.ack(due)
+    assert [due.topic for due in await queue.claim(1)] == ["tenant:a"]
+
+
+class TestAttempts:
+    """Attempts count from their beginning, across processes, until the work is done."""
+
+    async def begun(self, store: Store, queue: DelayedQueue, topic: str = "tenant:a") -> Due:
+        (due,) = await queue.claim(1)
+        begun = await queue.begin(due)
+        assert begun is not None
+        return begun
+
+    async def attempts(self, store: Store) -> bytes | None:
+        (found,) = await run_commands(store, ("HGET", f"{KEY}:attempts", "tenant:a"))
+        kept: bytes | None = found
+        return kept
+
+    async def test_one_whose_process_ends_counts(self, store: Store, queue: DelayedQueue, clock: Clock) -> None:
+        await request(store, queue, "tenant:a")
+        for tries in range(1, 4):
+            assert (await self.begun(store, queue)).tries == tries
+            clock.advance(11)
+
+    async def test_one_that_fails_counts_and_one_that_is_given_back_does_not(
+        self, store: Store, queue: DelayedQueue, clock: Clock
+    ) -> None:
+        await request(store, queue, "tenant:a")
+        assert await queue.fail(await self.begun(store, queue), 0)
+        assert (await self.begun(store, queue)).tries == 2
+        clock.advance(11)
+        assert await queue.reschedule(await self.begun(store, queue))
+        assert await self.attempts(store) == b"2"
+        (due,) = await queue.claim(1)
+        assert await queue.reschedule(due), "not begun: nothing to take back"
+        assert await self.attempts(store) == b"2"
+
+    async def test_work_that_is_done_ends_the_count(self, store: Store, queue: DelayedQueue) -> None:
+        await request(store, queue, "tenant:a")
+        assert await queue.fail(await self.begun(store, queue), 0)
+        assert await queue.ack(await self.begun(store, queue))
+        assert await self.attempts(store) is None
+
+    async def test_a_begun_claim_has_its_whole_lease_and_has_seen_the_requests_so_far(
+        self, store: Store, queue: DelayedQueue, clock: Clock
+    ) -> None:
+        await request(store, queue, "tenant:a")
+        (due,) = await queue.claim(1)
+        clock.advance(9)
+        await request(store, queue, "tenant:a")
+        begun = await queue.begin(due)
+        assert begun is not None
+        clock.advance(9)
+        assert await queue.claim(1) == []
+        assert await queue.ack(begun)
+        assert await score(store) is None
+
+    async def test_who_has_lost_the_claim_does_not_begin(self, store: Store, queue: DelayedQueue, clock: Clock) -> None:
+        await request(store, queue, "tenant:a")
+        (slow,) = await queue.claim(1)
+        clock.advance(11)
+        begun = await self.begun(store, queue)
+        assert await queue.begin(slow) is None
+        assert begun.tries == 1
+        assert not await queue.fail(slow, 0)
+        assert not await queue.park(slow, "slow")
+        assert await queue.ack(begun)
+
+    async def test_what_is_parked_is_queued_again_for_one_attempt(self, store: Store, queue: DelayedQueue) -> None:
+        await request(store, queue, "tenant:a")
+        for _ in range(3):
+            await queue.fail(await self.begun(store, queue), 0)
+        assert await queue.park(await self.begun(store, queue), "KeyError('x')")
+        assert await queue.claim(1) == []
+        assert await queue.parked() == {"tenant:a": {"attempts": 4, "reason": "KeyError('x')"}}
+        for way in ("request", "reopen", "earlier"):
+            match way:
+                case "request":
+                    await request(store, queue, "tenant:a")
+                case "reopen":
+                    assert await queue.reopen() == 1
+                case _:
+                    await earlier(store, queue, "tenant:a", 1)
+            begun = await self.begun(store, queue)
+            assert begun.tries == 4
+            assert await queue.park(begun, "still")
+        await request(store, queue, "tenant:a")
+        assert await queue.ack(await self.begun(store, queue))
+        assert await queue.parked() == {}
+
+    async def test_a_request_while_it_fails_for_the_last_time_is_not_lost(
+        self, store: Store, queue: DelayedQueue
+    ) -> None:
+        await request(store, queue, "tenant:a")
+        begun = await self.begun(store, queue)
+        await request(store, queue, "tenant:a")
+        assert await queue.park(begun, "KeyError('x')")
+        assert [due.topic for due in await queue.claim(1)] == ["tenant:a"]
+
+    async def test_what_is_cancelled_leaves_nothing(self, store: Store, queue: DelayedQueue) -> None:
+        await request(store, queue, "tenant:a")
+        await queue.park(await self.begun(store, queue), "KeyError('x')")
+        batch = CommandPipeline(store)
+        queue.cancel(batch, "tenant:a")
+        await batch.run()
+        assert await run_commands(store, ("KEYS", "*")) == [[]]
+
+    async def test_a_member_that_is_not_text_is_worked_on_like_any_other(
+        self, store: Store, queue: DelayedQueue
+    ) -> None:
+        await run_commands(store, ("ZADD", KEY, 1, b"tenant:\xff"))
+        begun = await self.begun(store, queue)
+        assert begun.id == "tenant:\\xff"
+        assert await queue.fail(begun, 0)
+        assert await queue.park(await self.begun(store, queue), "no topic")
+        assert list(await queue.parked()) == ["tenant:\\xff"]
+        assert await queue.reopen() == 1
+        assert await queue.ack(await self.begun(store, queue))
+        assert await run_commands(store, ("ZCARD", KEY)) == [0]
 
 
 async def test_what_is_cancelled_while_it_is_claimed_stays_so(store: Store, queue: DelayedQueue) -> None:

@@ -10,6 +10,7 @@ from sync.billing.domain.outcome import WAITS_SOFTWARE, Outcome
 from sync.billing.services.context import LEASE_S
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.models import StoreError
+from tests.support.inbox import take_up
 from tests.support.services import TOPIC, Billing
 
 
@@ -74,7 +75,7 @@ async def test_what_fails_after_it_was_stored_is_due_at_once_and_processed_by_a_
         with pytest.raises(StoreError, match="gone"):
             await services.receive(event_id="evt_1")
     assert await pending(services) == 1
-    (record,) = await services.environment("live").inbox.claim(10)
+    record = await take_up(services.environment("live").inbox)
     assert record.attempts == 2
     assert (await services.ingest.resume(record, "live")).outcome is Outcome.APPLIED
     assert await pending(services) == 0
@@ -94,7 +95,7 @@ async def test_a_crash_after_the_commit_is_completed_without_a_second_version(
     version = (await services.store.read(TOPIC)).version
     assert await services.environment("live").inbox.claim(10) == [], "its lease still holds"
     services.clock.advance(LEASE_S + 1)
-    (record,) = await services.environment("live").inbox.claim(10)
+    record = await take_up(services.environment("live").inbox)
     result = await services.ingest.resume(record, "live")
     assert result.outcome is Outcome.APPLIED
     assert (await services.store.read(TOPIC)).version == version

@@ -7,11 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import orjson
+import pytest
 
 from sync.billing.catalog.watcher import EXAMPLE, CatalogWatcher
 from sync.billing.domain.model import Facts, Override
 from sync.billing.domain.outcome import Outcome
 from sync.billing.services.reproject import Refresh
+from sync.billing.storage.tenants import FactsError
 from sync.store.models import Change
 from tests.support.services import TOPIC, Billing, billing
 
@@ -65,7 +67,6 @@ async def test_facts_that_this_build_cannot_read_leave_the_state(services: Billi
     snapshot = await services.store.read(TOPIC)
     unknown = orjson.dumps({"v": 99, "of": "a newer build"})
     await services.store.commit(Change(TOPIC, snapshot.state, unknown, if_rev=snapshot.rev, owner="billing"))
-    result = await services.reprojection.reproject("live", TOPIC, "catalog")
-    assert result.outcome is Outcome.UNCHANGED
-    assert result.reason
+    with pytest.raises(FactsError, match=TOPIC):
+        await services.reprojection.reproject("live", TOPIC, "catalog")
     assert await services.plan() == "pro"

@@ -11,6 +11,7 @@ from sync.billing.domain.outcome import EventResult, Outcome
 from sync.billing.storage.inbox import KEEP_DONE_S, Inbox
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.store import Store
+from tests.support.inbox import take_up
 from tests.support.memory_store import Clock, memory_store
 
 LEASE_S = 30.0
@@ -74,7 +75,7 @@ async def test_a_pending_event_is_claimed_when_its_lease_has_expired(store: Stor
     await put(store, inbox, "evt_1")
     assert await inbox.claim(10) == []
     clock.advance(LEASE_S + 1)
-    (record,) = await inbox.claim(10)
+    record = await take_up(inbox)
     assert (record.event_id, record.attempts, record.body, record.status) == ("evt_1", 2, b"{}", "pending")
     assert await inbox.claim(10) == [], "it is claimed"
 
@@ -90,7 +91,7 @@ async def test_a_parked_event_waits_for_what_releases_it(store: Store, inbox: In
     assert await inbox.claim(10) == []
     assert await inbox.counts() == (0, 3)
     assert await inbox.reopen("subscription:1") == 2
-    assert {record.event_id for record in await inbox.claim(10)} == {"evt_1", "evt_2"}
+    assert {due.id for due in await inbox.claim(10)} == {"evt_1", "evt_2"}
     assert [record.event_id for record in await inbox.parked(None, 10)][-1] == "evt_3"
 
 
@@ -111,7 +112,7 @@ async def test_one_parked_for_a_recheck_is_due_after_a_lease(store: Store, inbox
     await put(store, inbox, "evt_1")
     await end(store, inbox, "evt_1", parked("x"), again=True)
     clock.advance(LEASE_S + 1)
-    assert [record.event_id for record in await inbox.claim(10)] == ["evt_1"]
+    assert [due.id for due in await inbox.claim(10)] == ["evt_1"]
 
 
 async def test_a_done_event_keeps_its_body_only_where_the_state_lacks_it_and_ends(
