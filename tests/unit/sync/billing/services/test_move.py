@@ -95,8 +95,9 @@ async def drained(services: BillingServices, clock: Clock) -> None:
     inbox = services.environment("live").inbox
     for _ in range(5):
         clock.advance(LEASE_S + 1)
-        for record in await inbox.claim(10):
-            await services.ingest.resume(record, "live")
+        for due in await inbox.claim(10):
+            if (record := await inbox.begin(due)) is not None:
+                await services.ingest.resume(record, "live")
     assert (await inbox.counts())[0] == 0
 
 
