@@ -15,24 +15,20 @@ import asyncio
 import contextlib
 import random
 import sys
-from collections import deque
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
-import orjson
 import structlog
 
-from planwire_client.core import canonical_json, document
-from planwire_client.core.commit import BILLED
-from planwire_client.core.topic import RESERVED_KINDS, Topic, TopicError
 from sync.core.errors import SyncError
+from sync.outbox.row_commits import RowCommitter, read_row
 from sync.process import logs, parent_watch
 from sync.process.environment import OUTBOX_URL
 from sync.process.settings import read
 from sync.process.supervisor import on_stop_signal
 from sync.settings import SettingsError, SyncSettings
 from sync.store.checks.inspection import check_start
-from sync.store.models import Change, StoreError, Verdict
+from sync.store.models import StoreError
 from sync.store.redis.connect import open_store
 from sync.store.store import Store
 
@@ -76,39 +72,6 @@ async def connect(database_url: str, *, autocommit: bool = False) -> Connection:
     )
 
 
-class Row(NamedTuple):
-    """One enqueued publish, with its change, or with the reason why it is rejected."""
-
-    id: int
-    topic: str
-    change: Change | None
-    refusal: str
-
-
-def read_row(fields: Sequence[Any]) -> Row:
-    """Return a row of `ROWS`. It is rejected if its topic or state would be rejected by a gateway's publish."""
-    row_id, topic, state, private, event_id, order, given, enqueued_at = fields
-    try:
-        if (kind := Topic.named(topic).kind) in RESERVED_KINDS:
-            return Row(row_id, topic, None, f"topics of kind {kind} are the gateways' own")
-        occurred_at = enqueued_at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        cause = {"source": "outbox", "event_id": event_id, "occurred_at": occurred_at}
-        more = {} if given is None else orjson.loads(given)
-        if not isinstance(more, dict):
-            raise ValueError("cause is not an object")
-        private_part = b"" if private is None else _encode("private", private)
-        change = Change(
-            topic, _encode("state", state), private_part, event_id, order or "", cause=orjson.dumps(cause | more)
-        )
-    except (TopicError, ValueError, TypeError) as error:
-        return Row(row_id, topic, None, str(error)[:500])
-    return Row(row_id, topic, change, "")
-
-
-def _encode(part: document.Part, text: str) -> bytes:
-    return document.encode(part, canonical_json.parse(text.encode()))
-
-
 class Relay:
     """Commits the rows of one database to the store. All tasks belong to `run`."""
 
@@ -117,6 +80,7 @@ class Relay:
         self._url = database_url
         self._store = store
         self._poll_s = poll_s
+        self._rows = RowCommitter(store)
         self._stopped = asyncio.Event()
         self._told = asyncio.Event()
 
@@ -180,54 +144,13 @@ class Relay:
                 return 0
             cursor = await connection.execute(ROWS, [topics, BATCH])
             rows = [read_row(fields) for fields in await cursor.fetchall()]
-            done, billed = await self._commit([row for row in rows if row.change is not None])
-            refused = [row for row in rows if row.change is None] + [row._replace(refusal=BILLED) for row in billed]
+            done, rejected = await self._rows.commit([row for row in rows if row.change is not None])
+            refused = [row for row in rows if row.change is None] + rejected
             for row in refused:
                 _log.error("outbox_row_refused", row=row.id, topic=row.topic, reason=row.refusal)
                 await connection.execute("UPDATE planwire_outbox SET refused = %s WHERE id = %s", [row.refusal, row.id])
             await connection.execute("DELETE FROM planwire_outbox WHERE id = ANY(%s)", [done])
         return len(done) + len(refused)
-
-    async def _commit(self, rows: Sequence[Row]) -> tuple[list[int], list[Row]]:
-        """Commit the rows in order, in rounds with one row of each topic.
-
-        After a failed commit the topic's later rows are left for the next call, so that none overtakes it.
-
-        Returns:
-            The ids of the rows that the store has, and the rows whose topic billing computes.
-
-        Raises:
-            StoreError: the store is unreachable or failing, and has none of the rows.
-        """
-        waiting: dict[str, deque[Row]] = {}
-        for row in rows:
-            waiting.setdefault(row.topic, deque()).append(row)
-        done: list[int] = []
-        billed: list[Row] = []
-        failure: StoreError | None = None
-        while waiting:
-            heads = [queue.popleft() for queue in waiting.values()]
-            changes = [row.change for row in heads if row.change is not None]
-            try:
-                outcomes = await self._store.commit_many(await self._store.with_previous(changes))
-            except StoreError as error:
-                failure = error
-                break  # still return the rows of earlier rounds, or a flaky store would make them repeat for ever
-            for row, outcome in zip(heads, outcomes, strict=True):
-                if isinstance(outcome, StoreError):
-                    failure = outcome
-                    waiting[row.topic].clear()
-                elif outcome.verdict is Verdict.BILLED:
-                    billed.append(row)
-                else:
-                    if outcome.verdict is Verdict.STALE:
-                        _log.warning("outbox_row_stale", row=row.id, topic=row.topic, version=outcome.version)
-                    done.append(row.id)
-            waiting = {topic: queue for topic, queue in waiting.items() if queue}
-        if failure is not None and not done and not billed:
-            raise failure
-        await self._store.wait_durable()
-        return done, billed
 
 
 async def _waited(event: asyncio.Event, longest_s: float) -> None:

@@ -78,10 +78,10 @@ async def failure_of(work: Awaitable[T]) -> T | Failure:
         return Failure(error)
 
 
-def described(error: BaseException) -> str:
-    """Return an error as text, even if it has no usable `repr`."""
+def described(error: BaseException, text: Callable[[object], str] = repr) -> str:
+    """Return an error as text, even if it has no usable `repr` (or `text`)."""
     try:
-        return repr(error)
+        return text(error)
     except Exception:
         return type(error).__name__
 

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from planwire_client.core import commit
 from sync.core.pauses import Pauses
 from sync.store.coalescer import Coalescer
-from sync.store.command_pipeline import CommandPipeline, RoundTrips, Script, run_commands, send
+from sync.store.command_pipeline import CommandPipeline, RoundTrips, Script, failure, run_commands, send
 from sync.store.delayed_queue import DelayedQueue
 from sync.store.keys import DEFAULT_KEYS, Keys
 from sync.store.models import ALL_FIELDS, FIELDS, Change, Committed, LogEntry, Snapshot, StoreError, snapshot_of
@@ -105,7 +105,7 @@ class Store:
             self.add_commit(pipeline, change)
             await pauses.due()  # the patch of a large state takes milliseconds
         return [
-            StoreError(f"commit of {change.topic}: {reply}")
+            type(failure(reply))(f"commit of {change.topic}: {reply}")
             if isinstance(reply, Exception)
             else self.committed(change, reply)
             for change, reply in zip(changes, await pipeline.attempt(), strict=True)

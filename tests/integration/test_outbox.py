@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from planwire_client.core.commit import BILLED, BILLING
 from sync.core import announcement
 from sync.outbox import relay as relays
 from sync.outbox.relay import Relay
+from sync.store import counters
+from sync.store.isolation import ATTEMPTS_MAX
 from sync.store.keys import DEFAULT_KEYS as keys
 from sync.store.models import Change, Committed, StoreError
 from sync.store.redis.connect import connect
@@ -247,6 +250,37 @@ async def test_a_failing_topic_is_not_overtaken_by_itself_and_stops_no_other(dat
         refusing.is_down = False
         await until(lambda: pending(database) == 0, timeout_s=20)
     assert await history(store, "tenant:a") == [{"n": 1}, {"n": 2}]
+
+
+async def test_a_row_whose_commit_fails_is_rejected_after_some_attempts_and_stops_no_other(
+    database: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the store holds for one topic is damaged, and another row's state makes the code itself fail."""
+    monkeypatch.setattr("sync.outbox.row_commits.backoff_s", lambda failures: 0.01)
+    redis: Any = store.redis
+    await redis.set(keys.snap("tenant:type"), "a string where a hash should be")
+    commit_many = store.commit_many
+
+    async def failing(changes: Sequence[Change]) -> list[Committed | StoreError]:
+        if any(change.topic == "tenant:raises" for change in changes):
+            raise ZeroDivisionError("NUL: \0")
+        return await commit_many(changes)
+
+    monkeypatch.setattr(store, "commit_many", failing)
+    put(database, *[(f"tenant:{name}", {"n": n}) for n in range(2) for name in ("raises", "type", "zzz")])
+    async with relaying(database, store, poll_s=0.02):
+        await until(partial(pending_is, database, 0))
+    assert await history(store, "tenant:zzz") == [{"n": 0}, {"n": 1}]
+    with psycopg.connect(database) as connection:
+        found = connection.execute("SELECT topic, refused FROM planwire_outbox ORDER BY id").fetchall()
+    assert [topic for topic, _ in found] == ["tenant:raises", "tenant:type"] * 2
+    assert "NUL: \ufffd" in found[0][1]
+    assert "WRONGTYPE" in found[1][1]
+    assert (await counters.read(store))["item_failures", (("queue", "outbox"),)] == 4 * ATTEMPTS_MAX
+
+
+async def pending_is(database: str, count: int) -> bool:
+    return pending(database) == count
 
 
 @pytest.mark.parametrize(
