@@ -269,7 +269,7 @@ async def test_a_row_whose_commit_fails_is_rejected_after_some_attempts_and_stop
     monkeypatch.setattr(store, "commit_many", failing)
     put(database, *[(f"tenant:{name}", {"n": n}) for n in range(2) for name in ("raises", "type", "zzz")])
     async with relaying(database, store, poll_s=0.02):
-        await until(partial(pending_is, database, 0))
+        await until(partial(pending_is, database, 0), 18)
     assert await history(store, "tenant:zzz") == [{"n": 0}, {"n": 1}]
     with psycopg.connect(database) as connection:
         found = connection.execute("SELECT topic, refused FROM planwire_outbox ORDER BY id").fetchall()
