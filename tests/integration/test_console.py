@@ -351,6 +351,31 @@ async def test_parked_events_are_listed_where_webhooks_are_taken(store_url: str,
             assert (await client.get(f"/console/api/parked?{query}")).status_code == 422
 
 
+async def test_a_plan_is_granted_from_the_console(store_url: str) -> None:
+    """By the same code as the route for backends; the login is in the cause and in the list."""
+    environ = environment(
+        store_url, CONSOLE_TOKEN=TOKEN, INTAKE="1", CATALOG="sync/billing/catalog/example.toml", PADDLE_SECRETS="live:x"
+    )
+    grant = {"plan": "pro", "expires_at": "2100-01-31T12:00:00Z", "reason": "outage", "trial": False, "units": 9}
+    async with run_gateway(environ) as running, http(running) as client:
+        await login(client)
+        granted = (await act(client, "grant", topic=TOPIC, **grant)).json()
+        assert granted["granted"] == "applied"
+        stored = (await get(client, f"status/{TOPIC}"))["store"]
+        assert (stored["version"], stored["state"]["plan"]["key"]) == (granted["version"], "pro")
+        (shown,) = (await get(client, f"overrides/{TOPIC}"))["overrides"]
+        assert (shown["kind"], shown["name"], shown["value"], shown["reason"]) == ("plan", "pro", 9, "outage")
+        assert shown["by"].startswith("console:")
+        for wrong, code in (
+            ({"plan": "gold"}, "plan_unknown"),
+            ({"expires_at": "soon"}, "request_invalid"),
+            ({"price": "x"}, "request_invalid"),
+            ({"topic": "user:42"}, "request_invalid"),
+        ):
+            answer = (await act(client, "grant", **{"topic": TOPIC, **grant, **wrong})).json()
+            assert code in (answer["code"], answer.get("cause_code")), answer
+
+
 async def test_a_store_that_is_away_is_said_to_be(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with run_gateway(environment(store_url, DEV="1")) as running, http(running) as client:
 

@@ -38,6 +38,8 @@ RETRIES_MAX = 100
 DRIFT_PRIVATE = ("subject", "here", "there")
 """The private members of a drift record."""
 
+GRANT_MEMBERS = {"topic", "plan", "expires_at", "reason", "trial", "units"}
+
 SHOWN_AT_TOP = ("scheduled", "pending", "valid_until", "trial_ends_at", "grace_ends_at")
 
 
@@ -160,7 +162,12 @@ class BillingRoutes:
         """The actions by name; none in a process without a webhook intake."""
         if self._service is None:
             return {}
-        return {"reconcile": self._reconcile, "retry": self._retry, "retry_topic": self._retry_topic}
+        return {
+            "reconcile": self._reconcile,
+            "retry": self._retry,
+            "retry_topic": self._retry_topic,
+            "grant": self._grant,
+        }
 
     async def _reconcile(self, body: Mapping[str, Any], principal: Principal) -> Members:
         tenant = only_topic(body)
@@ -194,6 +201,19 @@ class BillingRoutes:
             except Problem as problem:
                 results.append({"event_id": event_id, "became": "failed", "reason": problem.detail})
         return {"retried": len(results), "results": results}
+
+    async def _grant(self, body: Mapping[str, Any], principal: Principal) -> Members:
+        tenant = parsed(text_of(body, "topic"))
+        if tenant.kind != TENANT_KIND:
+            raise Problem("request_invalid", "only tenants have plans")
+        if not body.keys() <= GRANT_MEMBERS:
+            raise Problem("request_invalid", f"send {', '.join(sorted(GRANT_MEMBERS))}")
+        asked = {"kind": "plan", "name": body.get("plan"), "value": body.get("units", True)}
+        asked |= {name: body[name] for name in ("expires_at", "reason", "trial") if name in body}
+        assert self._service is not None, "no such action"
+        with _forwarded(), self._counted("POST", "/v1/tenants/{id}/overrides"):
+            found = await self._service.grant(tenant, asked, f"console:{principal.session}")
+        return {"granted": found["outcome"], "version": found["version"]}
 
     @contextlib.contextmanager
     def _counted(self, method: str, path: str) -> Iterator[None]:

@@ -5,16 +5,20 @@ The HTTP operations for operators answer the same documents.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 
 from planwire_client.core.topic import Topic
+from sync.billing.api import bodies
 from sync.billing.api.operations import ERRORS, Asked, Document, known_environment
 from sync.billing.api.overrides import Overrides
 from sync.billing.api.parked import ParkedEvents
 from sync.billing.api.status import Statuses, Tabs
 from sync.billing.api.tenants import Tenants
 from sync.billing.services.wiring import BillingServices
+from sync.http.fields import Reader
 from sync.http.problem import Problem, problem_of
+
+_OVERRIDE = Reader(bodies.OverrideRequest)
 
 
 class OperatorService:
@@ -53,6 +57,11 @@ class OperatorService:
         """Compare a tenant with its provider and repair it; return what was found. `by` goes into the cause."""
         asked = self._asked(tenant.env, tenant, by)
         return await self._answer(Tenants(self._services).reconcile(asked))
+
+    async def grant(self, tenant: Topic, override: Mapping[str, object], by: str) -> Document:
+        """Add an override, given as the route's body; return the outcome and version. `by` goes into the cause."""
+        asked = self._asked(tenant.env, tenant, by)
+        return await self._answer(Overrides(self._services).grant(asked, _OVERRIDE.read(override)))
 
     async def overrides(self, tenant: Topic) -> Document:
         """Return a tenant's overrides, expired ones included."""

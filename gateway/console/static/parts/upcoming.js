@@ -1,8 +1,9 @@
 /** The topic's scheduled changes and timers, and the overrides of its subscription. */
+import { grant } from "../actions.js";
 import { get, ApiError } from "../api.js";
 import { local } from "../model/format.js";
 import { inPath } from "../model/links.js";
-import { card, h, keyed, line, setText, showFacts, table } from "../ui/dom.js";
+import { button, card, h, keyed, line, setText, showFacts, table } from "../ui/dom.js";
 
 const TIMER_HEADS = ["Due", "What for"];
 const OVERRIDE_HEADS = ["Kind", "Name", "Value", "Until", "Reason"];
@@ -29,14 +30,31 @@ const flat = (value) =>
     )
     .join(", ");
 
-/** A topic's scheduled changes, timers and overrides. @param {string} name of the topic */
-export const upcoming = (name) => {
+/** What an override gives. @param {any} override */
+const shownValue = ({ kind, value, revoke, trial }) => {
+  if (revoke) return "taken away";
+  if (kind !== "plan") return JSON.stringify(value);
+  return `${trial ? "trial" : "granted"}${value === true ? "" : `, ${value} units`}`;
+};
+
+/**
+ * A topic's scheduled changes, timers and overrides.
+ * @param {import("../app.js").Context} context
+ * @param {string} name of the topic
+ */
+export const upcoming = (context, name) => {
   const path = inPath(name);
   const facts = h("dl", { class: "facts" });
   const nothing = h("p", { class: "quiet", role: "status" });
   const timers = table("Timers", TIMER_HEADS);
   const overrides = table("Overrides", OVERRIDE_HEADS);
   const noOverrides = h("p", { class: "quiet", role: "status" });
+
+  const grants = context.may(
+    "grant",
+    button("Grant a plan…", () => void grant(context, name)),
+  );
+  grants.hidden = !/(^|\/)tenant:/.test(name);
 
   const showSchedule = (/** @type {any} */ answer) => {
     const known = [
@@ -87,9 +105,9 @@ export const upcoming = (name) => {
         const [kind, what, value, until, reason] = row.children;
         setText(kind, override.kind);
         setText(what, override.name);
-        setText(value, override.revoke ? "taken away" : JSON.stringify(override.value));
+        setText(value, shownValue(override));
         setText(until, override.expires_at ? when(override.expires_at) : "removed");
-        setText(reason, override.reason);
+        setText(reason, override.by ? `${override.reason} (${override.by})` : override.reason);
       },
     );
   };
@@ -102,6 +120,7 @@ export const upcoming = (name) => {
       facts,
       timers.element,
       h("h3", {}, "Overrides"),
+      h("div", { class: "tools" }, grants),
       noOverrides,
       overrides.element,
     ),

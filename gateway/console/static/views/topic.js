@@ -50,7 +50,7 @@ export const topicView = (root, context, { name, query }) => {
   const versions = timeline(context, name, query);
   const happened = events(context, name, query);
   const compared = comparison(name);
-  const coming = upcoming(name);
+  const coming = upcoming(context, name);
   const drifted = drift(name);
   const snapshot = h("pre", { tabindex: "0", "aria-label": "State of the newest version" });
   const hidden = h("pre", { tabindex: "0", "aria-label": "Private part of the newest version" });

@@ -116,6 +116,20 @@ class TestDecide:
             ends.append(facts)
         assert ends[0] == ends[1]
 
+    @given(st.data())
+    def test_other_softwares_events_among_them_change_nothing_in_any_order(self, data: st.DataObject) -> None:
+        setting = SETTING._replace(catalog=IGNORING)
+        ours = data.draw(histories())
+        theirs = [event("active", day, [Item("pri_theirs", 1)], subscription="sub_theirs") for day in (1, 2, 3)]
+        ends = []
+        for order in (ours, data.draw(st.permutations([*ours, *theirs]))):
+            facts = NOTHING
+            for each in order:
+                result = decide(TOPIC, facts, each, None, setting)
+                facts = result.facts if isinstance(result, Decided) else facts
+            ends.append(facts)
+        assert ends[0] == ends[1]
+
 
 class TestWithoutEvent:
     """By time, the catalog, a command or the provider's own answers."""
