@@ -9,7 +9,7 @@ from pydantic import Field
 from planwire_client.core.topic import TopicError, decode_id, encode_id, shown
 from sync.billing.api import bodies
 from sync.billing.api.operations import Asked, BillingOperations, Document, operation
-from sync.billing.domain.tenant_resolution import TOMBSTONE, Link, Strength, strongest
+from sync.billing.domain.tenant_resolution import ANY_NAME, TOMBSTONE, Link, Strength, strongest
 from sync.billing.providers.parsing import is_id
 from sync.billing.services.move import Subject
 from sync.billing.services.wiring import BillingServices
@@ -183,6 +183,5 @@ def _names(link: Link) -> Document:
     name = strongest(link)
     named: Document = {"named_by": name[0]} if name is not None else {}
     named |= {"names": {str(kind): decode_id(tenant) for kind, tenant in link.names.items()}}
-    return named | (
-        {"overrules": decode_id(link.overruled)} if link.names.get(Strength.OPERATOR) and link.overruled else {}
-    )
+    is_linked = Strength.OPERATOR in link.names and link.overruled not in ("", ANY_NAME)
+    return named | ({"overrules": decode_id(link.overruled)} if is_linked else {})

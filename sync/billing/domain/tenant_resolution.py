@@ -31,6 +31,9 @@ TOMBSTONE = "!erased"
 CUSTOMERS = "customer."
 """How the places of names in a customer's metadata begin (`model.NamePlace`)."""
 
+ANY_NAME = "*"
+"""What an operator's link to the subscription of an erased tenant overrules: what its metadata names is not kept."""
+
 CANDIDATES_SHOWN = 2
 """Maximum tenants in the reason of an ambiguous guess."""
 
@@ -75,7 +78,7 @@ class Link:
     Attributes:
         tenant_id: the tenant that the subscription belongs to; TOMBSTONE once that is erased; None: not known yet.
         names: the tenants by which it is named, one per strength.
-        overruled: the metadata's tenant that an operator's link overruled; "" for none.
+        overruled: the metadata's tenant that an operator's link overruled; "" for none, ANY_NAME for all.
         left: the tenants that it was moved from and that may still have it, by the time of the move (us).
         moved_us: the time of the last move, microseconds since 1970; 0 for never. It rises with every move.
         revision: rises with every change of the names and of the tenant.
@@ -116,7 +119,7 @@ def strongest(link: Link) -> tuple[Strength, str] | None:
     """Return the strongest name of a subscription and its tenant; None if nothing names one."""
     names = link.names
     for strength in Strength:
-        if strength is Strength.OPERATOR and overruled_by_operator(link) != link.overruled:
+        if strength is Strength.OPERATOR and link.overruled not in (ANY_NAME, overruled_by_operator(link)):
             continue
         if strength in names:
             return strength, names[strength]

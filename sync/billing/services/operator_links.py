@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from sync.billing.domain.outcome import ChangeRejected, EventResult, Outcome
-from sync.billing.domain.tenant_resolution import TOMBSTONE, Link, Strength, overruled_by_operator
+from sync.billing.domain.tenant_resolution import ANY_NAME, TOMBSTONE, Link, Strength, overruled_by_operator
 from sync.billing.services.committer import CONFLICTS_MAX, Committer
 from sync.billing.services.context import BillingContext
 from sync.billing.services.ingest import Ingest
@@ -76,7 +76,7 @@ class OperatorLinks:
         for _ in range(CONFLICTS_MAX):
             link = await self._stored(subject)
             await self._arm(subject, {tenant_id, link.tenant_id or tenant_id} - {TOMBSTONE})
-            overruled = overruled_by_operator(link)
+            overruled = ANY_NAME if link.tenant_id == TOMBSTONE else overruled_by_operator(link)
             if await flip(
                 self._store, subject.environment, subject.link_subject, link, tenant_id, Strength.OPERATOR, overruled
             ):

@@ -277,7 +277,9 @@ async def test_an_operator_s_link_releases_what_waits_for_it(catalog: CatalogWat
         assert await services.environment("live").inbox.counts() == (0, 0)
 
 
-async def test_nothing_moves_to_an_erased_tenant(catalog: CatalogWatcher) -> None:
+async def test_nothing_moves_to_an_erased_tenant_and_from_one_only_by_an_operator_s_word(
+    catalog: CatalogWatcher,
+) -> None:
     with memory_store() as store:
         services = services_of(store, catalog)
         await receive(services, body(1, "a"), body(1, "b", id="sub_2"))
@@ -286,6 +288,10 @@ async def test_nothing_moves_to_an_erased_tenant(catalog: CatalogWatcher) -> Non
         assert list(await shown(store)) == ["a"]
         with pytest.raises(ChangeRejected, match="erased"):
             await services.operator_links.link(SUBJECT, "b", "support", {})
+        await services.operator_links.link(Subject("live", "paddle", "sub_2"), "c", "support", {})
+        assert list(await shown(store)) == ["a"]
+        await receive(services, body(4, "b", id="sub_2"))
+        assert list(await shown(store)) == ["a", "c"], "whatever its metadata names"
         await receive(services, body(3, "b", status="canceled"))
         (state, _) = (await shown(store))["a"]
         assert state["status"] == "canceled"
