@@ -17,6 +17,7 @@ import orjson
 import pytest
 from playwright.async_api import Locator, Page, expect
 
+from planwire_client import topic
 from sync.store.keys import DEFAULT_KEYS as keys
 from sync.store.models import Change
 from sync.store.store import Store
@@ -439,3 +440,36 @@ async def hide(page: Page, is_hidden: bool) -> None:
         " document.dispatchEvent(new Event('visibilitychange')); }",
         is_hidden,
     )
+
+
+async def test_a_foreign_id_is_shown_and_written_readably(store_url: str, store: Store) -> None:
+    """In the list, the heading, the address and the search; a text that would mislead stays encoded."""
+    readable = "tenant:auth0|5f Zo\u00eb"
+    name, hidden = topic("tenant", "auth0|5f Zo\u00eb"), topic("tenant", "a\u202eb")
+    for one in (name, hidden, topic("tenant", "a%7Cb")):
+        await commit(store, {"of": one}, topic=one)
+    environ = environment(store_url, CONSOLE_TOKEN=TOKEN, ACK_AFTER_MS="0")
+    async with (
+        run_gateway(environ) as running,
+        chromium() as browser,
+        visiting(browser, running.url) as visitor,
+    ):
+        page = visitor.page
+        await page.goto(f"{running.url}/console")
+        await visitor.log_in()
+        listed = rows(page, "topics")
+        await expect(listed).to_have_count(3)
+        await expect(listed.get_by_role("link", name=readable, exact=True)).to_be_visible()
+        await expect(listed.get_by_role("link", name=hidden, exact=True)).to_be_visible()
+        search = page.get_by_label("Search topics")
+        for text in (readable, name, name.lower(), "auth0|5f"):
+            await search.fill(text)
+            await expect(listed).to_have_count(1)
+        await search.fill(readable)
+        await search.press("Enter")
+        await expect(page.get_by_role("heading", level=1)).to_contain_text(readable)
+        await expect(page.locator("#snapshot pre").first).to_contain_text(name)
+        for address in (name, readable, quote(readable), "tenant:a%257Cb"):
+            await page.goto(f"{running.url}/console/#/topics/{address}")
+            shown = name if address != "tenant:a%257Cb" else address
+            await expect(page.locator("#snapshot pre").first).to_contain_text(f'"of": "{shown}"')

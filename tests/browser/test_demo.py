@@ -9,6 +9,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from playwright.async_api import Page, expect
@@ -17,6 +18,8 @@ from tests.support.chromium import chromium
 from tests.support.processes import Running, alive_with, clean_environ, python, running
 from tests.support.servers import free_port
 from tests.support.wait import until
+
+TENANT = "auth0|5f Zo\u00eb"
 
 
 @pytest.fixture
@@ -56,7 +59,8 @@ async def test_an_upgrade_reaches_both_tabs_and_survives_a_killed_gateway(data_d
         with running(python("-m", "gateway.dev"), environ) as program:
             url = await ready(program)
             for page in (first, second):
-                await page.goto(f"{url}/demo/?tenant=acme")
+                await page.goto(f"{url}/demo/?tenant={quote(TENANT)}")
+                await expect(page.locator("#tenant")).to_have_text(TENANT)
                 await shows(page, "Free")
             await first.locator("button[data-action=upgrade]").click()
             for page in (first, second):

@@ -114,7 +114,7 @@ async def mixed(stripe: Stripe, services: BillingServices) -> None:
     stripe.add("nothing-sold", price="price_nobody_knows")
     stripe.add("odd", status="quantum")
     stripe.add("broken", customer=5)
-    stripe.add("Not an id!")
+    stripe.add("undefined")
     gone = stripe.add("gone")
     stripe.subscriptions[gone]["status"] = "canceled"
     stripe.add("known", price="price_audit")
@@ -127,6 +127,19 @@ async def mixed(stripe: Stripe, services: BillingServices) -> None:
     erased = Refresh({"source": "operator"}, change=lambda _: Facts(erased_ns=1))
     await reprojection.refresh("live", "tenant:erased", erased)
     stripe.add("erased")
+
+
+async def test_a_customer_names_the_tenant_of_subscriptions_that_do_not(
+    stripe: Stripe, services: BillingServices, store: Store
+) -> None:
+    stripe.add(None, customer="cus_named")
+    stripe.add(None, customer="cus_other")
+    stripe.customers = {"cus_named": {"tenantId": "auth0|5f"}, "cus_other": {"tenant_id": "undefined"}}
+    rehearsed = await fill(services, dry_run=True)
+    report = await fill(services)
+    assert told(rehearsed) == told(report)
+    assert (len(report.parked), report.tenants_made) == (1, 1)
+    assert (await store.versions(["tenant:auth0%7C5f"]))[0] > 0
 
 
 async def test_a_dry_run_tells_what_a_run_does_and_writes_nothing(

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import json
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from planwire_client import topic
+from tests.support.asgi import serving
 from tests.support.bodies import envelope, subscription
 from tests.support.cases import load, post_stripe, run_cases, send
+from tests.support.stripe import KEY, account
 from tests.support.stripe_bodies import body
 from tests.support.system import System, ago
+from tests.support.wait import until
 
 PRO = [("pri_pro_live", 2)]
 FOREIGN: list[Any] = [
@@ -84,6 +92,71 @@ async def test_s56_values_that_name_nobody_are_refused_and_shown(store_url: str,
         assert await system.store.versions(["tenant:undefined", "tenant:null"]) == [0, 0]
         # The next key in order is used where the first names nobody.
         assert await deliver(system, provider, 50, {"tenant_id": "undefined", "tenantId": "real"}) == "applied"
+
+
+async def test_s56_the_customer_names_the_tenant_where_the_subscription_does_not(
+    store_url: str, tmp_path: Path
+) -> None:
+    """By its metadata at the provider; the subscription's own name is stronger. Without a permission it is parked."""
+    async with account() as account_:
+        account_.customers = {"cus_1": {"tenantId": "auth0|5f"}, "cus_2": {"tenant_id": "weaker"}, "cus_3": {}}
+        keys = {"STRIPE_API_KEYS": f"live:{KEY}", "STRIPE_API_URL": account_.url, "STRIPE_API_RATE_PER_S": "1000"}
+        async with (
+            run_cases(store_url, tmp_path, **keys) as system,
+            system.tab(topic("tenant", "auth0|5f")) as named,
+            system.tab("tenant:own") as own,
+        ):
+            for number, metadata in ((1, {}), (2, {"tenant_id": "own"}), (3, {}), (4, {})):
+                event = stripe(number, metadata)
+                account_.subscriptions[f"sub_s{number}"] = event["data"]["object"]
+                answer = (await post_stripe(system, event)).json()
+                assert answer["outcome"] == ("applied" if number < 3 else "parked"), answer
+            for tab in (named, own):
+                await tab.until(lambda tab: tab.plan == "pro")
+            reasons = {one["event_id"]: one["reason"] for one in await system.parked()}
+            assert "nor on its customer" in reasons["evt_3"]
+            assert "its customer cannot be read: not_found" in reasons["evt_4"]
+            # The link is known from then on: nobody asks again.
+            asked = len(account_.asked)
+            later = stripe(1, {}) | {"id": "evt_later", "type": "customer.subscription.updated"}
+            assert (await post_stripe(system, later)).json()["outcome"] != "parked"
+            assert not [one for one in account_.asked[asked:] if "customers" in one]
+
+
+async def test_s56_a_customer_of_paddle_names_the_tenant_once_paddle_answers(store_url: str, tmp_path: Path) -> None:
+    held = json.loads(paddle(1, None))["data"]
+    answers = {
+        "/customers/ctm_1": {"id": "ctm_1", "custom_data": {"tenant_id": "org/42"}},
+        "/subscriptions/sub_1": held,
+    }
+    is_away = True
+
+    async def answer(request: Request) -> Response:
+        if is_away:
+            return Response(status_code=503)
+        return JSONResponse({"data": answers[request.url.path]})
+
+    async with (
+        serving(Starlette(routes=[Route("/{path:path}", answer)])) as url,
+        run_cases(store_url, tmp_path, PADDLE_API_KEYS="live:key", PADDLE_API_URL=url) as system,
+        system.tab(topic("tenant", "org/42")) as tab,
+    ):
+        assert await system.outcome(paddle(1, None)) == "parked"
+        # The event is not given up: it waits for Paddle, in the inbox.
+        assert await system.parked() == []
+        is_away = False
+        async with system.working():
+            await until(partial(processed, system, topic("tenant", "org/42")), 40)
+            await tab.until(lambda tab: tab.plan == "pro")
+
+
+async def processed(system: System, name: str) -> bool:
+    """Have the worker take what waits in the inbox now; return whether the topic has a state."""
+    waiting: Any = await system.store.redis.zrange("pw:{inbox/live}:pending", 0, -1)
+    for event_id in waiting:
+        await system.store.redis.zadd("pw:{inbox/live}:pending", {event_id: 0}, xx=True)
+    (version,) = await system.store.versions([name])
+    return version > 0
 
 
 async def deliver(system: System, provider: str, number: int, metadata: object, **fields: Any) -> str:

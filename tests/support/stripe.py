@@ -46,8 +46,9 @@ def catalog(directory: Path) -> Path:
 
 @dataclass
 class Stripe:
-    """An account at `url`. `asked`: method and path with query of every call; `page_max`: no page is larger.
+    """An account at `url`. `customers`: id -> metadata; `asked`: method and path with query of every call.
 
+    `page_max`: no page is larger.
     `throttled`: how many calls more are answered 429, with `retry_after` if there is one; `failing`: the same with 500.
     `before_answer`: awaited with each request's path, once the answer is made and before it is sent.
     """
@@ -58,6 +59,7 @@ class Stripe:
     retry_after: str | None = "1"
     failing: int = 0
     subscriptions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    customers: dict[str, dict[str, Any]] = field(default_factory=dict)
     happened: list[dict[str, Any]] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     refusals: list[dict[str, Any]] = field(default_factory=list)
@@ -183,6 +185,11 @@ class Stripe:
             return self._page(events[::-1], request)
         if path == "/v1/invoices/create_preview":
             return JSONResponse({"object": "invoice", "amount_due": 100, "asked": form})
+        if path.startswith("/v1/customers/"):
+            customer_id = path.removeprefix("/v1/customers/")
+            if customer_id not in self.customers:
+                return _missing(f"No such customer: '{customer_id}'")
+            return JSONResponse({"id": customer_id, "object": "customer", "metadata": self.customers[customer_id]})
         subscription_id = path.removeprefix("/v1/subscriptions/")
         if subscription_id not in self.subscriptions:
             return _missing(f"No such subscription: '{subscription_id}'")

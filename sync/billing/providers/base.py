@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from sync.billing.domain.model import Event, Item, Subscription, Unparsable
+from sync.billing.domain.model import Event, Item, NamePlace, Subscription, Unparsable
 from sync.core.errors import CodedError, SyncError
 
 if TYPE_CHECKING:
@@ -187,6 +187,11 @@ class ProviderClient(Protocol):
 
     async def fetch(self, subscription_id: str, max_wait_s: float, *, background: bool = False) -> Event:
         """Return the provider's current subscription, by a request that begins after this call."""
+
+    async def customer_names(
+        self, customer_id: str, max_wait_s: float, *, background: bool = False
+    ) -> tuple[NamePlace, ...]:
+        """Return the places in the provider's current customer that may name a tenant."""
 
     async def change_items(
         self, subscription_id: str, items: Sequence[Item], billing_mode: str, max_wait_s: float

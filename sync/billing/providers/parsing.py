@@ -71,10 +71,15 @@ def names(data: Mapping[str, Any], field: str) -> tuple[NamePlace, ...]:
         field: the name of the metadata, on the object and on the customer inside it.
     """
     customer = data.get("customer")
-    found = [(field, data.get(field))]
-    if isinstance(customer, dict):
-        found.append((f"customer.{field}", customer.get(field)))
-    return tuple(NamePlace(where, value if isinstance(value, dict) else None) for where, value in found)
+    value = data.get(field)
+    own = NamePlace(field, value if isinstance(value, dict) else None)
+    return (own, *customer_names(customer, field)) if isinstance(customer, dict) else (own,)
+
+
+def customer_names(customer: Mapping[str, Any], field: str) -> tuple[NamePlace, ...]:
+    """Return the place in a customer that may name its tenant: its metadata, in `field`."""
+    value = customer.get(field)
+    return (NamePlace(f"customer.{field}", value if isinstance(value, dict) else None),)
 
 
 def created_ns(data: Mapping[str, Any], name: str, parse: Callable[[Any], int]) -> int | None:

@@ -32,6 +32,7 @@ from sync.billing.domain.tenant_resolution import (
 from sync.billing.providers.base import ListedSubscription
 from sync.billing.services.committer import Commit, Committer, Decision
 from sync.billing.services.context import BillingContext
+from sync.billing.services.fetch import named_by_customer
 from sync.billing.services.move import MOVED_TYPE
 from sync.billing.services.reproject import Refresh, Reprojection
 from sync.billing.services.wiring import BillingServices
@@ -62,7 +63,11 @@ class BackfillItem:
         self._parking = replace(services, clients={}).ingest
 
     async def take(self, entry: ListedSubscription) -> ItemResult:
-        """Take a subscription; return its result."""
+        """Take a subscription; return its result.
+
+        Raises:
+            ProviderUnavailable: the provider did not answer about its customer; the next run continues here.
+        """
         if entry.event is None:
             return await self._park(entry, EventResult(Outcome.PARKED, f"unparsable: {entry.problem}"))
         event = sanitize(entry.event, self._services.naming)
@@ -129,7 +134,8 @@ class BackfillItem:
         """Return the link of a subscription, which is where it belongs then; or the reason to park it."""
         link = await find_link(self._services.store, event)
         assert link is not None
-        return await self._services.resolver.owner(event, link, {"source": WHY, "event_type": MOVED_TYPE})
+        cause = {"source": WHY, "event_type": MOVED_TYPE}
+        return await self._services.resolver.owner(event, link, cause, background=True)
 
     async def _is_made(self, topic: str) -> bool:
         """Return whether this run creates the tenant. Noted before the creation, so that a killed run counts it too."""
@@ -193,6 +199,9 @@ class DryRun(BackfillItem):
     async def _owner(self, event: Event) -> Link | EventResult:
         store, (subject, *customer) = self._services.store, subjects(event)
         link = self._links.get(subject) or await read_stored(store, self._known.name, subject)
+        if link.tenant_id is None:
+            named = await named_by_customer(self._services, event, background=True)
+            event = event if named.tenant_id is None else named
         name, candidates = name_in(event), set[str]()
         if name is not None and link.tenant_id != TOMBSTONE:
             link = replace(link, names={**link.names, name.strength: name.tenant_id})

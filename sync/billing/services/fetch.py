@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import structlog
 
 from sync.billing.domain import tenant_resolution
 from sync.billing.domain.evaluation import without_ignored_names
+from sync.billing.domain.model import Event
 from sync.billing.domain.outcome import WAITS_SOFTWARE, EventResult, Outcome
 from sync.billing.domain.tenant_naming import sanitize
+from sync.billing.domain.tenant_resolution import CUSTOMERS
 from sync.billing.providers.base import ProviderRejected, ProviderUnavailable
 from sync.billing.services.attempt import Answer, Attempt, Done
 from sync.billing.services.context import BillingContext
@@ -17,9 +21,35 @@ FETCH_MAX_WAIT_S = 2.5
 """Maximum wait for the provider's answer; then the delivery's own body is used. Providers wait 5 s for our answer."""
 
 UNFETCHED_AGAIN_S = 30
-"""Delay before an event without a body is retried after its provider was unavailable."""
+"""Delay before an event that cannot do without its provider is retried after the provider was unavailable."""
+
+AWAY = f"the provider could not be asked; tried again in {UNFETCHED_AGAIN_S} s"
+
+BACKGROUND_MAX_WAIT_S = 60.0
+"""Maximum wait for an answer in the background, where the rate limit takes most of it."""
 
 _log = structlog.get_logger("sync.pipeline")
+
+
+async def named_by_customer(context: BillingContext, event: Event, *, background: bool = False) -> Event:
+    """Return the event with the tenant that its customer's metadata name, if it names none itself.
+
+    Raises:
+        ProviderUnavailable: the provider did not answer.
+    """
+    client = context.clients.get((event.provider, event.environment))
+    if client is None or event.tenant_id or event.name_problem or event.subscription is None or not event.customer_id:
+        return event
+    max_wait_s = BACKGROUND_MAX_WAIT_S if background else FETCH_MAX_WAIT_S
+    try:
+        found = await client.customer_names(event.customer_id, max_wait_s, background=background)
+    except ProviderRejected as error:
+        # The API key may not read customers, or the customer is deleted: a retry would not help.
+        _log.warning("customer_not_fetched", customer_id=event.customer_id, reason=str(error))
+        return replace(event, unnamed=f"{event.unnamed}; its customer cannot be read: {error.code}")
+    own = tuple(place for place in event.names if not place.where.startswith(CUSTOMERS))
+    named = sanitize(replace(event, names=(*own, *found)), context.naming)
+    return named if named.tenant_id else replace(named, unnamed=f"{named.unnamed} (nor on its customer)")
 
 
 class ProviderFetch:
@@ -47,8 +77,7 @@ class ProviderFetch:
             whole = without_ignored_names(whole, self._context.setting(event.environment))
             return attempt._replace(event=whole, link=await find_link(self._store, whole))
         if answer.is_away:
-            reason = f"the provider could not be asked; tried again in {UNFETCHED_AGAIN_S} s"
-            return attempt.done(EventResult(Outcome.PARKED, reason))._replace(retry_s=UNFETCHED_AGAIN_S)
+            return attempt.done(EventResult(Outcome.PARKED, AWAY))._replace(retry_s=UNFETCHED_AGAIN_S)
         can_ask = (event.provider, event.environment) in self._context.clients
         setting = f"set PLANWIRE_{event.provider.upper()}_API_KEYS={event.environment}:KEY"
         problem = "would not tell it" if can_ask else f"cannot be asked for it: {setting}"

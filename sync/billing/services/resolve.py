@@ -10,8 +10,10 @@ from sync.billing.domain.model import Event
 from sync.billing.domain.outcome import EventResult, Outcome
 from sync.billing.domain.tenant_naming import sanitize
 from sync.billing.domain.tenant_resolution import Link, Strength
+from sync.billing.providers.base import ProviderUnavailable
 from sync.billing.services.attempt import Attempt, Done
 from sync.billing.services.context import BillingContext
+from sync.billing.services.fetch import AWAY, UNFETCHED_AGAIN_S, named_by_customer
 from sync.billing.services.move import Moves, Subject, event_cause
 from sync.billing.storage.links import customers_tenants, find_link, flip, move_customer, read_stored
 from sync.billing.storage.tenants import known_facts
@@ -32,7 +34,10 @@ class TenantResolver:
         if link is None:
             return attempt.done(await self._unlinked(event))
         fetched, catalog = attempt.answer and attempt.answer.fetched, self._context.catalog_watcher.current
-        resolved = await self.owner(event, link, event_cause(event), fetched)
+        try:
+            resolved = await self.owner(event, link, event_cause(event), fetched)
+        except ProviderUnavailable:
+            return attempt.done(EventResult(Outcome.PARKED, AWAY))._replace(retry_s=UNFETCHED_AGAIN_S)
         if isinstance(resolved, EventResult):
             return attempt.done(resolved)._replace(rechecks_link=link.tenant_id is None, catalog=catalog)
         topic = self._topic(event, resolved)
@@ -54,7 +59,13 @@ class TenantResolver:
         return attempt.done(EventResult(outcome, event.ignored))
 
     async def owner(
-        self, event: Event, link: Link, cause: dict[str, str], fetched: Event | None = None
+        self,
+        event: Event,
+        link: Link,
+        cause: dict[str, str],
+        fetched: Event | None = None,
+        *,
+        background: bool = False,
     ) -> Link | EventResult:
         """Return the link of the event's subscription, which is where it belongs then; or why it has no tenant.
 
@@ -62,10 +73,17 @@ class TenantResolver:
             link: the subscription's link, with the name that the event gives.
             cause: of the versions that a move makes.
             fetched: the provider's answer about the subscription, which may name a tenant too.
+            background: whether nobody waits for the provider's answer about the customer.
+
+        Raises:
+            ProviderUnavailable: nothing names a tenant, and the provider did not answer about the customer.
         """
         subject = Subject.of(event)
         if fetched is not None:
             link = await self._with_name(link, fetched)
+        if link.tenant_id is None:
+            event = await named_by_customer(self._context, event, background=background)
+            link = await self._with_name(link, event)
         candidates: list[str] = []
         if link.tenant_id is None:
             candidates = await customers_tenants(self._store, event)

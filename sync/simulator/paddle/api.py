@@ -103,6 +103,17 @@ def own(world: World, env: str, subscription_id: str) -> Subscription:
     return found
 
 
+def customer(world: World, env: str, customer_id: str) -> Body:
+    """Return the customer of a subscription of this environment. The simulator keeps nothing of it but the id.
+
+    Raises:
+        ApiError: `not_found`.
+    """
+    if not any(sub.customer_id == customer_id and sub.env == env for sub in world.subscriptions.values()):
+        raise ApiError("not_found", f"Customer {customer_id} not found.")
+    return {"id": customer_id, "status": "active", "custom_data": None}
+
+
 def list_subscriptions(world: World, env: str, query: Query) -> Page:
     """Return a page of the subscriptions of `env` that match the query's filters, by rising id."""
     chosen = [sub for sub in world.subscriptions.values() if sub.env == env and _is_wanted(sub, query)]

@@ -27,6 +27,7 @@ def routes(provider: Provider, api_keys: Mapping[str, Sequence[str]]) -> list[Ro
     return [
         Route("/subscriptions", paddle.list_subscriptions),
         Route("/subscriptions/{id}", paddle.get_subscription),
+        Route("/customers/{id}", paddle.get_customer),
         Route("/subscriptions/{id}", partial(paddle.apply, api.update), methods=["PATCH"]),
         Route("/subscriptions/{id}/preview", paddle.preview, methods=["PATCH"]),
         *(
@@ -85,6 +86,9 @@ class _Api:
         found = api.own(self._provider.world, self._env(request), request.path_params["id"])
         includes = request.query_params.get("include", "").split(",")
         return _answer(entities.api_subscription(found, includes))
+
+    async def get_customer(self, request: Request) -> JSONResponse:
+        return _answer(api.customer(self._provider.world, self._env(request), request.path_params["id"]))
 
     async def preview(self, request: Request) -> JSONResponse:
         offers = self._provider.offers(self._env(request))

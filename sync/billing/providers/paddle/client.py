@@ -18,10 +18,11 @@ from urllib.parse import parse_qs, quote, urlencode, urlsplit
 import orjson
 
 from planwire_client.core.topic import LIVE
-from sync.billing.domain.model import Event, Item
+from sync.billing.domain.model import Event, Item, NamePlace
 from sync.billing.providers import api_client
 from sync.billing.providers.base import ProviderEvent, ProviderPreview, ProviderRejected, RateLimiter, SubscriptionPage
-from sync.billing.providers.paddle.webhooks import LISTED_TYPE, fetched, read_preview
+from sync.billing.providers.paddle.webhooks import LISTED_TYPE, METADATA, fetched, read_preview
+from sync.billing.providers.parsing import customer_names
 from sync.core import instants
 
 if TYPE_CHECKING:
@@ -78,6 +79,22 @@ class PaddleClient(api_client.ApiClient):
     def _as_event(self, event_id: str, entry: object, began_ns: int) -> Mapping[str, object]:
         occurred_at = instants.text(began_ns)
         return {"event_id": event_id, "event_type": LISTED_TYPE, "occurred_at": occurred_at, "data": entry}
+
+    async def customer_names(
+        self, customer_id: str, max_wait_s: float, *, background: bool = False
+    ) -> tuple[NamePlace, ...]:
+        """Return the places in Paddle's customer that may name a tenant.
+
+        Raises:
+            ProviderUnavailable: no answer within `max_wait_s` seconds.
+            ProviderRejected: Paddle does not have it, or the API key may not read customers.
+        """
+        path = f"/customers/{quote(customer_id, safe='')}"
+        async with api_client.within(max_wait_s):
+            answer = await self._ask(max_wait_s, lambda client: client.get_raw(path), background=background)
+        if not isinstance(answer["data"], dict):
+            raise api_client.unreadable("data is not an object")
+        return customer_names(answer["data"], METADATA)
 
     async def change_items(
         self, subscription_id: str, items: Sequence[Item], billing_mode: str, max_wait_s: float

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import httpx2
 import orjson
 
-from sync.billing.domain.model import Event, Item
+from sync.billing.domain.model import Event, Item, NamePlace
 from sync.billing.providers import api_client
 from sync.billing.providers.base import (
     ProviderEvent,
@@ -24,8 +24,8 @@ from sync.billing.providers.base import (
     RateLimiter,
     SubscriptionPage,
 )
-from sync.billing.providers.parsing import ITEMS_MAX, is_id
-from sync.billing.providers.stripe.webhooks import LISTED_TYPE, PRORATIONS, fetched, has_more_items, instant
+from sync.billing.providers.parsing import ITEMS_MAX, customer_names, is_id
+from sync.billing.providers.stripe.webhooks import LISTED_TYPE, METADATA, PRORATIONS, fetched, has_more_items, instant
 
 URL = "https://api.stripe.com"
 VERSION = "2026-10-28.endive"
@@ -93,6 +93,19 @@ class StripeClient(api_client.ApiClient):
             "livemode": entry.get("livemode") if isinstance(entry, dict) else None,
             "data": {"object": entry},
         }
+
+    async def customer_names(
+        self, customer_id: str, max_wait_s: float, *, background: bool = False
+    ) -> tuple[NamePlace, ...]:
+        """Return the places in Stripe's customer that may name a tenant.
+
+        Raises:
+            ProviderUnavailable: no answer within `max_wait_s` seconds.
+            ProviderRejected: Stripe does not have it, or the API key may not read customers.
+        """
+        path = f"/v1/customers/{quote(customer_id, safe='')}"
+        async with api_client.within(max_wait_s):
+            return customer_names(await self._send("GET", path, max_wait_s, background=background), METADATA)
 
     async def change_items(
         self, subscription_id: str, items: Sequence[Item], billing_mode: str, max_wait_s: float
