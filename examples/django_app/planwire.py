@@ -10,7 +10,7 @@ import jwt
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 
-from planwire_client import FeatureDenied, NotCurrent, ThreadReplica, read_version
+from planwire_client import FeatureDenied, NotCurrent, ThreadReplica, read_version, topic
 
 TOKEN_S = 600
 
@@ -28,7 +28,7 @@ replica = ThreadReplica(settings.PLANWIRE_URL, lambda: mint("django-app", ["*"])
 
 def topic_of(request: HttpRequest) -> str:
     """Return the topic of the request's tenant. A real project uses `request.user`; here a cookie replaces it."""
-    return f"tenant:{request.COOKIES['tenant']}"
+    return topic("tenant", request.COOKIES["tenant"])
 
 
 def feature_required(name: str) -> Callable[[View], View]:

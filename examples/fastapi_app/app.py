@@ -35,6 +35,7 @@ from planwire_client import (
     Snapshot,
     outbox,
     read_version,
+    topic,
     write_version,
 )
 
@@ -79,7 +80,7 @@ def feature(name: str) -> Callable[[Request, str], Coroutine[Any, Any, Snapshot]
         replica: Replica = request.app.state.replica
         seen = read_version(request.headers, time.time())
         try:
-            snapshot = await replica.ensure(f"tenant:{tenant}", name, min_version=seen)
+            snapshot = await replica.ensure(topic("tenant", tenant), name, min_version=seen)
         except FeatureDenied:
             raise HTTPException(402, f"{name} is not in your plan") from None
         except NotCurrent:
@@ -114,15 +115,15 @@ def create_app(settings: Settings) -> FastAPI:
 
     @app.post("/upgrade")
     async def upgrade(tenant: Tenant, request: Request, response: Response) -> dict[str, object]:
-        topic, replica = f"tenant:{tenant}", request.app.state.replica
-        before = await replica.wait_for(topic)
+        plan, replica = topic("tenant", tenant), request.app.state.replica
+        before = await replica.wait_for(plan)
         async with AsyncSession(engine) as session, session.begin():
             query = "INSERT INTO tenants VALUES (:id, 'pro') ON CONFLICT (id) DO UPDATE SET plan = 'pro'"
             await session.execute(text(query), {"id": tenant})
             # Pushed if, and only if, the transaction commits.
-            await outbox.enqueue_sqlalchemy_async(session, topic, PLANS["pro"])
+            await outbox.enqueue_sqlalchemy_async(session, plan, PLANS["pro"])
         try:
-            snapshot = await replica.wait_for(topic, before.version + 1, timeout_s=PUSH_MAX_WAIT_S)
+            snapshot = await replica.wait_for(plan, before.version + 1, timeout_s=PUSH_MAX_WAIT_S)
         except NotCurrent:
             response.status_code = 202  # committed, the push comes later
             return {"plan": "pro"}
@@ -131,13 +132,13 @@ def create_app(settings: Settings) -> FastAPI:
 
     @app.post("/planwire-token", response_class=PlainTextResponse)
     async def browser_token(tenant: Tenant) -> str:
-        return mint(settings.jwt_secret, f"user-of-{tenant}", [f"tenant:{tenant}"])
+        return mint(settings.jwt_secret, f"user-of-{tenant}", [topic("tenant", tenant)])
 
     @app.get("/", response_class=HTMLResponse)
     async def first_paint(tenant: Tenant, request: Request) -> HTMLResponse:
-        topic = f"tenant:{tenant}"
-        snapshot = await request.app.state.replica.wait_for(topic)
-        initial = {"topic": topic, "version": snapshot.version, "state": snapshot.state}
+        name = topic("tenant", tenant)
+        snapshot = await request.app.state.replica.wait_for(name)
+        initial = {"topic": name, "version": snapshot.version, "state": snapshot.state}
         plan = snapshot.state["plan"]["name"] if isinstance(snapshot.state, dict) else "Free"
         # "<" is the only character that could end the script element.
         document = json.dumps(initial).replace("<", "\\u003c")
