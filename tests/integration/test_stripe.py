@@ -250,6 +250,18 @@ class TestLists:
         assert (await state(store))["status"] == "trialing"
         assert await catch_up.run(settle_s=-5) == 0
 
+    async def test_events_of_a_test_clock_hold_up_no_real_events(
+        self, stripe: Stripe, services: BillingServices
+    ) -> None:
+        stripe.page_max = 2
+        ahead = stripe.add(tenant="ahead")
+        stripe.happened.clear()
+        for months in range(1, 5):
+            stripe.happen("updated", ahead, int(time.time()) + months * 30 * 86_400)
+        stripe.happen("updated", ahead, int(time.time()) - 100)
+        catch_up = CatchUp(services, "stripe", "live", services.clients["stripe", "live"])
+        assert await catch_up.run() == 5
+
     async def test_all_subscriptions(self, stripe: Stripe, api: StripeClient) -> None:
         stripe.page_max = 3
         made = [stripe.add(tenant=f"t{index}", status="canceled" if index % 2 else "active") for index in range(7)]

@@ -140,7 +140,10 @@ def merge_fetched(
         if before.order.occurred_ns + FETCH_LAG_NS < fetched.order.occurred_ns:
             updated_ns = max(fetched.order.updated_ns, before.order.updated_ns)
             fetched = replace(fetched, order=fetched.order._replace(updated_ns=updated_ns))
-    return reduce(facts, fetched, moved_us)
+    result = reduce(facts, fetched, moved_us)
+    if fetched.step is not None and isinstance(result, Reduced) and result.stale:
+        return Stale(result.stale)  # it shows nothing, and events need no answer to be ordered
+    return result
 
 
 def _unusable(body: Subscription) -> str:

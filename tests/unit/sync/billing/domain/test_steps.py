@@ -211,6 +211,12 @@ class TestFetched:
         assert late.stale
         assert known(late.facts).subscription.status == "active"
 
+    def test_an_answer_that_is_overtaken_changes_nothing(self) -> None:
+        (event,) = happened([(1, "updated", {"status": "past_due"})])
+        facts = fold([event])
+        answer = fetched(body(status="active"), "live", NOW * S + 400_000_000)
+        assert merge_fetched(facts, answer) == Stale(f"older than {event.event_id}")
+
 
 class TestFuture:
     """Events from a test clock, or of a wrong clock."""
