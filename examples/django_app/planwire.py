@@ -28,7 +28,7 @@ replica = ThreadReplica(settings.PLANWIRE_URL, lambda: mint("django-app", ["*"])
 
 def topic_of(request: HttpRequest) -> str:
     """Return the topic of the request's tenant. A real project uses `request.user`; here a cookie replaces it."""
-    return topic("tenant", request.COOKIES["tenant"])
+    return topic("workspace", request.COOKIES["tenant"])
 
 
 def feature_required(name: str) -> Callable[[View], View]:

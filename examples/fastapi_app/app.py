@@ -1,5 +1,8 @@
 """A FastAPI application whose plans live in its own PostgreSQL and are shown live through Planwire.
 
+It publishes them under a kind of its own, `workspace`. The plans that a billing provider sells are never published:
+Planwire computes `tenant:ID` from the provider's events.
+
     DATABASE_URL=postgresql+psycopg://... GATEWAY_URL=http://127.0.0.1:8000 PLANWIRE_JWT_SECRET=... \
         uvicorn --factory examples.fastapi_app.app:from_environ
 
@@ -80,7 +83,7 @@ def feature(name: str) -> Callable[[Request, str], Coroutine[Any, Any, Snapshot]
         replica: Replica = request.app.state.replica
         seen = read_version(request.headers, time.time())
         try:
-            snapshot = await replica.ensure(topic("tenant", tenant), name, min_version=seen)
+            snapshot = await replica.ensure(topic("workspace", tenant), name, min_version=seen)
         except FeatureDenied:
             raise HTTPException(402, f"{name} is not in your plan") from None
         except NotCurrent:
@@ -115,7 +118,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     @app.post("/upgrade")
     async def upgrade(tenant: Tenant, request: Request, response: Response) -> dict[str, object]:
-        plan, replica = topic("tenant", tenant), request.app.state.replica
+        plan, replica = topic("workspace", tenant), request.app.state.replica
         before = await replica.wait_for(plan)
         async with AsyncSession(engine) as session, session.begin():
             query = "INSERT INTO tenants VALUES (:id, 'pro') ON CONFLICT (id) DO UPDATE SET plan = 'pro'"
@@ -132,11 +135,11 @@ def create_app(settings: Settings) -> FastAPI:
 
     @app.post("/planwire-token", response_class=PlainTextResponse)
     async def browser_token(tenant: Tenant) -> str:
-        return mint(settings.jwt_secret, f"user-of-{tenant}", [topic("tenant", tenant)])
+        return mint(settings.jwt_secret, f"user-of-{tenant}", [topic("workspace", tenant)])
 
     @app.get("/", response_class=HTMLResponse)
     async def first_paint(tenant: Tenant, request: Request) -> HTMLResponse:
-        name = topic("tenant", tenant)
+        name = topic("workspace", tenant)
         snapshot = await request.app.state.replica.wait_for(name)
         initial = {"topic": name, "version": snapshot.version, "state": snapshot.state}
         plan = snapshot.state["plan"]["name"] if isinstance(snapshot.state, dict) else "Free"

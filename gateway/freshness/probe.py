@@ -87,6 +87,8 @@ class Probe:
         self._prompted = asyncio.Event()
         self._was_fresh = False
         self._count = 0
+        self._quiet = store.quiet
+        self._quiet_at = -math.inf
         self.missed = 0
         self.lost_tails = 0
 
@@ -126,6 +128,10 @@ class Probe:
             self._on_change()
         for canary in self.canaries.values():
             self._check_shard(canary)
+        # Only a canary that is sent after facts shows that they are lost.
+        if self._store.quiet != self._quiet and time.monotonic() - self._quiet_at >= self._interval_s / 10:
+            self._quiet, self._quiet_at = self._store.quiet, time.monotonic()
+            self.prompt()
 
     def _check_shard(self, canary: _Canary) -> None:
         now = time.monotonic()

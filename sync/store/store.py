@@ -50,6 +50,7 @@ class Store:
         unannounced: number of commits that the store did not announce, for example because its user lacks rights to the
             channels. The commits are valid: a gateway's next sweep finds them. Until then no gateway reports itself as
             fresh, since its own canaries are not announced either.
+        quiet: number of commits that changed nothing public, and maybe facts.
     """
 
     def __init__(self, redis: Redis, keys: Keys = DEFAULT_KEYS, *, durable: bool = False) -> None:
@@ -60,6 +61,7 @@ class Store:
         self._cluster = redis.nodes if isinstance(redis, ClusterRedis) else None
         self.durable = durable
         self.unannounced = 0
+        self.quiet = 0
         self._unannounced_logged_at = float("-inf")
 
     def pipeline(self) -> CommandPipeline:
@@ -117,6 +119,7 @@ class Store:
         if verdict is commit.Verdict.DUPLICATE and not change.event_id:
             verdict = commit.Verdict.APPLIED  # a retry of this commit; see `add_commit`
         done = Committed(verdict, int(reply[1]), int(reply[2]), reply[3].decode() if len(reply) > 3 else "")
+        self.quiet += verdict is commit.Verdict.UNCHANGED
         if done.unannounced:
             self.unannounced += 1
             now = time.monotonic()

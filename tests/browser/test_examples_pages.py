@@ -49,7 +49,7 @@ async def relaying(database: str, store: Store) -> AsyncIterator[None]:
 
 
 async def test_an_upgrade_through_the_outbox_opens_the_page_without_a_reload(store: Store, store_url: str) -> None:
-    await store.commit(Change("tenant:acme", canonical_json.encode(PLANS["free"])))
+    await store.commit(Change("workspace:acme", canonical_json.encode(PLANS["free"])))
     port = free_port()
     origin = f"http://127.0.0.1:{port}"
     with start_postgres() as postgres, postgres.database() as database:

@@ -57,10 +57,10 @@ def initial_of(page: str) -> dict[str, Any]:
 async def reads_with(gateway: Running, token: str) -> None:
     """A browser's token opens its own tenant and no other."""
     async with Replica(gateway.url, token) as replica:
-        assert (await replica.wait_for("tenant:acme")).has("export")
+        assert (await replica.wait_for("workspace:acme")).has("export")
     headers = {"Authorization": f"Bearer {token}"}
     async with httpx2.AsyncClient(base_url=gateway.url, headers=headers) as browser:
-        assert (await browser.get("/v1/state/tenant:other")).status_code == 403
+        assert (await browser.get("/v1/state/workspace:other")).status_code == 403
 
 
 async def test_the_fastapi_application(
@@ -79,7 +79,7 @@ async def test_the_fastapi_application(
         try:
             assert (await client.get("/export")).status_code == 402
             before = await client.get("/")
-            assert initial_of(before.text) == {"topic": "tenant:acme", "version": 0, "state": None}
+            assert initial_of(before.text) == {"topic": "workspace:acme", "version": 0, "state": None}
             upgraded = await client.post("/upgrade")
             version = int(upgraded.headers["Planwire-Version"])
             assert upgraded.json() == {"plan": "pro", "version": version}
@@ -92,8 +92,8 @@ async def test_the_fastapi_application(
             assert (await client.get("/export", headers={"Cookie": "tenant=a/b"})).status_code == 422
             await reads_with(gateway, (await client.post("/planwire-token")).text)
             hostile = b'{"plan":{"name":"</script><b>","key":"x","rank":0}}'
-            evil = (await store.commit(Change("tenant:acme", hostile))).version
-            await app.state.replica.wait_for("tenant:acme", evil)
+            evil = (await store.commit(Change("workspace:acme", hostile))).version
+            await app.state.replica.wait_for("workspace:acme", evil)
             page = await client.get("/")
             assert initial_of(page.text)["state"]["plan"]["name"] == "</script><b>"
             assert "<b>" not in page.text
@@ -162,11 +162,11 @@ def _use_django(monkeypatch: pytest.MonkeyPatch) -> str:
         assert initial_of(page)["version"] == int(version)
         assert '<output id="plan">Pro</output>' in page
         with pytest.raises(outbox.OutsideTransaction):
-            outbox.enqueue_django("tenant:acme", {})
+            outbox.enqueue_django("workspace:acme", {})
         with transaction.atomic():
-            outbox.enqueue_django("tenant:undone", {})
+            outbox.enqueue_django("workspace:undone", {})
             transaction.set_rollback(True)
-        assert project.replica.wait_for("tenant:undone").version == 0
+        assert project.replica.wait_for("workspace:undone").version == 0
         return str(client.post("/planwire-token").content.decode())
     finally:
         project.replica.close()

@@ -19,14 +19,18 @@ from urllib.parse import unquote, urlsplit
 import httpx2
 import orjson
 import pytest
+from structlog.testing import capture_logs
 
+from planwire_client.core.commit import BILLING
 from sync import bootstrap
 from sync.billing.providers.rate_limit import LocalRateLimiter
+from sync.process.supervisor import Supervisor
 from sync.settings import SyncSettings
 from sync.source.client import ANSWER_MAX_BYTES, Answer, Source, SourceError
 from sync.source.hydration import Hydration, hydration
+from sync.store.isolation import Isolation
 from sync.store.keys import DEFAULT_KEYS as keys
-from sync.store.models import Change, Snapshot, Verdict
+from sync.store.models import Change, Snapshot, StoreError, Verdict
 from sync.store.redis.connect import connect
 from sync.store.store import Store
 from sync.worker import Worker
@@ -315,6 +319,25 @@ async def test_tenants_with_billing_are_left_to_it(
         await store.want_reconcile(["tenant:acme"])
         await until(lambda: _nothing_wanted(store))
     assert backend.asked == {"sandbox/tenant:acme": 1}
+
+
+async def test_a_topic_that_billing_owns_is_not_taken_nor_asked_for_again(store: Store, backend: Backend) -> None:
+    """By a process that does not know that billing computes it: the store refuses what it commits."""
+    await store.commit(Change("tenant:acme", b'{"plan":"pro"}', b'{"facts":1}', owner=BILLING))
+    before = await store.read("tenant:acme")
+    backend.rows["tenant:acme"] = {"state": {"plan": "free"}, "private": {}}
+    hydrating, supervisor = Hydration(store, asker(backend)), Supervisor(0.02, StoreError)
+    await hydrating.compare("tenant:acme")
+    with capture_logs() as logged:
+        running = asyncio.create_task(hydrating.run(supervisor, Isolation(store)))
+        await until(lambda: _nothing_wanted(store))
+        supervisor.stop()
+        await running
+    assert "source_not_taken" in [entry["event"] for entry in logged]
+    assert backend.asked == {"tenant:acme": 1}
+    assert (await hydrating.reconcile("tenant:acme", "asked", 1)).outcome == "billed"
+    assert await store.read("tenant:acme") == before
+    await hydrating.aclose()
 
 
 async def _nothing_wanted(store: Store) -> bool:
