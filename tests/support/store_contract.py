@@ -16,6 +16,8 @@ import pytest
 from redis.asyncio import Redis
 
 from planwire_client.core.commit import BILLING, PUBLISHER, order_token
+from sync.billing.domain import codec
+from sync.billing.domain.model import Facts
 from sync.core import announcement
 from sync.core.announcement import Announcement
 from sync.store.keys import DEFAULT_KEYS as keys
@@ -515,6 +517,17 @@ class StoreContract:
             heard = await bus.hear()
             assert (heard.version, heard.owner) == (last.version, BILLING)
         assert published.version < taken.version
+
+    async def test_facts_of_a_build_from_before_the_owner_are_billings(self, store: Store) -> None:
+        facts = codec.encode(Facts())
+        await store.commit(Change(TOPIC, b"1", facts, owner=BILLING))
+        await store.redis.hdel(keys.snap(TOPIC), "owner")
+        assert (await store.commit(Change(TOPIC, b"2"))).verdict is Verdict.BILLED
+        assert (await store.read(TOPIC)).private == facts
+        assert (await store.commit(Change(TOPIC, b"2", facts, owner=BILLING))).verdict is Verdict.APPLIED
+        # A publisher's own private part is no facts, whatever it looks like.
+        await store.commit(Change("user:42", b"1", facts))
+        assert (await store.commit(Change("user:42", b"2"))).verdict is Verdict.APPLIED
 
     async def test_billing_takes_over_what_it_finds_as_it_would_leave_it(self, store: Store) -> None:
         first = await store.commit(Change(TOPIC, b"1"))

@@ -51,9 +51,13 @@ if event_id ~= '' and redis.call('ZSCORE', KEYS[3], event_id) then
   return {'duplicate', current, current_rev}
 end
 
--- 2. Billing computes this topic: a publish would overwrite its facts.
-if stored[5] == 'billing' and owner ~= 'billing' then
-  return {'billed', current, current_rev}
+-- 2. Billing computes this topic: a publish would overwrite its facts. Builds from before the owner stored the facts
+--    alone.
+if owner ~= 'billing' and stored[5] ~= 'publisher' then
+  local facts = stored[5] == 'billing' or redis.call('HGET', KEYS[1], 'private')
+  if facts == true or (facts and string.find(facts, '"subscriptions":{', 1, true)) then
+    return {'billed', current, current_rev}
+  end
 end
 
 -- 3. Compare-and-set.
