@@ -100,7 +100,7 @@ def decide(
         is_again: whether the event was processed before: an unknown price that was parked then may still be unknown.
     """
     if facts.erased_ns is not None:
-        return _after_erasure(topic, facts.erased_ns, event, fetched or event)
+        return after_erasure(topic, facts.erased_ns, event, fetched or event)
     if _is_other_software(facts, event, setting):
         return OTHER_SOFTWARE
     result = _reduced(facts, event, setting, reduce(facts, event, moved_us))
@@ -226,7 +226,7 @@ def _is_parked(before: Facts, event: Event, setting: Setting) -> bool:
     return setting.catalog.policy.second_customer == "park" and not is_known
 
 
-def _after_erasure(topic: str, erased_ns: int, event: Event, newest: Event) -> EventResult:
+def after_erasure(topic: str, erased_ns: int, event: Event, newest: Event) -> EventResult:
     """Return the result of an erased tenant's event: parked if the tenant has come back and pays, else ignored."""
     body = newest.subscription
     if body is None or body.status not in LIVE_STATUSES or event.order.occurred_ns <= erased_ns:

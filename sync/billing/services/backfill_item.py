@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from planwire_client.core.commit import BILLING
 from sync.billing.domain import codec
+from sync.billing.domain.decision import after_erasure
 from sync.billing.domain.drift import Drift, subscription_drift
 from sync.billing.domain.evaluation import unknown_prices, without_ignored_names
 from sync.billing.domain.model import LIVE_STATUSES, Event
@@ -87,6 +88,8 @@ class BackfillItem:
             # Always: a run that was killed may have stored the links without releasing.
             await self._release(event)
         result, before, after = commit.result, commit.decision.before, commit.decision.after
+        if before.erased_ns is not None:
+            return await self._park(entry, after_erasure(topic, before.erased_ns, event, event))
         if result.outcome is Outcome.UNCHANGED and result.reason:
             return await self._park(entry, result)
         merged = merge_fetched(before, event)
