@@ -173,7 +173,7 @@ class Metrics:
         "erased_events", "Events ignored because their tenant was erased.", "env"
     )
     ignored_events: Counter[tuple[str, ...]] = _counter(
-        "ignored_events", "Events of other software on the provider account (price: the catalog ignores it).",
+        "ignored_events", "Events of other software (price: the catalog ignores it) or of other accounts (account).",
         "reason", "env",
     )  # fmt: skip
     queue_length: dict[tuple[str, str], float] = _gauge(

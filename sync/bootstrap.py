@@ -67,6 +67,7 @@ async def build_services(store: Store, settings: SyncSettings, *, shares_rate: b
     tenant_secrets = [secret.get_secret_value().encode() for secret in settings.tenant_secret]
     return BillingServices(
         store, catalog_watcher, adapters, clients,
+        accounts={name: own.accounts for name, own in settings.providers.items()},
         tenant_secrets=tenant_secrets, tenant_fields=settings.tenant_fields,
     )  # fmt: skip
 

@@ -36,7 +36,7 @@ class AcmeWebhooks(SignedWebhooks):
             Order(envelope["version"], envelope["version"], event_id),
             names=(NamePlace("tenant", envelope["tenant"]),),
             subscription_id=data["id"],
-            subscription=Subscription(data["id"], "active", items),
+            subscription=Subscription(data["id"], data.get("status", "active"), items),
         )
 
 

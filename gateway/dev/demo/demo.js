@@ -20,9 +20,11 @@ const DEFAULT_STATE = {
 };
 const STATUSES = {
   none: "no subscription",
+  incomplete: "payment in progress",
   trialing: "trial",
   active: "active",
   past_due: "payment failed",
+  unpaid: "not paid",
   paused: "paused",
   canceled: "canceled",
 };
@@ -135,7 +137,7 @@ const sentence = ({ action, plan, effective_at, overdue }) => {
 
 /** Shows the actions that are possible in this state. @param {any} state */
 const renderButtons = ({ plan, status, features = {}, limits = {}, scheduled }) => {
-  const isPaying = !["none", "canceled"].includes(status);
+  const isPaying = !["none", "incomplete", "canceled"].includes(status);
   const can = /** @type {Record<string, boolean>} */ ({
     upgrade: plan.key != "pro",
     downgrade: isPaying,

@@ -76,24 +76,28 @@ def webhook_security(spec: ProviderSpec) -> dict[str, dict[str, str]]:
 def routes(
     services: BillingServices, settings: SyncSettings, count: Count = not_counted, wrap: WrapWebhook | None = None
 ) -> list[Route]:
-    """Return one route for each provider that has signing secrets."""
+    """Return the routes of each provider that has signing secrets."""
     found: list[Route] = []
     for name, own in settings.providers.items():
         if own.secrets:
-            handler = _handler(services, services.adapters[name], own)
+            handler = _handler(services, services.adapters[name], own, settings.webhook_body_max_bytes)
             operation = webhook_operation(registry.PROVIDERS[name])
-            found.append(route(operation.path, operation.method, wrap(name, handler) if wrap else handler, count))
+            made = route(operation.path, operation.method, wrap(name, handler) if wrap else handler, count)
+            # The path with a slash at its end is the same: providers follow no redirect.
+            found += [made, Route(f"{operation.path}/", made.endpoint, methods=[operation.method])]
     if not found:
         _log.warning("webhooks_off", reason="no signing secrets are set")
     return found
 
 
-def _handler(services: BillingServices, adapter: WebhookAdapter, settings: ProviderSettings) -> Handler:
+def _handler(
+    services: BillingServices, adapter: WebhookAdapter, settings: ProviderSettings, body_max_bytes: int
+) -> Handler:
     """Return the handler of one provider's webhooks."""
     secrets = settings.signing_secrets
 
     async def answer(request: Request) -> Response:
-        body = await read_body(request)
+        body = await read_body(request, body_max_bytes)
         nonce, _, digest = request.headers.get(_CHECK_HEADER, "").partition(" ")
         if hmac.compare_digest(nonce.encode(), _NONCE.encode()):
             return Response(status_code=204 if digest == hashlib.sha256(body).hexdigest() else 409)

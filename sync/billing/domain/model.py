@@ -107,6 +107,7 @@ class Event:
         unstamped: fetched from a provider without modification times: `order` holds the time of the fetch.
         step: its place among the events of the same instant, if the provider's clock is coarse; else None.
         received_ns: when it was first received; 0 if that is not known, or makes no difference.
+        account: the account of another merchant that the event is about; None for the own account.
     """
 
     provider: str
@@ -122,6 +123,7 @@ class Event:
     subscription: Subscription | None = None
     ignored: str = ""
     unstamped: bool = False
+    account: str | None = None
     is_signed: bool = False
     name_problem: str = ""
     names: tuple[NamePlace, ...] = ()

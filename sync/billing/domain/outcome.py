@@ -66,5 +66,9 @@ MOVED = EventResult(Outcome.REFUSED, "its subscription has just moved to another
 """The result of an event at the tenant that its subscription has left; the event is resolved again."""
 
 
+OTHER_ACCOUNT = "an event of another merchant's account"
+"""The beginning of the reason of an event of a connected account that is not configured; the account follows."""
+
+
 class ChangeRejected(CodedError):
     """A requested change of a tenant cannot be made: `code` is stable, `detail` is for people."""

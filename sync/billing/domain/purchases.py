@@ -17,7 +17,6 @@ from sync.billing.domain.model import (
     Event,
     Facts,
     Granted,
-    Item,
     SubscriptionFacts,
     subscription_key,
 )
@@ -38,17 +37,19 @@ def with_granted(before: Facts, after: Facts, event: Event, setting: Setting) ->
         known = [Granted(event.order, body.items), Granted(entry.order, entry.subscription.items)]
         if old is not None:
             known += [Granted(old.order, old.subscription.items), old.granted or NEVER_GRANTED]
-        level, granted = max((_level(entry, each.items, setting), each) for each in known)
+        level, granted = max((_level(entry, each, setting), each) for each in known)
         granted = granted if level else NEVER_GRANTED
     if entry.granted == granted:
         return after
     return replace(after, subscriptions={**after.subscriptions, key: replace(entry, granted=granted)})
 
 
-def _level(entry: SubscriptionFacts, items: tuple[Item, ...], setting: Setting) -> int:
+def _level(entry: SubscriptionFacts, granted: Granted, setting: Setting) -> int:
     """Return how well items stand in for others. 2: they buy a plan or are all known; 1: they buy something; 0: not."""
-    found = bought(items, entry, setting)
-    return 0 if not found.buys else 1 if found.unknown and found.plan is None else 2
+    found = bought(granted.items, entry, setting)
+    if granted == NEVER_GRANTED or not (found.buys or not found.unknown):
+        return 0
+    return 1 if found.unknown and found.plan is None else 2
 
 
 def _is_lost(entry: SubscriptionFacts, setting: Setting) -> bool:

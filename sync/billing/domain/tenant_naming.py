@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
@@ -10,6 +10,7 @@ from planwire_client.core import reference
 from planwire_client.core.limits import SAFE_INTEGER_MAX
 from planwire_client.core.topic import TopicError, encode_id, shown
 from sync.billing.domain.model import Event, NamePlace, Unparsable
+from sync.billing.domain.outcome import OTHER_ACCOUNT
 
 TENANT_FIELDS = ("tenant_id", "tenantId")
 """The metadata keys that name a tenant, unless PLANWIRE_TENANT_FIELDS says otherwise."""
@@ -34,6 +35,26 @@ class Naming(NamedTuple):
 
 
 UNSIGNED = Naming()
+
+
+def of_own_account(event: EventOrNot, accounts: Collection[str]) -> EventOrNot:
+    """Return the event; if it is about another merchant's account, without all that it says of ours.
+
+    Args:
+        accounts: the accounts whose events count, besides the own one; `*` for all.
+    """
+    if isinstance(event, Unparsable) or event.account is None or not {event.account, "*"}.isdisjoint(accounts):
+        return event
+    setting = f"PLANWIRE_{event.provider.upper()}_CONNECT_ACCOUNTS"
+    return replace(
+        event,
+        ignored=f"{OTHER_ACCOUNT}: {event.account[:60]}; to use it, list it in {setting}",
+        tenant_id=None,
+        customer_id=None,
+        subscription_id=None,
+        subscription=None,
+        names=(),
+    )
 
 
 def sanitize(event: EventOrNot, naming: Naming = UNSIGNED) -> EventOrNot:

@@ -109,6 +109,11 @@ class ProviderSettings(SettingsModel):
         """The environments with a signing secret or an API key."""
         return frozenset(name for name, _ in (*self.secrets, *self.api_keys))
 
+    @property
+    def accounts(self) -> frozenset[str]:
+        """The connected accounts whose events count, besides those of the own account; `*` for all."""
+        return frozenset()
+
     def base_url(self, environment: str) -> str:
         """Return the base URL of the API for an environment, or "" for the provider's own."""
         urls = dict(self.api_url)

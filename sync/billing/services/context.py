@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
@@ -13,7 +13,7 @@ from sync.billing.catalog.catalog import Catalog
 from sync.billing.catalog.watcher import CatalogWatcher
 from sync.billing.domain.evaluation import Setting, without_ignored_names
 from sync.billing.domain.model import Event, Unparsable
-from sync.billing.domain.tenant_naming import TENANT_FIELDS, Naming, sanitize
+from sync.billing.domain.tenant_naming import TENANT_FIELDS, Naming, of_own_account, sanitize
 from sync.billing.providers.base import ProviderClient, WebhookAdapter
 from sync.billing.storage.environment import Environment
 from sync.store.isolation import Isolation, described
@@ -35,6 +35,7 @@ class BillingContext:
         clients: the API clients, by provider and environment. With a client an event is only a hint to fetch.
         now_ns: the clock, nanoseconds since 1970.
         isolation: isolates the items of the queues.
+        accounts: the connected accounts whose events count, by provider; `*` for all.
         tenant_secrets: verify signed tenant references.
         tenant_fields: the metadata keys that name a tenant, in order.
     """
@@ -45,6 +46,7 @@ class BillingContext:
     clients: Mapping[tuple[str, str], ProviderClient] = field(default_factory=dict)
     lease_s: float = LEASE_S
     now_ns: Callable[[], int] = time.time_ns
+    accounts: Mapping[str, Collection[str]] = field(default_factory=dict)
     tenant_secrets: Sequence[bytes] = ()
     tenant_fields: Sequence[str] = TENANT_FIELDS
     isolation: Isolation = field(init=False)
@@ -73,7 +75,8 @@ class BillingContext:
         """
         adapter = self.adapters[provider]
         try:
-            event = sanitize(adapter.parse(body, environment), self.naming)
+            event = of_own_account(adapter.parse(body, environment), self.accounts.get(provider, ()))
+            event = sanitize(event, self.naming)
         except Exception as error:
             _log.error("event_unreadable", provider=provider, event_id=event_id, exc_info=error)
             event = Unparsable(f"sha256-{sha256(body).hexdigest()}", "", f"{provider}: {described(error)}"[:300])

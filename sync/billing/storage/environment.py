@@ -6,8 +6,12 @@ import random
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
+<<<<<<< HEAD
 from planwire_client.core.topic import Topic, TopicError
 from sync.billing.domain.outcome import ERASED_REASON, OTHER_SOFTWARE, EventResult
+=======
+from sync.billing.domain.outcome import ERASED_REASON, OTHER_ACCOUNT, OTHER_SOFTWARE, EventResult
+>>>>>>> 0c1f6f8 (Take large webhooks, a slash at the end of their path, and no events of connected accounts; scenarios 61 to 65)
 from sync.billing.storage.inbox import Inbox
 from sync.billing.storage.records import DriftLog
 from sync.store import counters
@@ -31,8 +35,9 @@ BACKLOG_CACHE_S = 5.0
 COUNTED: Mapping[str, Mapping[str, Mapping[str, str]]] = {
     ERASED_REASON: {"erased_events": {}},
     OTHER_SOFTWARE.reason: {"ignored_events": {"reason": "price"}},
+    OTHER_ACCOUNT: {"ignored_events": {"reason": "account"}},
 }
-"""The reason of a result -> the counter of its events, with its labels."""
+"""The reason of a result, up to its first colon -> the counter of its events, with its labels."""
 
 _STATS = Script.load("sync.store", "queue_stats")
 
@@ -74,7 +79,7 @@ class Environment:
 
     def count(self, batch: CommandPipeline, result: EventResult) -> None:
         """Add to `batch` the count of an event that was ignored for a reason that operators watch."""
-        for name, labels in COUNTED.get(result.reason, {}).items():
+        for name, labels in COUNTED.get(result.reason.partition(":")[0], {}).items():
             field = counters.field(name, **labels, env=self.name)
             batch.command("HINCRBY", self._store.keys.counters, field, 1)
 

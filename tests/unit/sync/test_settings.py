@@ -161,6 +161,22 @@ def test_stripe_s_secrets_are_read_alike() -> None:
         read(STRIPE_SECRETS="live:whsec_a")
 
 
+def test_connected_accounts_are_a_list_or_all() -> None:
+    assert read().providers["stripe"].accounts == frozenset()
+    assert read(STRIPE_CONNECT_ACCOUNTS="acct_1A, acct_2b").providers["stripe"].accounts == {"acct_1A", "acct_2b"}
+    assert read(STRIPE_CONNECT_ACCOUNTS="*").providers["stripe"].accounts == {"*"}
+    assert read().providers["paddle"].accounts == frozenset()
+    with pytest.raises(SettingsError, match="PLANWIRE_STRIPE_CONNECT_ACCOUNTS: 'all' is no account: give a list"):
+        read(STRIPE_CONNECT_ACCOUNTS="acct_1A,all")
+
+
+def test_webhooks_have_a_limit_of_their_own() -> None:
+    assert read().webhook_body_max_bytes == 1_048_576
+    assert read(WEBHOOK_BODY_MAX_BYTES="2000000").webhook_body_max_bytes == 2_000_000
+    with pytest.raises(SettingsError, match="PLANWIRE_WEBHOOK_BODY_MAX_BYTES"):
+        read(WEBHOOK_BODY_MAX_BYTES="99000000")
+
+
 def test_stripe_s_api_keys_and_addresses() -> None:
     settings = read(
         STRIPE_API_KEYS="live:sk_live_a,sandbox:rk_test_b",

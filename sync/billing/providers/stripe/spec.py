@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from planwire_client.core.topic import LIVE
 from sync.billing.providers.base import ProviderClient, ProviderSpec, RateLimiter
@@ -14,6 +14,22 @@ from sync.billing.providers.stripe.webhooks import NAME, PRORATIONS, SCHEME, Str
 
 _MODE = re.compile(r"[a-z]+_(live|test)_")
 """The prefix of Stripe's keys: sk_live_, rk_test_ and the like."""
+
+_ACCOUNT = re.compile(r"acct_[A-Za-z0-9]{1,100}")
+
+
+def _accounts(value: object) -> object:
+    """Return the accounts of `acct_A,acct_B`, or `*` for all."""
+    if not isinstance(value, str):
+        return value
+    names = [part for part in (part.strip() for part in value.split(",")) if part]
+    wrong = next((name for name in names if name != "*" and _ACCOUNT.fullmatch(name) is None), None)
+    if wrong is not None:
+        raise ValueError(f"{wrong[:60]!r} is no account: give a list such as acct_A,acct_B, or * for all")
+    return tuple(names)
+
+
+_Accounts = Annotated[tuple[str, ...], BeforeValidator(_accounts)]
 
 
 class StripeSettings(ProviderSettings):
@@ -26,6 +42,16 @@ class StripeSettings(ProviderSettings):
     )
     api_keys: ByEnvironment = Field((), description="Stripe API keys: live:sk_live_...,sandbox:sk_test_...")
     api_rate_per_s: float = Field(10, gt=0, le=API_RATE_MAX, description=API_RATE)
+
+    connect_accounts: _Accounts = Field(
+        (),
+        description="Connected accounts whose events count, as acct_A,acct_B, or * for all. Others' are ignored.",
+    )
+
+    @property
+    def accounts(self) -> frozenset[str]:
+        """The connected accounts whose events count; `*` for all."""
+        return frozenset(self.connect_accounts)
 
     @model_validator(mode="after")
     def _keys_are_of_their_environment(self) -> Self:

@@ -12,14 +12,20 @@
 -- ARGV[5] version
 -- ARGV[6] waits      the things that it waits on, one per line; empty if done
 -- ARGV[7] ttl_ms     how long a done event is kept
--- ARGV[8] body       empty: remove the body of a done event
+-- ARGV[8] body       empty: remove the body of a done event; a large one is removed in any case
 -- ARGV[9] again_us   of a parked event: delay until one more retry, unless inbox_cancel_retry.lua comes first;
 --                    empty: no retry
 -- ARGV[10] claim     the caller's claim; empty for none
 --
 -- Returns 1 if the event is known and no other has claimed it since, else 0.
 
+<<<<<<< HEAD
 local stored = redis.call('HMGET', KEYS[1], 'status', 'waits', 'claim')
+=======
+local BODY_KEPT_MAX = 65536
+
+local stored = redis.call('HMGET', KEYS[1], 'status', 'waits')
+>>>>>>> 0c1f6f8 (Take large webhooks, a slash at the end of their path, and no events of connected accounts; scenarios 61 to 65)
 if not stored[1] then
   redis.call('ZREM', KEYS[2], ARGV[1])
   redis.call('ZREM', KEYS[3], ARGV[1])
@@ -63,7 +69,7 @@ if parked then
   redis.call('PERSIST', KEYS[1])
 else
   redis.call('ZREM', KEYS[3], ARGV[1])
-  if ARGV[8] == '' then
+  if ARGV[8] == '' or redis.call('HSTRLEN', KEYS[1], 'body') > BODY_KEPT_MAX then
     redis.call('HSET', KEYS[1], 'body', '')
   end
   redis.call('PEXPIRE', KEYS[1], ARGV[7])

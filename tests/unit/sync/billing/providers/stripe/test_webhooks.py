@@ -203,6 +203,34 @@ class TestSubscription:
     def test_statuses(self, status: str, neutral: str) -> None:
         assert subscription_of(body(status=status)).status == neutral
 
+    @pytest.mark.parametrize(
+        ("status", "behavior", "neutral"),
+        [
+            ("active", "void", "paused"),
+            ("active", "keep_as_draft", "uncollected"),
+            ("active", "mark_uncollectible", "uncollected"),
+            ("trialing", "void", "trialing"),
+            ("past_due", "void", "past_due"),
+            ("canceled", "void", "canceled"),
+        ],
+    )
+    def test_a_paused_collection(self, status: str, behavior: str, neutral: str) -> None:
+        collection = {"behavior": behavior, "resumes_at": NOW + 50}
+        found = subscription_of(body(status=status, pause_collection=collection))
+        is_paused = neutral in ("paused", "uncollected")
+        assert (found.status, found.scheduled) == (
+            neutral,
+            Scheduled("resume", (NOW + 50) * 10**9) if is_paused else None,
+        )
+        assert subscription_of(body(pause_collection={"behavior": behavior})).scheduled is None
+
+    def test_the_next_of_two_scheduled_changes_is_shown(self) -> None:
+        collection = {"behavior": "void", "resumes_at": NOW + 50}
+        for cancel_at, expected in ((NOW + 40, "cancel"), (NOW + 60, "resume")):
+            found = subscription_of(body(pause_collection=collection, cancel_at=cancel_at)).scheduled
+            assert found is not None
+            assert found.action == expected
+
     def test_a_cancel_at_the_period_s_end_or_at_a_time(self) -> None:
         assert subscription_of(body(cancel_at_period_end=True)).scheduled == Scheduled("cancel", (NOW + 100) * 10**9)
         assert subscription_of(body(cancel_at=NOW + 5)).scheduled == Scheduled("cancel", (NOW + 5) * 10**9)
