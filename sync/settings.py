@@ -15,7 +15,6 @@ from sync.billing.catalog.watcher import EXAMPLE
 from sync.billing.domain.tenant_naming import TENANT_FIELDS
 from sync.billing.providers import registry
 from sync.billing.providers.settings import API_RATE_MAX, ProviderSettings, is_confidential, is_url
-from sync.http.body import DISCARD_MAX_BYTES
 from sync.process.environment import PREFIX
 from sync.process.settings import SettingsError as SettingsError, SettingsModel, StoreSettings, read
 
@@ -74,7 +73,7 @@ class SyncSettings(StoreSettings):
     dev: bool = Field(False, description="Set by the development runner only: the example catalog may stand in.")
     intake: bool = Field(True, description="Whether the web process takes webhooks. 0: another one does.")
     webhook_body_max_bytes: int = Field(
-        1_048_576, ge=1024, le=DISCARD_MAX_BYTES, description="Largest webhook body; beyond: 413."
+        1_048_576, ge=1024, le=16_777_216, description="Largest webhook body; beyond: 413."
     )
     catalog: Path | None = Field(None, description="The catalog's TOML file: what each price grants.")
     source_url: _Source = Field(

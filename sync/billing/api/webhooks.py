@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 import time
 from collections.abc import Callable
@@ -76,7 +77,7 @@ def webhook_security(spec: ProviderSpec) -> dict[str, dict[str, str]]:
 def routes(
     services: BillingServices, settings: SyncSettings, count: Count = not_counted, wrap: WrapWebhook | None = None
 ) -> list[Route]:
-    """Return the routes of each provider that has signing secrets."""
+    """Return one route for each provider that has signing secrets."""
     found: list[Route] = []
     for name, own in settings.providers.items():
         if own.secrets:
@@ -84,7 +85,8 @@ def routes(
             operation = webhook_operation(registry.PROVIDERS[name])
             made = route(operation.path, operation.method, wrap(name, handler) if wrap else handler, count)
             # The path with a slash at its end is the same: providers follow no redirect.
-            found += [made, Route(f"{operation.path}/", made.endpoint, methods=[operation.method])]
+            made.path_regex = re.compile(f"^{re.escape(operation.path)}/?$")
+            found.append(made)
     if not found:
         _log.warning("webhooks_off", reason="no signing secrets are set")
     return found

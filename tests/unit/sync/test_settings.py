@@ -27,7 +27,8 @@ def read(**environ: str) -> SyncSettings:
 def test_every_provider_has_settings_under_its_own_name() -> None:
     for name, spec in registry.PROVIDERS.items():
         assert {variable.removeprefix(f"PLANWIRE_{name.upper()}_") for variable in spec.settings.variables()} == {
-            *("SECRETS", "API_KEYS", "API_URL", "API_RATE_PER_S", "TOLERANCE_S")
+            *("SECRETS", "API_KEYS", "API_URL", "API_RATE_PER_S", "TOLERANCE_S"),
+            *(("CONNECT_ACCOUNTS",) if name == "stripe" else ()),
         }
     assert read().providers.keys() == registry.PROVIDERS.keys()
 
@@ -214,6 +215,7 @@ def test_line_ends_around_a_value_mean_nothing_in_any_setting() -> None:
         "SIMULATOR_URL": "http://127.0.0.1:1",
         "WEBHOOK_URL": "http://127.0.0.1:2",
         "ALIVE_FILE": "/tmp/alive",
+        "STRIPE_CONNECT_ACCOUNTS": "acct_1A",
     }
     for provider in (name.upper() for name in registry.PROVIDERS):
         samples |= {f"{provider}_SECRETS": f"live:{provider}", f"{provider}_API_KEYS": "live:key"}

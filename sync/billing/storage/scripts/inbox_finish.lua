@@ -69,7 +69,7 @@ if parked then
   redis.call('PERSIST', KEYS[1])
 else
   redis.call('ZREM', KEYS[3], ARGV[1])
-  if ARGV[8] == '' or redis.call('HSTRLEN', KEYS[1], 'body') > BODY_KEPT_MAX then
+  if ARGV[8] == '' or #(redis.call('HGET', KEYS[1], 'body') or '') > BODY_KEPT_MAX then
     redis.call('HSET', KEYS[1], 'body', '')
   end
   redis.call('PEXPIRE', KEYS[1], ARGV[7])
