@@ -6,12 +6,8 @@ import random
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
-<<<<<<< HEAD
 from planwire_client.core.topic import Topic, TopicError
-from sync.billing.domain.outcome import ERASED_REASON, OTHER_SOFTWARE, EventResult
-=======
 from sync.billing.domain.outcome import ERASED_REASON, OTHER_ACCOUNT, OTHER_SOFTWARE, EventResult
->>>>>>> 0c1f6f8 (Take large webhooks, a slash at the end of their path, and no events of connected accounts; scenarios 61 to 65)
 from sync.billing.storage.inbox import Inbox
 from sync.billing.storage.records import DriftLog
 from sync.store import counters

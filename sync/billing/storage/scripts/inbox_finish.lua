@@ -19,13 +19,9 @@
 --
 -- Returns 1 if the event is known and no other has claimed it since, else 0.
 
-<<<<<<< HEAD
-local stored = redis.call('HMGET', KEYS[1], 'status', 'waits', 'claim')
-=======
 local BODY_KEPT_MAX = 65536
 
-local stored = redis.call('HMGET', KEYS[1], 'status', 'waits')
->>>>>>> 0c1f6f8 (Take large webhooks, a slash at the end of their path, and no events of connected accounts; scenarios 61 to 65)
+local stored = redis.call('HMGET', KEYS[1], 'status', 'waits', 'claim')
 if not stored[1] then
   redis.call('ZREM', KEYS[2], ARGV[1])
   redis.call('ZREM', KEYS[3], ARGV[1])
