@@ -189,11 +189,12 @@ async def test_an_operator_s_move_that_is_killed_is_completed_by_the_timers(cata
 
 
 @pytest.mark.parametrize("late", [0, 1, 2])
-async def test_a_worker_that_was_held_up_revives_nothing(catalog: CatalogWatcher, late: int) -> None:
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_a_worker_that_was_held_up_revives_nothing(catalog: CatalogWatcher, late: int, is_known: bool) -> None:
     """It has read the link, and commits when the subscription has moved on; at a known tenant and at a new one."""
+    history = [body(1, "a"), body(2, "a" if is_known else "b", "pri_basic"), body(3, "b"), body(4, "c")]
     with memory_store() as store:
         slow, fast = services_of(store, catalog), services_of(store, catalog)
-        history = [body(1, "a"), body(2, "a", "pri_basic"), body(3, "b"), body(4, "c")]
         await receive(fast, *history[:late])
         commit, done = slow.ingest._commit, list[bool]()
 
@@ -208,6 +209,44 @@ async def test_a_worker_that_was_held_up_revives_nothing(catalog: CatalogWatcher
         found = await shown(store)
         assert list(found) == ["c"]
         assert found["c"][0]["limits"]["seats"] == 5
+
+
+async def test_what_a_slow_worker_commits_between_giving_and_taking_moves_too(catalog: CatalogWatcher) -> None:
+    with memory_store() as store:
+        slow, mover = services_of(store, catalog), services_of(store, catalog)
+        await receive(mover, body(1, "a"))
+        commit_event, commit_move = slow.ingest._commit, mover.moves._commit
+        resolved, may_commit, calls = asyncio.Event(), asyncio.Event(), itertools.count(1)
+
+        async def waiting(*arguments: Any, **options: Any) -> Any:
+            resolved.set()
+            await may_commit.wait()
+            return await commit_event(*arguments, **options)
+
+        async def after_giving(*arguments: Any) -> Any:
+            if next(calls) == 2:
+                may_commit.set()
+                await late
+            return await commit_move(*arguments)
+
+        with (
+            mock.patch.object(slow.ingest, "_commit", waiting),
+            mock.patch.object(mover.moves, "_commit", after_giving),
+        ):
+            late = asyncio.ensure_future(receive(slow, body(5, None, "pri_basic")))
+            await resolved.wait()
+            await receive(mover, body(3, "b"))
+        found = await shown(store)
+        assert list(found) == ["b"]
+        assert found["b"][0]["plan"]["key"] == "basic"
+
+
+async def test_the_oldest_checkout_made_the_subscription(catalog: CatalogWatcher) -> None:
+    """A later transaction is a renewal or an upgrade."""
+    with memory_store() as store:
+        services = services_of(store, catalog)
+        await receive(services, checkout(3, "b"), body(2, None), checkout(1, "a"), checkout(4, "c"))
+        assert list(await shown(store)) == ["a"]
 
 
 EVENTS = st.lists(
