@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from sync.billing.domain.model import NOTHING, Facts, ScheduledPlanChange, SubscriptionFacts
 from sync.billing.domain.reducer import PAST_DUE_MARKS_MAX
+from sync.billing.domain.steps import Seen
 
 MOVED_MAX = 500
 """Maximum tombstones per tenant. Beyond it the oldest are dropped: their late events have long arrived."""
@@ -95,7 +96,14 @@ def joined(one: SubscriptionFacts | None, other: SubscriptionFacts | None) -> Su
         past_due=tuple(marks[:PAST_DUE_MARKS_MAX]),
         created_ns=min(created, default=None),
         granted=None if newest.granted is None else max(granted),
+        recent=_recent(one, other),
     )
+
+
+def _recent(one: SubscriptionFacts, other: SubscriptionFacts) -> tuple[Seen, ...]:
+    """Return the recent events of both, ascending; of one that both have, the entry with a body."""
+    known = sorted((*one.recent, *other.recent), key=lambda seen: seen.body is not None)
+    return tuple(sorted({seen.order: seen for seen in known}.values(), key=lambda seen: seen.order))
 
 
 def _newest(moved: Mapping[str, int]) -> dict[str, int]:

@@ -38,6 +38,7 @@ from sync.billing.storage.environment import reconcile_requests
 from sync.billing.storage.inbox import Inbox, Record
 from sync.billing.storage.links import erase_links, find_link, forget_customers, query_link, read_link, store_name
 from sync.billing.storage.records import append_event, has_event, record_snapshots
+from sync.billing.storage.tenants import known_facts
 from sync.store.command_pipeline import CommandPipeline, run_commands
 from sync.store.delayed_queue import Due
 from sync.store.models import ALL_FIELDS, Snapshot, StoreError, snapshot_of
@@ -276,8 +277,10 @@ class Ingest:
         if WAITS_CATALOG in done.result.waits and self._context.catalog_watcher.current is not done.catalog:
             await self._context.environment(environment).inbox.reopen(WAITS_CATALOG)
         topic, waits = done.result.topic, done.result.waits
-        if waits == (revival_of(topic),) and not (await self._store.read(topic)).erased:
-            await self.release(environment, waits)
+        if waits == (revival_of(topic),):
+            facts = known_facts(await self._store.read(topic))
+            if facts is None or facts.erased_ns is None:
+                await self.release(environment, waits)
         if done.rechecks_link and isinstance(event, Event):
             await self._recheck_link(event)
 
