@@ -13,7 +13,7 @@ from functools import partial
 
 from planwire_client.core.topic import Topic
 from sync.billing.domain.customers import second_customer_reason, second_customers, vouched_for
-from sync.billing.domain.decision import PARKS
+from sync.billing.domain.decision import PARKS, ChangeFacts
 from sync.billing.domain.model import NOTHING, Event, Facts, SubscriptionFacts, subscription_key
 from sync.billing.domain.moves import ChangedSinceError, given, joined, taken
 from sync.billing.domain.outcome import ERASED, ERASED_REASON, WAITS_CATALOG, WAITS_SOFTWARE, EventResult, Outcome
@@ -26,12 +26,12 @@ from sync.billing.domain.tenant_resolution import (
     strongest,
     tenant_topic,
 )
-from sync.billing.services.committer import CONFLICTS_MAX, Commit, Committer
+from sync.billing.services.committer import CONFLICTS_MAX, Commit, Committer, Decision
 from sync.billing.services.context import BillingContext
 from sync.billing.services.reproject import Refresh, decide_refresh
 from sync.billing.storage.links import flip, move_customer, read_all_stored, read_stored, settled
 from sync.billing.storage.records import append_event
-from sync.billing.storage.tenants import known_facts
+from sync.billing.storage.tenants import FactsError, known_facts
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.models import StoreError
 
@@ -172,24 +172,34 @@ class Moves:
                 moved_us=moved_us,
                 is_vouched=is_vouched(link),
             )
-            commits = [await self._commit(subject, home, Refresh(cause, change=give))]
+            steps: list[tuple[str, ChangeFacts]] = [(home, give)]
+            for topic, entry in was.items():
+                steps.append((topic, partial(taken, key=subject.key, was=entry, moved_us=moved_us)))
+            commits: list[Commit] = []
             try:
-                for topic, entry in was.items():
-                    take = partial(taken, key=subject.key, was=entry, moved_us=moved_us)
-                    if (blocked := _blocked(commits[-1])) is not None:
-                        return blocked
-                    commits.append(await self._commit(subject, topic, Refresh(cause, change=take)))
+                for topic, step in steps:
+                    commit = await self._commit(subject, topic, Refresh(cause, change=step))
+                    after = commit.decision.after
+                    known = after.subscriptions.get(subject.key)
+                    is_overtaken = after.moved.get(subject.key, 0) > moved_us
+                    is_given = is_overtaken or (known is not None and known.moved_us >= moved_us)
+                    is_done = is_given or (whole is None if topic == home else known is None)
+                    if not is_done and commit.result.reason != ERASED_REASON:
+                        return _blocked(commit)
+                    commits.append(commit)
             except ChangedSinceError:
                 continue
-            if (blocked := _blocked(commits[-1])) is not None:
-                return blocked
             await self._record(subject, link, commits, cause)
             return await self._again(subject, link)
         raise StoreError(f"{subject.key}: it changes faster than it can be moved")
 
     async def _commit(self, subject: Subject, topic: str, refresh: Refresh) -> Commit:
         setting = self._context.setting(subject.environment)
-        return await self._committer.commit(topic, lambda snapshot: decide_refresh(snapshot, refresh, setting))
+        try:
+            return await self._committer.commit(topic, lambda snapshot: decide_refresh(snapshot, refresh, setting))
+        except FactsError as error:
+            result = EventResult(Outcome.UNCHANGED, str(error), topic)
+            return Commit(topic, result, Decision(result))
 
     async def _record(self, subject: Subject, link: Link, commits: list[Commit], cause: Mapping[str, str]) -> None:
         """Write what follows the commits of a move: timers, both histories, the customer's tenant, the end of the move.
@@ -253,9 +263,7 @@ class Moves:
         return known_facts(await self._committer.read(subject.topic(tenant_id))) or NOTHING
 
 
-def _blocked(commit: Commit) -> EventResult | None:
-    """Return the parked result of a move that cannot be committed now; None if it is."""
+def _blocked(commit: Commit) -> EventResult:
+    """Return the parked result of a step of a move that cannot be committed now."""
     result = commit.result
-    if commit.decision.write is not None or not result.reason or result.reason == ERASED_REASON:
-        return None
     return EventResult(Outcome.PARKED, result.reason, commit.topic, result.version, result.waits or (WAITS_SOFTWARE,))

@@ -375,3 +375,20 @@ async def test_two_processes_that_move_it_to_and_fro_end_at_the_newest_name(cata
         days = list(range(2, 14))
         await asyncio.gather(*(receive((one, other)[day % 2], body(day, "abc"[day % 3], "pri_basic")) for day in days))
         assert list(await shown(store)) == ["abc"[days[-1] % 3]]
+
+
+async def test_a_tenant_whose_facts_cannot_be_read_holds_the_move_up(catalog: CatalogWatcher) -> None:
+    """Nobody loses anything: the event is parked, and moves it when it is retried."""
+    with memory_store() as store:
+        services, redis = services_of(store, catalog), cast(Any, store.redis)
+        await receive(services, body(1, "a"), body(1, "b", id="sub_2"))
+        snap = store.keys.snap("tenant:b")
+        private = await redis.hget(snap, "private")
+        await redis.hset(snap, "private", b"{}")
+        await receive(services, body(2, "b"))
+        (parked,) = await services.environment("live").inbox.parked(None, 10)
+        assert "not a tenant's facts" in parked.reason
+        assert facts_of(await store.read("tenant:a")).subscriptions
+        await redis.hset(snap, "private", private)
+        await services.ingest.retry("live", parked.event_id)
+        assert list(await shown(store)) == ["b"]
