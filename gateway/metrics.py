@@ -67,6 +67,10 @@ class Backlog(Protocol):
     def waiting(self) -> Sequence[tuple[str, str, int, float]]:
         """As last read, for each queue: (queue, environment, members, seconds that the first has been due)."""
 
+    @property
+    def parked(self) -> Sequence[tuple[str, str, int]]:
+        """As last read, for each queue: (queue, environment, parked members)."""
+
     async def refresh(self) -> None:
         """Read it again; keep the last values if the store is unreachable."""
 
@@ -169,6 +173,9 @@ class Metrics:
     drift: Counter[tuple[str, ...]] = _counter(
         "drift", "Differences found between what was published and what the provider says.", "kind", "env"
     )
+    item_failures: Counter[tuple[str, ...]] = _counter(
+        "item_failures", "Failed attempts at an item of one of the worker's queues.", "queue"
+    )
     erased_events: Counter[tuple[str, ...]] = _counter(
         "erased_events", "Events ignored because their tenant was erased.", "env"
     )
@@ -184,6 +191,11 @@ class Metrics:
     queue_overdue: dict[tuple[str, str], float] = _gauge(
         "queue_overdue_seconds",
         "For how long the first of a queue has been due; a worker takes it within seconds.",
+        "queue", "env",
+    )  # fmt: skip
+    queue_parked: dict[tuple[str, str], float] = _gauge(
+        "queue_parked",
+        "Items of one of the worker's queues that are parked after 8 failed attempts; events: queue_length of parked.",
         "queue", "env",
     )  # fmt: skip
     evicts: Mapping[str, float] = _gauge(
@@ -256,12 +268,14 @@ class Metrics:
     def _read_shared(self) -> None:
         """Set the metrics that come from the store and are the same in every process."""
         for (name, pairs), count in self.counters.items():
-            if name in ("drift", "erased_events", "ignored_events"):
+            if name in ("drift", "item_failures", "erased_events", "ignored_events"):
                 labels = dict(pairs)
                 getattr(self, name)[tuple(labels.get(label, "") for label in DECLARED[name].labels)] = count
         for queue, environment, members, overdue_s in self.backlog.waiting if self.backlog is not None else ():
             self.queue_length[queue, environment] = members
             self.queue_overdue[queue, environment] = overdue_s
+        for queue, environment, members in self.backlog.parked if self.backlog is not None else ():
+            self.queue_parked[queue, environment] = members
 
 
 DECLARED: dict[str, Declared] = {

@@ -123,6 +123,14 @@ async def test_what_waits_for_a_worker_is_shown(
         assert 999 < await shown("planwire_queue_overdue_seconds", "timers") < 1100
         assert await shown("planwire_queue_length", "reconcile", "") == 1
         assert await shown("planwire_queue_overdue_seconds", "reconcile", "") < 100
+        assert await shown("planwire_queue_parked", "timers") == 0
+        begun = await timers.begin((await timers.claim(1))[0])
+        assert begun is not None
+        await timers.park(begun, "failed 8 times: KeyError()")
+        await Isolation(store).count("timers")
+        assert await shown("planwire_queue_parked", "timers") == 1
+        text = (await http.get("/metrics")).text
+        await until(lambda: 'planwire_item_failures_total{queue="timers"} 1.0' in text)
 
 
 METRICS_TOKEN = "a-metrics-token-for-tests-0123456789"

@@ -298,14 +298,15 @@ class System:
     @asynccontextmanager
     async def working(self) -> AsyncIterator[processes.Running]:
         """A worker process on the same store and catalog."""
-        environ = processes.clean_environ(self.catalog.parent / "worker", **_of_sync(self.environ))
+        environ = processes.clean_environ(self.catalog.parent / "worker", **of_sync(self.environ))
         with processes.running(processes.python("-m", "sync.worker"), environ) as worker:
             await until(lambda: "worker_started" in worker.text or worker.status() is not None, 40)
             assert worker.status() is None, worker.text
             yield worker
 
 
-def _of_sync(environ: Mapping[str, str]) -> dict[str, str]:
+def of_sync(environ: Mapping[str, str]) -> dict[str, str]:
+    """The settings that a worker shares with the gateway."""
     names = (
         *("REDIS_URL", "CATALOG", "TENANT_FIELDS", "TENANT_SECRET", "STRIPE_SECRETS"),
         *("PADDLE_SECRETS", "PADDLE_API_KEYS", "PADDLE_API_URL", "PADDLE_API_RATE_PER_S"),

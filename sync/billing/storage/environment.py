@@ -120,18 +120,27 @@ class Backlog:
             processed, due when their lease ends; `parked`, events that wait for something, due since they were parked;
             `timers`, tenants whose state changes by time alone; `reconcile`, topics of all environments ("") whose
             comparison was requested.
+        parked: (queue, environment, members that are parked after failed attempts) for each queue but the inbox.
     """
 
     def __init__(self, store: Store, environments: Iterable[str]) -> None:
         self._store = store
         self._keys: list[tuple[str, str, str]] = []
+        keys = store.keys
+        self._parked = [
+            ("reconcile", "", keys.reconcile),
+            ("hydration", "", keys.hydrate),
+            ("compare", "", keys.compare),
+        ]
         for name in environments:
             self._keys.append(("inbox", name, store.keys.inbox(name, "pending")))
             self._keys.append(("parked", name, store.keys.inbox(name, "parked")))
             self._keys.append(("timers", name, store.keys.timers(name)))
+            self._parked += [("timers", name, keys.timers(name)), ("audits", name, keys.audits(name))]
         self._keys.append(("reconcile", "", store.keys.reconcile))
         self._read_at = -BACKLOG_CACHE_S
         self.waiting: Sequence[tuple[str, str, int, float]] = ()
+        self.parked: Sequence[tuple[str, str, int]] = ()
 
     async def refresh(self) -> None:
         """Read the queues, unless they were read within BACKLOG_CACHE_S."""
@@ -140,6 +149,8 @@ class Backlog:
         batch = CommandPipeline(self._store)
         for _, _, key in self._keys:
             batch.script(_STATS, (key,))
+        for _, _, key in self._parked:
+            batch.command("HLEN", batch.keys.parked_members(key))
         try:
             replies = await batch.run()
         except StoreError:
@@ -147,5 +158,7 @@ class Backlog:
         self._read_at = time.monotonic()
         self.waiting = [
             (queue, environment, int(members), int(due_us) / 1e6)
-            for (queue, environment, _), (members, due_us) in zip(self._keys, replies, strict=True)
+            for (queue, environment, _), (members, due_us) in zip(self._keys, replies, strict=False)
         ]
+        lengths = replies[len(self._keys) :]
+        self.parked = [(queue, name, int(n)) for (queue, name, _), n in zip(self._parked, lengths, strict=True)]
