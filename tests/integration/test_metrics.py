@@ -15,8 +15,10 @@ from websockets.typing import Subprotocol
 
 from gateway.api import health
 from sync.billing.storage import environment as billing_environment
+from sync.store import counters
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.delayed_queue import DelayedQueue
+from sync.store.isolation import Isolation
 from sync.store.models import Change
 from sync.store.store import Store
 from tests.support.bodies import SECRET, signature, webhook
@@ -92,6 +94,7 @@ async def test_what_waits_for_a_worker_is_shown(
     store: Store, store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(billing_environment, "BACKLOG_CACHE_S", 0.0)
+    monkeypatch.setattr(counters, "CACHE_S", 0.0)
     monkeypatch.setattr(health, "CACHE_S", 0.0)
     catalog = tmp_path / "catalog.toml"
     catalog.write_text('[plans.free]\nname = "Free"\nrank = 0\ndefault = true\n')
@@ -129,8 +132,7 @@ async def test_what_waits_for_a_worker_is_shown(
         await timers.park(begun, "failed 8 times: KeyError()")
         await Isolation(store).count("timers")
         assert await shown("planwire_queue_parked", "timers") == 1
-        text = (await http.get("/metrics")).text
-        await until(lambda: 'planwire_item_failures_total{queue="timers"} 1.0' in text)
+        assert 'planwire_item_failures_total{queue="timers"} 1.0' in (await http.get("/metrics")).text
 
 
 METRICS_TOKEN = "a-metrics-token-for-tests-0123456789"

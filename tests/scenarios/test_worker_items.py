@@ -74,7 +74,7 @@ async def test_s71_whichever_command_the_store_has_no_memory_for_nothing_is_lost
 async def test_s70_damaged_items_stop_neither_the_worker_nor_the_others(system: System) -> None:
     """Damaged items in every queue, in front of a good one; the worker is started twice upon them."""
     redis: Any = system.store.redis
-    change = {"action": "cancel", "effective_at": ago(-2), "resume_at": None}
+    change = {"action": "cancel", "effective_at": ago(-3), "resume_at": None}
     await system.apply(event(ago(60), tenant="zzz", event_id="evt_zzz", scheduled_change=change))
     damaged = ["not a topic", b"tenant:\xff", "tenant:type", "tenant:facts"]
     await redis.set(keys.snap("tenant:type"), "a string where a hash should be")
@@ -102,9 +102,9 @@ async def test_s70_damaged_items_stop_neither_the_worker_nor_the_others(system: 
             await until(are_parked, 30)
             assert worker.status() is None
         async with system.working() as worker:
-            await tab.until(lambda tab: tab.plan == "free", 40)
+            await tab.until(lambda tab: tab.state["scheduled"]["overdue"], 40)
             assert worker.status() is None, worker.text
-            assert "Traceback" in worker.text, "each failure is in the log"
+            assert all(name in worker.text for name in ("item_failed", "not a topic", "tenant:type", "tenant:facts"))
 
 
 LEASE_S = 1.0
@@ -124,7 +124,7 @@ sys.exit(main(os.environ))
 async def test_a_worker_that_is_paused_longer_than_its_lease_changes_nothing_of_its_successors_work(
     store_url: str, tmp_path: Path
 ) -> None:
-    """SIGSTOP in the middle of an event, while the provider is asked: the next worker takes the event over and ends it."""
+    """SIGSTOP in the middle of an event, while the provider is asked: the next worker takes it over and ends it."""
     async with selling(tmp_path) as seller, run_system(store_url, tmp_path, **seller.settings) as system:
         redis: Any = system.store.redis
         await seller.act("upgrade", plan="pro")
