@@ -97,6 +97,17 @@ async def test_what_is_computed_is_right(page: Page) -> None:
     assert link == "#/topics/sandbox%2Ftenant:a~b.c_d@e-F0?from=1"
     again = f"const {{ view, name, query }} = parse('{link}'); return [view, name, query.get('from')]"
     assert await run(page, "router", again) == ["topic", name, "1"]
+    foreign = "sandbox/tenant:auth0%7Ca%2Fb"
+    spellings = (
+        foreign,
+        "sandbox%2Ftenant:auth0|a/b",
+        "sandbox%2Ftenant%3Aauth0%7Ca%2Fb",
+        "sandbox/tenant:auth0%7ca%2fb",
+    )
+    for spelling in spellings:
+        assert await run(page, "router", f"return parse('#/topics/{spelling}').name") == foreign
+    names = f"return [readable('{foreign}'), nameOf(readable('{foreign}')), readable('tenant:a%257Cb'), nameOf('a')]"
+    assert await run(page, "model/topic_name", names) == ["sandbox/tenant:auth0|a/b", foreign, "tenant:a%257Cb", None]
     for nothing in ("#/nonsense", "#/topics/", "#/topics/%E0%A4%A"):
         assert await run(page, "router", f"return parse('{nothing}')") is None
 

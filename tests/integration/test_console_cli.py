@@ -148,7 +148,7 @@ async def test_errors_are_one_line_and_say_what_to_do(store_url: str, tmp_path: 
     async with run_gateway(environment(store_url, CONSOLE_TOKEN=TOKEN), until_fresh=False) as running:
         good, bad = environ_of(running, tmp_path), environ_of(running, tmp_path, "wrong")
         found = await asyncio.gather(
-            planwire(good, "trace", "not a tenant"),
+            planwire(good, "trace", "undefined"),
             planwire(bad, "trace", "acme"),
             planwire(good | {"PLANWIRE_CONSOLE_TOKEN": ""}, "top", "--once"),
             planwire(good, "diff", TOPIC, "1", "2"),
@@ -159,7 +159,7 @@ async def test_errors_are_one_line_and_say_what_to_do(store_url: str, tmp_path: 
         )
     told = [(status, errors.count("\n"), word in errors + output) for (status, output, errors), word in zip(
         found,
-        ("is not a topic", "key_invalid", "PLANWIRE_CONSOLE_TOKEN", "not_found", "two versions", "INTAKE", "make run",
+        ("names nobody", "key_invalid", "PLANWIRE_CONSOLE_TOKEN", "not_found", "two versions", "INTAKE", "make run",
          "nothing was ever committed"),
         strict=True,
     )]  # fmt: skip

@@ -463,7 +463,7 @@ class TestScheduledChange:
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("POST", "/v1/tenants/no%20id/reconcile"),
+        ("POST", "/v1/tenants/undefined/reconcile"),
         ("POST", "/v1/tenants/acme/reconcile?env=moon"),
         ("GET", "/v1/drift?limit=0"),
         ("GET", "/v1/drift?before=x"),

@@ -12,7 +12,7 @@ export const parse = (hash) => {
   const [, kind, name = ""] = match;
   try {
     // A link's name may be encoded as a whole, or in its readable form.
-    const topic = () => (name.includes(":") ? name : decodeURIComponent(name));
+    const topic = () => (name.includes(":") ? name.replace(/^([\w-]+)%2F/i, "$1/") : decodeURIComponent(name));
     return {
       view: kind === "topics" ? "topic" : kind === "why" ? "cause" : "landing",
       name: kind === "topics" ? (nameOf(topic()) ?? topic()) : decodeURIComponent(name),
