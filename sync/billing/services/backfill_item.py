@@ -39,7 +39,7 @@ from sync.billing.services.reproject import Refresh, Reprojection
 from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.backfill_progress import ItemResult
 from sync.billing.storage.links import customers_tenants, find_link, read_stored
-from sync.billing.storage.tenants import has_facts
+from sync.billing.storage.tenants import FactsError, has_facts
 from sync.store.command_pipeline import CommandPipeline, run_commands
 from sync.store.models import Committed, Snapshot, Verdict
 
@@ -83,7 +83,10 @@ class BackfillItem:
         if unknown:
             # As an event: its known items count, and the unknown ones are reported until the catalog has them.
             return await self._park(entry, EventResult(Outcome.PARKED, unknown, topic))
-        commit = await self._merge(topic, event)
+        try:
+            commit = await self._merge(topic, event)
+        except FactsError as error:
+            return await self._park(entry, EventResult(Outcome.PARKED, str(error)))
         if event.tenant_id is not None:
             # Always: a run that was killed may have stored the links without releasing.
             await self._release(event)
