@@ -7,6 +7,7 @@ connection to it.
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -207,6 +208,25 @@ class StoreContract:
             assert again.verdict is Verdict.DUPLICATE
             assert await bus.only(store) == []
         assert len(await store.log(TOPIC)) == 2
+
+    async def test_a_version_is_made_exactly_where_the_state_changes(self, store: Store, another: Another) -> None:
+        """And the rev rises exactly where the state or the private part does."""
+        chance, versions, before = random.Random(15), [], Snapshot(TOPIC, 0, b"", b"", b"")
+        async with listening(another, TOPIC) as bus:
+            for _ in range(80):
+                state, private = b"%d" % chance.randrange(3), b'{"p":%d}' % chance.randrange(3)
+                done = await store.commit(Change(TOPIC, state, private, owner=BILLING))
+                is_public = state != before.state
+                assert (done.version > before.version) is is_public
+                assert (done.rev > before.rev) is (is_public or private != before.private)
+                assert done.verdict is (Verdict.APPLIED if is_public else Verdict.UNCHANGED)
+                versions += [done.version] if is_public else []
+                before = await store.read(TOPIC)
+                assert (before.state, before.private, before.version) == (state, private, done.version)
+            last = await store.commit(Change(TOPIC, b"9", owner=BILLING))
+            heard = [await bus.hear() for _ in versions]
+            assert [one.version for one in heard] == versions
+            assert (await bus.hear()).version == last.version
 
     async def test_a_version_after_commits_of_facts_alone_is_above_their_rev(self, store: Store) -> None:
         ahead = await clock_us(store) + 3_600_000_000
