@@ -85,7 +85,7 @@ class Node:
             self.subscriber.discard,
             lambda name: self.reconciler.request_read(name),
             AckPolicy(settings.acks_per_topic, settings.acks_per_s, settings.ack_after_ms),
-            want_reconcile=lambda name: self.reconciler.want_reconcile(name),
+            want_reconcile=lambda name, held=0: self.reconciler.want_reconcile(name, held),
             keys=self.store.keys,
         )
         self.reconciler = Reconciler(

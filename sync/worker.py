@@ -23,11 +23,12 @@ from sync.billing.providers.base import ProviderRejected, ProviderUnavailable
 from sync.billing.services import event_queue
 from sync.billing.services.catalog_sweeps import CatalogSweeps
 from sync.billing.services.catch_up import CatchUp
+from sync.billing.services.comparisons import RECONCILE, SEARCH, Comparisons
 from sync.billing.services.event_queue import EventQueue
 from sync.billing.services.lost_tails import LostTails
-from sync.billing.services.reconcile import BACKGROUND_MAX_WAIT_S, Found
+from sync.billing.services.reconcile import BACKGROUND_MAX_WAIT_S
 from sync.billing.services.wiring import BillingServices
-from sync.billing.storage.environment import AUDIT_EVERY_S, checked_topic, reconcile_requests
+from sync.billing.storage.environment import AUDIT_EVERY_S, checked_topic
 from sync.core.errors import SyncError
 from sync.process import logs, parent_watch
 from sync.process.environment import ignored_names, mixed_versions
@@ -37,7 +38,7 @@ from sync.source.hydration import Hydration, hydration
 from sync.store.checks.inspection import Inspection, check_start
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.delayed_queue import Due
-from sync.store.isolation import Failure, ItemT, WorkQueue, failure_of
+from sync.store.isolation import ItemT, WorkQueue
 from sync.store.models import StoreError
 from sync.store.redis.connect import open_store
 
@@ -49,12 +50,6 @@ CATCH_UP_S = 60.0
 
 ALIVE_S = 5.0
 """Interval at which the alive file is touched. A liveness probe should allow several times this."""
-
-RECONCILE = "reconcile"
-"""Name of the queue of comparisons, for logs and the metric."""
-
-PROVIDER_PAUSE_S = 30.0
-"""Delay before a comparison is retried after its provider was unavailable."""
 
 _log = structlog.get_logger("sync.worker")
 
@@ -81,8 +76,7 @@ class Worker:
         self._reconciliation = self.services.reconciliation
         self._isolation = self.services.isolation
         self._supervisor = Supervisor(self.poll_s, StoreError)
-        self._requests = reconcile_requests(self.services.store)
-        self._lost: dict[str, dict[str, Due]] = {}
+        self._compares = Comparisons(self.services, self._reconciliation, self._supervisor)
         self._sweeps = CatalogSweeps(self.services, self.environments, self._supervisor)
 
     def stop(self) -> None:
@@ -93,6 +87,7 @@ class Worker:
         """Work until `stop`. Retry while the store is unreachable."""
         every = self._supervisor.every
         loops = {"catalog": every("catalog", None, self._sweeps.step), "reconcile": self._comparisons()}
+        loops["searches"] = self._searches()
         for environment in self.environments:
             loops[f"inbox {environment}"] = self._inbox(environment)
             loops[f"timers {environment}"] = self._timers(environment)
@@ -136,44 +131,21 @@ class Worker:
 
     async def _comparisons(self) -> None:
         """Compare the queued tenants: gateways queue them, and so do events whose provider was unavailable."""
-        await self._work(RECONCILE, self._requests, self._compare, after=self._search_lost)
+        await self._work(RECONCILE, self._compares.requests, self._compare)
 
     async def _compare(self, due: Due) -> None:
         topic = Topic.parse(due.topic)
-        # Any other topic has no provider, or its environment belongs to another worker.
-        is_ours = topic.kind == TENANT_KIND and topic.env in self.environments
-        if not is_ours or not self._reconciliation.can_ask(topic.env):
-            if self.hydration is not None and self.hydration.serves(due.topic):
-                await self.hydration.compare(due.topic)
-            await self._requests.ack(due)
-        elif await self._reconciliation.is_lost(due.topic):
-            self._lost.setdefault(topic.env, {})[topic.id] = due
-        else:
-            report = await self._reconciliation.reconcile(topic.env, due.topic, "wanted", BACKGROUND_MAX_WAIT_S)
-            await self._compared(due, is_complete=not report.unasked)
+        if topic.kind == TENANT_KIND and topic.env in self.environments and self._reconciliation.can_ask(topic.env):
+            await self._compares.compare(topic.env, due)
+            return
+        # It has no provider, or its environment belongs to another worker.
+        if self.hydration is not None and self.hydration.serves(due.topic):
+            await self.hydration.compare(due.topic)
+        await self._compares.requests.ack(due)
 
-    async def _search_lost(self) -> None:
-        """Rebuild the tenants of this batch whose facts are lost, in one pass through the provider's list."""
-        while self._lost:
-            environment, tenants = self._lost.popitem()
-            found = await failure_of(self._reconciliation.find(environment, set(tenants)))
-            for due in tenants.values():
-                if isinstance(found, Failure):
-                    await self._isolation.failed(RECONCILE, self._requests, due, found.error)
-                else:
-                    rebuild = partial(self._rebuild, environment, found)
-                    await self._isolation.attempt(RECONCILE, self._requests, rebuild, due)
-
-    async def _rebuild(self, environment: str, found: Found, due: Due) -> None:
-        if (answers := found.answers.get(due.topic)) is not None:
-            await self._reconciliation.repair(environment, due.topic, "lost", answers)
-        await self._compared(due, is_complete=found.is_complete)
-
-    async def _compared(self, due: Due, *, is_complete: bool) -> None:
-        if is_complete:
-            await self._requests.ack(due)
-        else:
-            await self._requests.reschedule(due, PROVIDER_PAUSE_S)
+    async def _searches(self) -> None:
+        """Search for the tenants whose facts the store has lost."""
+        await self._work(SEARCH, self._compares.searches, self._compares.collect, after=self._compares.search)
 
     async def _audits(self, environment: str) -> None:
         """Compare every tenant with its provider within AUDIT_EVERY_S, evenly spread."""
@@ -194,7 +166,7 @@ class Worker:
         async def audit(due: Due) -> None:
             checked_topic(environment, due.topic)
             reconcile = self._reconciliation.reconcile
-            await reconcile(environment, due.topic, "audit", BACKGROUND_MAX_WAIT_S, background=True)
+            await reconcile(environment, due.topic, "audit", BACKGROUND_MAX_WAIT_S, background=True, searches=False)
             await known.audits.ack(due, self.services.now_us + AUDIT_EVERY_S * 1_000_000)
 
         await self._work("audits", known.audits, audit, batch=1, after=plan_once)

@@ -109,8 +109,8 @@ async def _events(
             # after that the version counts as lost, and the browser is reset.
             behind_since = behind_since or loop.time()
             if loop.time() - behind_since > settings.sweep_s:
+                hub.want_reconcile(topic, held)
                 behind_since, held = 0.0, live.version
-                hub.want_reconcile(topic)
                 frame = protocol.snapshot(topic, held, live.state, live.cause, reset=True)
                 yield _event("snapshot", frame, held)
         else:

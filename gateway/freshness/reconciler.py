@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from functools import partial
 from itertools import islice
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
@@ -17,6 +17,8 @@ from gateway.hub.hub import Hub
 from gateway.metrics import Metrics
 from sync.store.models import Snapshot, StoreError
 from sync.store.store import Store
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -57,7 +59,7 @@ class Reconciler:
         self._is_passing_on = False
         self._hydrates = hydrates
         self._unhydrated: dict[str, None] = {}
-        self._reconciles: dict[str, None] = {}
+        self._reconciles: dict[str, int] = {}  # by topic: the newer version that a browser holds, or 0
         self._doubts: dict[str, float] = {}
         self._older: dict[str, float] = {}  # by topic: when to restore the newer version held here
         self._wake = asyncio.Event()
@@ -68,9 +70,9 @@ class Reconciler:
         self._wanted.setdefault(self._store.shard_of(name), {})[name] = None
         self._wake.set()
 
-    def want_reconcile(self, name: str) -> None:
-        """Request a comparison of the topic with its provider: a browser waits for a version, or held a lost one."""
-        self._reconciles[name] = None
+    def want_reconcile(self, name: str, held: int = 0) -> None:
+        """Request a comparison of the topic with its provider: a browser waits for a version, or holds a lost one."""
+        self._reconciles[name] = max(held, self._reconciles.get(name, 0))
         self._wake.set()
 
     async def run(self) -> None:
@@ -154,21 +156,21 @@ class Reconciler:
             self._metrics.unhydrated += await self._pass_on(self._unhydrated, want, "hydration_unasked")
 
     async def _pass_on(
-        self, topics: dict[str, None], want: Callable[[list[str]], Awaitable[object]], event: str
+        self, topics: dict[str, T], want: Callable[[dict[str, T]], Awaitable[object]], event: str
     ) -> int:
         """Send `topics` to the worker and return their number. If that fails, keep them for the next round.
 
         They must be kept: a loss is noticed only once, and a topic without state is not read again by itself.
         """
-        names = list(topics)
+        taken = dict(topics)
         topics.clear()
         try:
-            await want(names)
+            await want(taken)
         except StoreError as error:
-            log.warning(event, topics=len(names), error=str(error))
-            topics |= dict.fromkeys(names)
+            log.warning(event, topics=len(taken), error=str(error))
+            topics |= taken
             return 0
-        return len(names)
+        return len(taken)
 
     async def _restore(self, stored: Snapshot) -> None:
         """Write this gateway's newer snapshot back into the store, if the store has lost it.
@@ -207,7 +209,7 @@ class Reconciler:
         except StoreError as error:
             log.warning("restore_failed", topic=stored.topic, error=str(error))
             # The snapshot may be restored without its mark, and then only a reconcile finds its private part missing.
-            self._reconciles[stored.topic] = None
+            self.want_reconcile(stored.topic)
             await asyncio.sleep(RETRY_S * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
         self.request_read(stored.topic)
 

@@ -37,14 +37,14 @@ class FanOut:
     """Sends each browser the newest version, a `current` frame, or a reset to the newest version. It never waits."""
 
     def __init__(
-        self, metrics: Metrics, request_read: Callable[[str], None], want_reconcile: Callable[[str], None]
+        self, metrics: Metrics, request_read: Callable[[str], None], want_reconcile: Callable[..., None]
     ) -> None:
         """Create it with the callables for browsers that hold an unknown version.
 
         Args:
             metrics: counts deliveries.
             request_read: requests a read of a topic from the store.
-            want_reconcile: requests that a topic with a lost version is compared with its provider.
+            want_reconcile: requests that a topic whose given version is lost is compared with its provider.
         """
         self._metrics = metrics
         self._request_read = request_read
@@ -86,9 +86,9 @@ class FanOut:
         if not self._is_draining(subscription):
             return
         live = subscription.live
-        subscription.sent = live.version
+        lost, subscription.sent = max(subscription.client_version, subscription.sent), live.version
         self._metrics.resets += 1
-        self._want_reconcile(live.name)
+        self._want_reconcile(live.name, lost)
         text = protocol.snapshot(live.name, live.version, live.state, live.cause, reset=True)
         subscription.socket.write(frames.text(text, False))
 

@@ -43,7 +43,8 @@ class Hub:
         unread: channels whose topic was not read again since the bus was lost. Unless empty, nothing is fresh.
         verified_at_us: when the bus was last proved to deliver, microseconds since 1970; 0: never.
         subscription_count: subscriptions of all sockets together.
-        want_reconcile: requests that a topic with a lost version is compared with its provider.
+        want_reconcile: requests that a topic is compared with its provider; the second argument, if given, is the
+            newer version that a browser holds.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Hub:
         unsubscribe: Callable[[bytes], None],
         request_read: Callable[[str], None],
         ack_policy: AckPolicy | None = None,
-        want_reconcile: Callable[[str], None] = lambda name: None,
+        want_reconcile: Callable[..., None] = lambda name, held=0: None,
         keys: Keys = DEFAULT_KEYS,
     ) -> None:
         """Start without topics.

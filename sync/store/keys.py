@@ -35,6 +35,14 @@ class Keys(Names):
         """Mark that the source has no state for the topic. TTL 10 s (`source.hydration.ABSENT_S`)."""
         return f"{self.head(topic)}:absent"
 
+    def asked(self, topic: str) -> str:
+        """Mark that the topic was just compared with its provider, on request. TTL: its cool-down, some seconds."""
+        return f"{self.head(topic)}:asked"
+
+    def searched(self, topic: str) -> str:
+        """Mark that a search for the topic in the provider's list was requested on weak evidence. TTL 1 day."""
+        return f"{self.head(topic)}:searched"
+
     def events(self, topic: str) -> str:
         """Stream of the outcomes of a tenant's events. Capped at about 200."""
         return f"{self.head(topic)}:events"
@@ -119,6 +127,11 @@ class Keys(Names):
         return f"{self.head('reconcile')}:wanted"
 
     @property
+    def searches(self) -> str:
+        """Queue of tenants whose facts the store has lost, to be searched in the provider's list. One member each."""
+        return f"{self.head('reconcile')}:searches"
+
+    @property
     def lost_tails(self) -> str:
         """Queue of canaries whose shard lost commits. One member per gateway and shard; a worker removes it."""
         return f"{self.head('reconcile')}:tails"
@@ -147,6 +160,11 @@ class Keys(Names):
     def parked_members(queue: str) -> str:
         """Hash of the parked members of a delayed queue. A field is removed when its member's work is done."""
         return f"{queue}:parked"
+
+    @property
+    def born(self) -> str:
+        """When the store got its first data, by its clock, in microseconds since 1970. Kept forever."""
+        return f"{self.head('schema')}:born"
 
     @property
     def durable(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, cast
@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 
 from planwire_client.core import commit
 from sync.core.pauses import Pauses
+from sync.store import losses
 from sync.store.coalescer import Coalescer
 from sync.store.command_pipeline import CommandPipeline, RoundTrips, Script, failure, run_commands, send
 from sync.store.delayed_queue import DelayedQueue
@@ -174,7 +175,7 @@ class Store:
     async def restore(self, snapshot: Snapshot, over: int | None = None) -> bool:
         """Restore the public part and the version of `snapshot` if the stored version is older; return whether it was.
 
-        The topic is also queued for a comparison with its provider, which rebuilds its private part.
+        The topic is also queued for a comparison and a search, which rebuild its private part.
 
         Args:
             snapshot: a gateway's snapshot.
@@ -187,16 +188,23 @@ class Store:
         ((restored, _),) = await pipeline.run()
         if restored:
             await self.want_reconcile([snapshot.topic])
+            await self.request(self.keys.searches, [snapshot.topic])
         return bool(restored)
 
-    async def want_reconcile(self, topics: Sequence[str]) -> None:
-        """Queue `topics` for a comparison with their provider or source; a queued topic keeps its place."""
-        await self.request(self.keys.reconcile, topics)
+    async def want_reconcile(self, topics: Sequence[str] | Mapping[str, int]) -> None:
+        """Queue `topics` for a comparison with their provider or source; a queued topic keeps its place.
 
-    async def request(self, queue: str, topics: Sequence[str]) -> None:
+        Args:
+            topics: names; or by name the newer version that a browser holds (0: none), which the store may have lost.
+        """
+        await self.request(self.keys.reconcile, topics)
+        if isinstance(topics, Mapping) and any(topics.values()):
+            await losses.weigh(self, topics)
+
+    async def request(self, queue: str, topics: Collection[str]) -> None:
         """Add `topics` to a queue, due now; a queued topic keeps its place."""
         pipeline = self.pipeline()
-        DelayedQueue(self, queue).request(pipeline, topics)
+        DelayedQueue(self, queue).request(pipeline, list(topics))
         await pipeline.run()
 
     # Two hints, which may be lost: the source has no state for a topic; a gateway subscribes to it.

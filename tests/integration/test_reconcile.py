@@ -24,13 +24,17 @@ from sync.billing.providers.paddle.client import PaddleClient
 from sync.billing.providers.paddle.webhooks import PaddleWebhooks as Adapter
 from sync.billing.providers.rate_limit import LocalRateLimiter
 from sync.billing.services.catch_up import CatchUp
+from sync.billing.services.comparisons import Comparisons
 from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.environment import reconcile_requests
 from sync.core import instants
+from sync.process.supervisor import Supervisor
 from sync.settings import SyncSettings
+from sync.store import losses
 from sync.store.keys import DEFAULT_KEYS as keys
+from sync.store.models import StoreError
 from sync.store.store import Store
-from sync.worker import Worker
+from sync.worker import POLL_S, Worker
 from tests.support.paddle import KEY, Paddle, price_id, simulating
 from tests.support.wait import until
 
@@ -88,8 +92,8 @@ async def subscriptions(paddle: Paddle, kind: str = "subscription.") -> list[byt
     return [body for body in await paddle.events() if json.loads(body)["event_type"].startswith(kind)]
 
 
-async def wanted(store: Store) -> list[str]:
-    found: Any = await store.redis.zrange(keys.reconcile, 0, -1)
+async def wanted(store: Store, queue: str = keys.reconcile) -> list[str]:
+    found: Any = await store.redis.zrange(queue, 0, -1)
     return [topic.decode() for topic in found]
 
 
@@ -246,8 +250,8 @@ async def seats(store: Store, number: int) -> bool:
     return found is not None and found["limits"].get("seats") == number
 
 
-async def nothing_wanted(store: Store) -> bool:
-    return await wanted(store) == []
+async def nothing_wanted(store: Store, queue: str = keys.reconcile) -> bool:
+    return await wanted(store, queue) == []
 
 
 class TestClient:
@@ -434,10 +438,10 @@ class TestReconcile:
         for snapshot in held:
             assert await store.restore(replace(snapshot, private=b""))
         async with working(services):
-            await until(lambda: nothing_wanted(store))
+            await until(lambda: nothing_wanted(store, keys.searches))
         for before in held:
             after = await store.read(before.topic)
-            assert after.version > before.version
+            assert after.rev > before.rev
             assert json.loads(after.state) == json.loads(before.state)
             assert codec.decode(after.private).subscriptions
 
@@ -452,17 +456,20 @@ class TestReconcile:
             await until(lambda: is_plan(store, "free"))
             await until(lambda: nothing_wanted(store))
 
-    async def test_what_is_wanted_stays_so_while_the_provider_is_away(self, store: Store) -> None:
+    async def test_a_search_stays_wanted_while_the_provider_is_away(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         gone = PaddleClient("live", KEY, "http://127.0.0.1:9", LocalRateLimiter(100), timeout_s=1)
         services = services_of(store, gone)
-        await store.want_reconcile(["tenant:acme"])
-        (due,) = await reconcile_requests(store).claim(10)
-        assert await reconcile_requests(store).claim(10) == []
-        worker = Worker(services, ("live",))
-        await worker._compare(due)
-        await worker._search_lost()
-        assert await wanted(store) == ["tenant:acme"]
-        assert await reconcile_requests(store).claim(10) == []
+        monkeypatch.setattr("sync.billing.services.comparisons.SEARCH_PAUSE_S", 0)
+        await losses.search_once(store, ["tenant:acme"])
+        comparisons = Comparisons(services, services.reconciliation, Supervisor(POLL_S, StoreError))
+        (due,) = await comparisons.searches.claim(10)
+        assert await comparisons.searches.claim(10) == []
+        await comparisons.collect(due)
+        await comparisons.search()
+        assert await wanted(store, keys.searches) == ["tenant:acme"]
+        assert await comparisons.searches.claim(10) == []
         await gone.aclose()
 
     async def test_a_known_tenant_stays_wanted_while_the_provider_is_away(self, paddle: Paddle, store: Store) -> None:

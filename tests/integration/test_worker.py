@@ -23,8 +23,8 @@ from sync.billing.domain.outcome import WAITS_CATALOG, EventResult, Outcome
 from sync.billing.providers.paddle.webhooks import PaddleWebhooks
 from sync.billing.services.attempt import Done
 from sync.billing.services.ingest import RELEASE_MAX
-from sync.billing.services.reconcile import Found
 from sync.billing.services.wiring import BillingServices
+from sync.billing.storage.environment import reconcile_requests
 from sync.billing.storage.inbox import Record
 from sync.core import instants
 from sync.store.command_pipeline import CommandPipeline
@@ -287,7 +287,7 @@ class TestRecovery:
     ) -> None:
         worked: list[str] = []
 
-        async def work(environment: str, item: Any, *arguments: Any) -> Any:
+        async def work(environment: str, item: Any, *arguments: Any, **options: Any) -> Any:
             topic = getattr(item, "topic", item)
             if topic == "tenant:bad":
                 raise KeyError("event_id")
@@ -347,15 +347,9 @@ class TestRecovery:
             await store.want_reconcile([f"tenant:t{number}" for number in range(3)])
             monkeypatch.setattr(worker._reconciliation, "can_ask", lambda environment: True)
             monkeypatch.setattr(worker._reconciliation, "is_lost", work)
-
-            async def find(*arguments: Any) -> Found:
-                await work(*arguments)
-                return Found({}, True)
-
-            monkeypatch.setattr(worker._reconciliation, "find", find)
             await worker._comparisons()
-            assert len(await worker._requests.claim(10)) == 2
-        assert len(worked) == (2 if what == "comparisons" else 1)
+            assert len(await reconcile_requests(store).claim(10)) == 2
+        assert len(worked) == 1
 
 
 async def received(services: BillingServices) -> bool:

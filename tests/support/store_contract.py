@@ -596,5 +596,6 @@ class StoreContract:
         await store.restore(Snapshot(TOPIC, 2**52, b"2", b"", b""))
         names = set(await store.redis.keys("*"))
         assert names == {
-            name.encode() for name in (keys.snap(TOPIC), keys.log(TOPIC), keys.seen(TOPIC), keys.reconcile)
+            name.encode()
+            for name in (keys.snap(TOPIC), keys.log(TOPIC), keys.seen(TOPIC), keys.reconcile, keys.searches)
         }

@@ -14,6 +14,7 @@ from sync.billing.domain.outcome import WAITS_CATALOG, WAITS_SOFTWARE
 from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.environment import checked_topic, reconcile_requests
 from sync.process.supervisor import Supervisor
+from sync.store import losses
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.isolation import Failure, failure_of
 
@@ -56,6 +57,7 @@ class CatalogSweeps:
         digest = hashlib.sha256(what.encode()).hexdigest()
         is_done = True
         await reconcile_requests(self._services.store).reopen()
+        await losses.searches(self._services.store).reopen()
         for name in self._environments:
             known = self._services.environment(name)
             for thing in self._waits_on:

@@ -26,6 +26,7 @@ from sync.billing.storage.inbox import Record
 from sync.billing.storage.links import erase_links
 from sync.billing.storage.records import EVENTS_KEPT
 from sync.billing.storage.tenants import known_facts
+from sync.store import losses
 from sync.store.command_pipeline import CommandPipeline, run_commands
 from sync.store.models import ABSENT, Snapshot
 
@@ -119,6 +120,7 @@ class Erasure:
             erase_links(batch, environment, found, tenant)
         known.strike(batch, topic)
         reconcile_requests(self._store).cancel(batch, topic)
+        losses.searches(self._store).cancel(batch, topic)
         # Keep one version: the tombstone's own.
         batch.command("XTRIM", keys.log(topic), "MAXLEN", 1)
         traces = (keys.events(topic), keys.seen(topic), keys.previews(topic), keys.provider_snapshots(topic))

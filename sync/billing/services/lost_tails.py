@@ -2,7 +2,7 @@
 
 Lost versions are restored by gateways. Lost commits of facts alone leave no trace but the gateway's canary, so every
 tenant of the shard is compared. The comparisons are the audits, made due now: one at a time, and at the rate that the
-provider's limit leaves for the background.
+provider's limit leaves for the background. Those without any subscription are searched, in one pass.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Collection, Sequence
 import structlog
 
 from sync.billing.services.context import BillingContext
+from sync.store import losses
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.delayed_queue import DelayedQueue, Due
 
@@ -63,6 +64,7 @@ class LostTails:
     async def _hasten(self, environment: str, topics: list[str]) -> int:
         """Make the audits of the topics due now, and empty the list; return their number."""
         batch, count = CommandPipeline(self._context.store), len(topics)
+        losses.searches(self._context.store).request(batch, topics)
         for topic in topics:
             self._context.environment(environment).audits.schedule_earlier(batch, topic, self._context.now_us)
         topics.clear()

@@ -14,7 +14,7 @@ import structlog
 
 from planwire_client.core.topic import Topic
 from sync.billing.domain.drift import Drift, subscription_drift
-from sync.billing.domain.model import ENDED_STATUSES, Event, Facts
+from sync.billing.domain.model import ENDED_STATUSES, NOTHING, Event, Facts
 from sync.billing.domain.outcome import ERASED_REASON, EventResult, Outcome
 from sync.billing.domain.tenant_naming import sanitize
 from sync.billing.domain.tenant_resolution import subjects
@@ -27,6 +27,7 @@ from sync.billing.services.resolve import TenantResolver
 from sync.billing.storage.links import read_all_stored
 from sync.billing.storage.tenants import facts_of
 from sync.store.command_pipeline import CommandPipeline
+from sync.store.models import Snapshot
 
 MAX_WAIT_S = 10.0
 """Maximum time for each answer of the provider if a caller waits for the comparison."""
@@ -106,6 +107,7 @@ class Reconciliation:
         max_wait_s: float = MAX_WAIT_S,
         *,
         background: bool = False,
+        searches: bool = True,
         who: Mapping[str, str] = NOBODY,
     ) -> Report:
         """Compare a tenant with its provider and repair the differences; return what was found.
@@ -113,6 +115,7 @@ class Reconciliation:
         Args:
             why: goes into the drift records, and with `who` into the cause.
             max_wait_s: maximum time for each answer of the provider.
+            searches: whether a tenant of which nothing is known is searched in the provider's whole list.
 
         Raises:
             FactsError: the tenant's facts cannot be read.
@@ -123,6 +126,8 @@ class Reconciliation:
         if facts.erased_ns is not None:
             return Report(EventResult(Outcome.UNCHANGED, ERASED_REASON, topic, snapshot.version))
         if not facts.subscriptions:
+            if not searches or facts != NOTHING:
+                return Report(EventResult(Outcome.UNCHANGED, "", topic, snapshot.version))
             found = await self.search(environment, {Topic.parse(topic).id}, why, who)
             if found is None:
                 unasked = {topic: "the provider's list could not be read to its end"}
@@ -143,14 +148,23 @@ class Reconciliation:
         return facts_of(await self._context.store.read(topic))
 
     async def is_lost(self, topic: str) -> bool:
-        """Return whether a tenant has facts without any subscription, and is not erased.
+        """Return whether a gateway has restored a tenant's state, and its facts have no subscription.
 
         Raises:
             FactsError: the tenant's facts cannot be read.
             StoreError: the store is unreachable or failing.
         """
-        facts = facts_of(await self._context.store.read(topic))
-        return not facts.subscriptions and facts.erased_ns is None
+        snapshot = await self._context.store.read(topic)
+        return snapshot.restored and _is_blank(snapshot)
+
+    async def is_blank(self, topic: str) -> bool:
+        """Return whether a tenant has no subscription, and is not erased.
+
+        Raises:
+            FactsError: the tenant's facts cannot be read.
+            StoreError: the store is unreachable or failing.
+        """
+        return _is_blank(await self._context.store.read(topic))
 
     async def search(
         self, environment: str, tenants: set[str], why: str, who: Mapping[str, str] = NOBODY
@@ -280,6 +294,11 @@ class Reconciliation:
             if not after:
                 return
         _log.warning("search_ended", environment=environment, reason=f"more than {PAGES_MAX} pages")
+
+
+def _is_blank(snapshot: Snapshot) -> bool:
+    facts = facts_of(snapshot)
+    return not facts.subscriptions and facts.erased_ns is None
 
 
 def _chosen(facts: Facts) -> list[str]:

@@ -144,7 +144,7 @@ async def mark_schema(store: Store) -> None:
         StoreError: the store is unreachable or failing.
     """
     try:
-        needs = int(await run_script(store, _SCHEMA, [store.keys.schema], FORMAT, NEEDS))
+        needs = int(await run_script(store, _SCHEMA, [store.keys.schema, store.keys.born], FORMAT, NEEDS))
     except StoreError as error:
         raise StoreError(f"schema: {error}") from error
     if needs > FORMAT:
