@@ -308,7 +308,8 @@ class System:
 def of_sync(environ: Mapping[str, str]) -> dict[str, str]:
     """The settings that a worker shares with the gateway."""
     names = (
-        *("REDIS_URL", "CATALOG", "TENANT_FIELDS", "TENANT_SECRET", "STRIPE_SECRETS"),
+        *("REDIS_URL", "CATALOG", "TENANT_FIELDS", "TENANT_SECRET"),
+        *("STRIPE_SECRETS", "STRIPE_API_KEYS", "STRIPE_API_URL", "STRIPE_API_RATE_PER_S"),
         *("PADDLE_SECRETS", "PADDLE_API_KEYS", "PADDLE_API_URL", "PADDLE_API_RATE_PER_S"),
     )
     return {name: value for key in names if (value := environ.get(name := f"PLANWIRE_{key}"))}
@@ -344,10 +345,14 @@ async def run_system(
 
 
 class Gate:
-    """Before the provider's API: counts what is fetched, and while it is closed keeps the finished answers back."""
+    """Before the provider's API: counts what is fetched, and while it is closed keeps the finished answers back.
+
+    `asked`: method and path, with its query, of every call of the API.
+    """
 
     def __init__(self) -> None:
         self.app: ASGIApp | None = None
+        self.asked: list[str] = []
         self.fetched = 0
         self.kept_back = 0
         self._open = asyncio.Event()
@@ -363,6 +368,9 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert self.app is not None
+        if scope["type"] == "http" and not scope["path"].startswith("/simulate"):
+            query = scope["query_string"].decode()
+            self.asked.append(f"{scope['method']} {scope['path']}{'?' * bool(query)}{query}")
         if scope["type"] != "http" or scope["method"] != "GET" or not scope["path"].startswith("/subscriptions/"):
             await self.app(scope, receive, send)
             return

@@ -1,0 +1,119 @@
+"""Calls that browsers cause: however they storm, the provider's list is not read, and paying tenants are repaired."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.cases import run_cases
+from tests.support.shops import Shop, paddle, stripe
+from tests.support.system import System, ago
+from tests.support.wait import until
+
+Opens = Callable[[Path], AbstractAsyncContextManager[Shop]]
+shops = pytest.mark.parametrize("opens", [paddle, stripe], ids=["paddle", "stripe"])
+
+MADE_UP = (1, 10**15, 1_700_000_000_000_000, int(time.time() * 1e6) + 3_600_000_000, 2**53 - 1)
+"""Versions that nobody has ever had."""
+
+
+@asynccontextmanager
+async def selling(store_url: str, directory: Path, opens: Opens) -> AsyncIterator[tuple[Shop, System]]:
+    """A shop and a system with a worker; both without webhooks."""
+    async with (
+        opens(directory) as shop,
+        run_cases(store_url, directory, **shop.settings) as system,
+        system.working(),
+    ):
+        yield shop, system
+
+
+async def is_known(shop: Shop, system: System, tenant: str = "payer") -> None:
+    """Buy a plan; an operator's comparison, which may search, makes it known."""
+    await shop.buy(tenant, "basic")
+    await system.ask("POST", f"/v1/tenants/{tenant}/reconcile")
+    shop.asked.clear()
+
+
+@shops
+async def test_s72_a_storm_lists_nothing_and_a_paying_tenant_is_repaired(
+    store_url: str, tmp_path: Path, opens: Opens
+) -> None:
+    """A tenant without any purchase storms: with expects, and with versions that the store has never had."""
+    async with selling(store_url, tmp_path, opens) as (shop, system):
+        await is_known(shop, system)
+        async with system.tab("tenant:stranger") as storming, system.tab("tenant:payer") as paying:
+            await paying.until(lambda tab: tab.plan == "basic")
+
+            async def storm() -> None:
+                for number in range(2**31):
+                    await storming.client.send(
+                        "expect", topic="tenant:stranger", after=number, timeout_ms=1 + number % 30_000
+                    )
+                    await storming.client.send(
+                        "subscribe", topic="tenant:stranger", version=MADE_UP[number % len(MADE_UP)]
+                    )
+                    await asyncio.sleep(0.05)
+
+            storming_on = asyncio.create_task(storm())
+            await shop.change("payer", "pro")
+            await paying.client.send("expect", topic="tenant:payer", after=paying.version, timeout_ms=30_000)
+            await paying.until(lambda tab: tab.plan == "pro", timeout_s=10)
+            storming_on.cancel()
+        for version in MADE_UP:
+            async with system.tab("tenant:stranger", held=version) as tab:
+                await tab.until(lambda tab: tab.resets == 1)
+        queue = system.store.keys.reconcile
+        await until(lambda: is_empty(system, queue), 15)
+        assert shop.lists == []
+
+
+async def is_empty(system: System, *queues: str) -> bool:
+    return not any([await system.store.redis.zcard(queue) for queue in queues])
+
+
+@shops
+async def test_s72_one_tenant_s_storm_has_its_own_provider_asked_at_intervals(
+    store_url: str, tmp_path: Path, opens: Opens
+) -> None:
+    async with selling(store_url, tmp_path, opens) as (shop, system):
+        await is_known(shop, system)
+        async with system.tab("tenant:payer") as tab:
+            await tab.until(lambda tab: tab.plan == "basic")
+            began = time.monotonic()
+            for number in range(60):
+                await tab.client.send("expect", topic="tenant:payer", after=tab.version + number, timeout_ms=30_000)
+                await asyncio.sleep(0.05)
+            await until(lambda: is_empty(system, system.store.keys.reconcile), 15)
+        calls = [call for call in shop.asked if "subscriptions/" in call]
+        assert 1 <= len(calls) <= 1 + (time.monotonic() - began) / 3
+        assert shop.lists == []
+
+
+@shops
+async def test_s72_a_tenant_with_overrides_alone_is_not_searched(store_url: str, tmp_path: Path, opens: Opens) -> None:
+    async with selling(store_url, tmp_path, opens) as (shop, system):
+        await shop.buy("other")
+        grant = {"kind": "plan", "name": "pro", "reason": "a partner", "expires_at": ago(-3600)}
+        await system.ask("POST", "/v1/tenants/granted/overrides", grant)
+        topic = "tenant:granted"
+        async with system.tab(topic, held=MADE_UP[-1]) as tab:
+            await tab.until(lambda tab: tab.plan == "pro")
+            await tab.client.send("expect", topic=topic, after=tab.version, timeout_ms=1000)
+            await tab.next("expired")
+        audits = system.store.keys.audits("live")
+        await system.store.redis.zadd(audits, {topic: 1})
+        await system.ask("POST", "/v1/tenants/granted/reconcile")
+
+        async def is_audited() -> bool:
+            score = await system.store.redis.zscore(audits, topic)
+            is_planned = score is not None and score > time.time() * 1e6
+            return is_planned and await is_empty(system, system.store.keys.reconcile)
+
+        await until(is_audited, 15)
+        assert shop.lists == []
