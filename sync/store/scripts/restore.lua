@@ -9,7 +9,7 @@
 -- Returns {restored, version}: 1 or 0, and the topic's version after the call as a decimal string.
 --
 -- The private part and the order token are lost; a reconcile rebuilds them. `digest` is set to empty, so that the next
--- commit never counts as unchanged. Nothing is announced: the gateway that restores already has the snapshot.
+-- commit stores its private part in any case. Nothing is announced: the gateway that restores already has the snapshot.
 
 local current = tonumber(redis.call('HGET', KEYS[1], 'version') or '0')
 if tonumber(ARGV[1]) <= current or (ARGV[4] ~= '' and tonumber(ARGV[4]) ~= current) then
