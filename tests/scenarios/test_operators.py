@@ -70,7 +70,7 @@ class TestLinkedSubscription:
             assert await system.outcome(paddle) == "parked"
             asked = {"subscription": "sub_1", "tenant": "acme", "reason": "told by mail"}
             response = await system.http.post("/v1/links", json=asked, headers=system.key)
-            assert response.status_code == 422
+            assert (response.status_code, response.json()["code"]) == (409, "no_subscription")
             assert "paddle:sub_1 or stripe:sub_1" in response.json()["detail"]
             printed = await planwire(system, tmp_path, "link", "stripe:sub_1", "acme", "--reason", "told by mail")
             assert "stripe:sub_1 belongs to tenant:acme\n" in printed
@@ -91,7 +91,9 @@ class TestLinkedSubscription:
         for asked, code, said in (
             ({"tenant": "gone"}, "tenant_erased", "tenant:gone was erased: revive it first"),
             ({"tenant": "undefined"}, "request_invalid", "'undefined' names nobody"),
+            ({"tenant": "é" * 65}, "request_invalid", "an id has at most 128"),
             ({"subscription": "sub 1"}, "request_invalid", "'sub 1' is not a subscription's id"),
+            ({"subscription": "paddle:"}, "request_invalid", "'paddle:' is not a subscription's id"),
         ):
             body = {"subscription": "sub_1", "tenant": "new", "reason": "x", **asked}
             response = await system.http.post("/v1/links", json=body, headers=system.key)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, WithJsonSchema
 
-from planwire_client.core.topic import TopicError, decode_id, encode_id, shown
+from planwire_client.core.topic import ID_MAX_BYTES, MISSING_VALUES, decode_id, encode_id, shown
 from sync.billing.api import bodies
 from sync.billing.api.operations import Asked, BillingOperations, Document, operation
 from sync.billing.domain.tenant_resolution import ANY_NAME, TOMBSTONE, Link, Strength, strongest
@@ -16,16 +18,39 @@ from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.links import read_all_stored
 from sync.billing.storage.tenants import facts_of
 from sync.core import instants
-from sync.http.fields import Model, Text, Version
+from sync.http.fields import Model, Version
 from sync.http.openapi import VERSION, Answer
 from sync.http.problem import Problem
+
+
+def _id(text: str) -> str:
+    if not is_id(text) or text.endswith(":"):
+        raise ValueError(f"{shown(text)} is not a subscription's id")
+    return text
+
+
+_MISSING = "|".join(sorted(map(re.escape, MISSING_VALUES))).replace("\\ ", " ")
+
+_SubscriptionId = Annotated[
+    str,
+    AfterValidator(_id),
+    WithJsonSchema({"type": "string", "maxLength": 200, "pattern": "^[!-~]*[!-9;-~]$"}),
+]
+_TenantId = Annotated[
+    str,
+    AfterValidator(encode_id),
+    WithJsonSchema({"type": "string", "maxLength": ID_MAX_BYTES, "pattern": rf"^(?!(?:{_MISSING})$)[\s\S]*\S"}),
+]
+"""An id of the outside world. It is read as the topic's id."""
 
 
 class LinkRequest(bodies.Reasoned):
     """Which subscription belongs to which tenant, by an operator's word."""
 
-    subscription: Text = Field(description="The provider's id, or PROVIDER:ID where several providers are configured.")
-    tenant: Text = Field(description="Your id of the tenant.")
+    subscription: _SubscriptionId = Field(
+        description="The provider's id, or PROVIDER:ID where several providers are configured."
+    )
+    tenant: _TenantId = Field(description="Your id of the tenant, at most 128 bytes.")
 
 
 class Linked(bodies.TenantChanged):
@@ -86,7 +111,7 @@ class Links(BillingOperations):
         "Give a subscription to a tenant, whatever its metadata says; it is moved at once. It holds until the metadata "
         "names another tenant than now.",
         Answer("It belongs to the tenant.", Linked, VERSION),
-        ("tenant_erased",),
+        ("no_subscription", "tenant_erased"),
         body=LinkRequest,
         scope="admin",
     )
@@ -95,14 +120,10 @@ class Links(BillingOperations):
 
         Raises:
             ChangeRejected: the tenant was erased.
-            Problem: it is not clear which subscription or tenant is meant.
+            Problem: it is not clear which subscription is meant.
             StoreError: the store is unreachable or failing; a repeated call completes the move.
         """
-        services = self._services
-        try:
-            tenant_id = encode_id(body.tenant)
-        except TopicError as error:
-            raise Problem("request_invalid", f"tenant: {error}") from None
+        services, tenant_id = self._services, body.tenant
         subject = await self._subject(asked.environment, body.subscription)
         who = {**({"claimed_by": body.by} if body.by else {}), **asked.who}
         linked = await services.operator_links.link(subject, tenant_id, body.reason, who)
@@ -158,24 +179,20 @@ class Links(BillingOperations):
         """Return the subscription that `text` means: PROVIDER:ID, or an id if it is clear which provider's.
 
         Raises:
-            Problem: it is not clear, or not an id.
+            Problem: it is not clear.
         """
         provider, colon, id = text.partition(":")
-        if not colon or provider not in self._services.adapters:
-            provider, id = "", text
-        if not is_id(id):
-            raise Problem("request_invalid", f"subscription: {shown(text)} is not a subscription's id")
-        if provider:
+        if colon and provider in self._services.adapters:
             return Subject(environment, provider, id)
-        subjects = [Subject(environment, name, id) for name in self._providers]
+        subjects = [Subject(environment, name, text) for name in self._providers]
         stored = await read_all_stored(
             self._services.store, environment, [subject.link_subject for subject in subjects]
         )
         known = [subject for subject, link in zip(subjects, stored, strict=True) if link.tenant_id is not None]
         if len(known) == 1 or len(subjects) == 1:
             return (known or subjects)[0]
-        expected = " or ".join(f"{name}:{id}" for name in self._providers) or "PROVIDER:ID"
-        raise Problem("request_invalid", f"subscription: it is not clear whose {shown(text)} is: write {expected}")
+        expected = " or ".join(f"{name}:{text}" for name in self._providers) or "PROVIDER:ID"
+        raise Problem("no_subscription", f"it is not clear whose {shown(text)} is: write {expected}")
 
 
 def _names(link: Link) -> Document:
