@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema
 from planwire_client.core.topic import ID_MAX_BYTES, MISSING_VALUES, decode_id, encode_id, shown
 from sync.billing.api import bodies
 from sync.billing.api.operations import Asked, BillingOperations, Document, operation
-from sync.billing.domain.tenant_resolution import ANY_NAME, TOMBSTONE, Link, Strength, strongest
+from sync.billing.domain.tenant_resolution import TOMBSTONE, UNSEEN, Link, Strength, strongest
 from sync.billing.providers.parsing import is_id
 from sync.billing.services.move import Subject
 from sync.billing.services.wiring import BillingServices
@@ -200,5 +200,5 @@ def _names(link: Link) -> Document:
     name = strongest(link)
     named: Document = {"named_by": name[0]} if name is not None else {}
     named |= {"names": {str(kind): decode_id(tenant) for kind, tenant in link.names.items()}}
-    is_linked = Strength.OPERATOR in link.names and link.overruled not in ("", ANY_NAME)
+    is_linked = Strength.OPERATOR in link.names and link.overruled not in ("", UNSEEN)
     return named | ({"overrules": decode_id(link.overruled)} if is_linked else {})

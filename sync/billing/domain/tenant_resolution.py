@@ -31,8 +31,8 @@ TOMBSTONE = "!erased"
 CUSTOMERS = "customer."
 """How the places of names in a customer's metadata begin (`model.NamePlace`)."""
 
-ANY_NAME = "*"
-"""What an operator's link to the subscription of an erased tenant overrules: what its metadata names is not kept."""
+UNSEEN = "*"
+"""What an operator's link overrules whose subscription's metadata is not known: the first that becomes known."""
 
 CANDIDATES_SHOWN = 2
 """Maximum tenants in the reason of an ambiguous guess."""
@@ -78,7 +78,7 @@ class Link:
     Attributes:
         tenant_id: the tenant that the subscription belongs to; TOMBSTONE once that is erased; None: not known yet.
         names: the tenants by which it is named, one per strength.
-        overruled: the metadata's tenant that an operator's link overruled; "" for none, ANY_NAME for all.
+        overruled: the metadata's tenant that an operator's link overruled; "" for none, UNSEEN if it is not known yet.
         left: the tenants that it was moved from and that may still have it, by the time of the move (us).
         moved_us: the time of the last move, microseconds since 1970; 0 for never. It rises with every move.
         revision: rises with every change of the names and of the tenant.
@@ -119,7 +119,7 @@ def strongest(link: Link) -> tuple[Strength, str] | None:
     """Return the strongest name of a subscription and its tenant; None if nothing names one."""
     names = link.names
     for strength in Strength:
-        if strength is Strength.OPERATOR and link.overruled not in (ANY_NAME, overruled_by_operator(link)):
+        if strength is Strength.OPERATOR and link.overruled not in (UNSEEN, overruled_by_operator(link)):
             continue
         if strength in names:
             return strength, names[strength]

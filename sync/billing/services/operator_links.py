@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from sync.billing.domain.outcome import ChangeRejected, EventResult, Outcome
-from sync.billing.domain.tenant_resolution import ANY_NAME, TOMBSTONE, Link, Strength, overruled_by_operator
+from sync.billing.domain.tenant_resolution import TOMBSTONE, UNSEEN, Link, Strength, overruled_by_operator
 from sync.billing.services.committer import CONFLICTS_MAX, Committer
 from sync.billing.services.context import BillingContext
 from sync.billing.services.ingest import Ingest
@@ -76,7 +76,7 @@ class OperatorLinks:
         for _ in range(CONFLICTS_MAX):
             link = await self._stored(subject)
             await self._arm(subject, {tenant_id, link.tenant_id or tenant_id} - {TOMBSTONE})
-            overruled = ANY_NAME if link.tenant_id == TOMBSTONE else overruled_by_operator(link)
+            overruled = overruled_by_operator(link) if await self._is_seen(subject, link) else UNSEEN
             if await flip(
                 self._store, subject.environment, subject.link_subject, link, tenant_id, Strength.OPERATOR, overruled
             ):
@@ -90,6 +90,13 @@ class OperatorLinks:
         for tenant_id in sorted(tenants):
             self._committer.prepare(batch, subject.topic(tenant_id), due_us, enlists=False)
         await batch.run()
+
+    async def _is_seen(self, subject: Subject, link: Link) -> bool:
+        """Return whether it is known which tenant the subscription's metadata names, if any."""
+        if link.tenant_id in (None, TOMBSTONE):
+            return False
+        facts = known_facts(await self._store.read(subject.topic(str(link.tenant_id))))
+        return bool(overruled_by_operator(link)) or (facts is not None and subject.key in facts.subscriptions)
 
     async def _stored(self, subject: Subject) -> Link:
         return await read_stored(self._store, subject.environment, subject.link_subject)

@@ -14,6 +14,7 @@ from sync.billing.domain.tenant_resolution import (
     Link,
     Name,
     Strength,
+    is_ending,
     is_unreal,
     link_subjects,
     name_in,
@@ -79,7 +80,9 @@ def read_link(event: Event, replies: Sequence[Any]) -> Link | None:
 def store_name(batch: CommandPipeline, event: Event) -> None:
     """Add to `batch` the storing of the name that the event gives to its subscription, if any, and the link's query."""
     name = name_in(event)
-    fields = ("", "", "") if name is None else (name.strength, name.tenant_id, order_key(name.order))
+    is_body = event.subscription is not None and not is_ending(event)
+    order = order_key(event.order) if name is not None or is_body else ""
+    fields = ("", "", order) if name is None else (name.strength, name.tenant_id, order)
     batch.script(_NAME, _keys(batch, event.environment, subjects(event)[0]), *fields)
 
 
@@ -118,7 +121,7 @@ async def flip(
 
     Args:
         strength: stores the tenant as a name of this strength: GUESS or OPERATOR.
-        overruled: the metadata's tenant that an operator's name overrules; "" for none.
+        overruled: the metadata's tenant that an operator's name overrules; "" for none, UNSEEN if it is not known.
 
     Raises:
         StoreError: the store is unreachable or failing.

@@ -2,13 +2,14 @@
 --
 -- KEYS[1] link    string: the tenant that the subscription belongs to, or "!erased"
 -- KEYS[2] names   hash. signed, signed_checkout, metadata, checkout, customer, ending: "ORDER TENANT". guess, operator:
---                 TENANT. overruled: the metadata's tenant that the operator's link overruled. left:US: a tenant that
---                 was left by the move at US and may still have the subscription. moved_us: time of the last move.
---                 revision: rises with every change
+--                 TENANT. overruled: the metadata's tenant that the operator's link overruled, "*" if it is not known
+--                 yet; then linked: the link's place in the order, overruled_order: that of the body with the
+--                 metadata. left:US: a tenant that was left by the move at US and may still have the subscription.
+--                 moved_us: time of the last move. revision: rises with every change
 --
--- ARGV[1] strength   one of those with an order; empty: read only
+-- ARGV[1] strength   one of those with an order; empty: no name
 -- ARGV[2] tenant
--- ARGV[3] order      compared bytewise
+-- ARGV[3] order      of the event, compared bytewise; empty: read only
 --
 -- Returns {link before the call or empty, fields and values of `names`}.
 
@@ -54,6 +55,24 @@ if ARGV[1] ~= '' and link ~= ERASED then
   -- 3. Nobody has it yet.
   if not link then
     redis.call('SET', KEYS[1], ARGV[2])
+  end
+end
+
+-- 4. An operator's link overruled metadata that was not known. It is that of the newest body with a name from before the
+--    link, else of the oldest body after it, whatever the order of arrival.
+local linked = redis.call('HGET', KEYS[2], 'linked')
+if linked and ARGV[3] ~= '' and (ARGV[1] == '' or ARGV[1] == 'metadata' or ARGV[1] == 'signed') then
+  local known = redis.call('HGET', KEYS[2], 'overruled_order')
+  local is_it
+  if known and not is_after(known, linked) then
+    local is_newer = redis.call('HGET', KEYS[2], 'overruled') == '' or is_after(ARGV[3], known)
+    is_it = ARGV[1] ~= '' and is_newer and not is_after(ARGV[3], linked)
+  else
+    is_it = not known or is_after(known, ARGV[3])
+  end
+  if is_it then
+    redis.call('HSET', KEYS[2], 'overruled', ARGV[2], 'overruled_order', ARGV[3])
+    redis.call('HINCRBY', KEYS[2], 'revision', 1)
   end
 end
 return {link or '', redis.call('HGETALL', KEYS[2])}

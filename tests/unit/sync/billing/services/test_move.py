@@ -316,6 +316,36 @@ async def test_an_operator_s_link_releases_what_waits_for_it(catalog: CatalogWat
         assert await services.environment("live").inbox.counts() == (0, 0)
 
 
+@pytest.mark.parametrize(
+    ("named", "home"),
+    [
+        # The metadata of each day, and the tenant in the end. The link is of day 40 and a half.
+        ({40: "a"}, "b"),
+        ({41: "a"}, "b"),
+        ({39: "a", 40: "c"}, "b"),
+        ({39: "a", 41: "a"}, "b"),
+        ({39: "a", 41: "c"}, "c"),
+        ({41: "a", 42: "c"}, "c"),
+        ({41: None, 42: "c"}, "c"),
+        ({39: "a", 40: None}, "b"),
+        ({39: None, 40: "a"}, "b"),
+        ({39: None, 41: "a"}, "a"),
+    ],
+)
+async def test_a_link_from_before_any_event_overrules_what_the_metadata_named_then(
+    named: dict[int, str | None], home: str, catalog: CatalogWatcher
+) -> None:
+    """Whatever the order of arrival: the newest body from before the link, else the oldest after it."""
+    for order in itertools.permutations(named):
+        clock = Clock()
+        clock.set(at(40.5) // 1000)
+        with memory_store(clock) as store:
+            services = services_of(store, catalog)
+            await services.operator_links.link(SUBJECT, "b", "support", {})
+            await receive(services, *(body(day, named[day]) for day in order))
+            assert list(await shown(store)) == [home], order
+
+
 async def test_nothing_moves_to_an_erased_tenant_and_from_one_only_by_an_operator_s_word(
     catalog: CatalogWatcher,
 ) -> None:
