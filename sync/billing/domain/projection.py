@@ -2,8 +2,9 @@
 
 Precedence of live subscriptions: the plan with the highest rank leads. Ties: the plan key that sorts first, then active
 and trialing before paused before past_due, then the larger quantity, then active before trialing, then the subscription
-key that sorts first. Status, scheduled change, period and trial are those of the leading subscription. The quantity is
-the largest of its plan. Add-ons of all live subscriptions are summed.
+key that sorts first. Status, scheduled change, period and trial are those of the leading subscription; if that is past
+due, those of the leading one that is paid and not older, if there is one. The quantity is the largest of the leading
+plan. Add-ons of all live subscriptions are summed.
 Without a live subscription the default plan applies, and incomplete leads before past_due, unpaid, paused and canceled.
 An ended subscription never takes anything from another.
 
@@ -35,8 +36,8 @@ State = dict[str, Any]
 _LEADS_LIVE = {"active": 0, "trialing": 0, "paused": 1, "past_due": 2}
 _LEADS_ENDED = {"incomplete": 0, "past_due": 1, "unpaid": 2, "paused": 3, "canceled": 4}
 
-ADDING_STATUSES = ("active", "trialing")
-"""The statuses in which a subscription of another customer than the tenant's own counts."""
+_PAID_STATUSES = ("active", "trialing")
+"""The statuses without which a subscription of another customer than the tenant's own does not count."""
 
 _NOTHING_DUE = ("none", "canceled")
 """The statuses that a granted plan replaces. Others stay: the customer, or a payment, is awaited."""
@@ -71,10 +72,11 @@ def project(facts: Facts, setting: Setting) -> Projected | Unprojectable:
     if lost:
         return Unprojectable(unknown_reason(lost, setting))
     lead = _lead(subscriptions, extra)
+    shown = lead and _shown(lead, subscriptions, facts)
     state = _granted(subscriptions, extra, setting.catalog)
-    if lead is not None:
-        state["status"] = lead.status
-        _describe(state, lead, facts.subscriptions[lead.key])
+    if shown is not None:
+        state["status"] = shown.status
+        _describe(state, shown, facts.subscriptions[shown.key])
     _grant(state, lead, [override for override in active if override.kind == PLAN], setting.catalog)
     _override(state, [override for override in active if override.kind != PLAN])
     changes_ns = [instant for subscription in (*subscriptions, *others) for instant in subscription.instants_ns]
@@ -109,13 +111,25 @@ def _paid(facts: Facts, setting: Setting) -> tuple[list[EvaluatedSubscription], 
 
 def _adding(others: Sequence[EvaluatedSubscription]) -> list[EvaluatedSubscription]:
     """Return those of other customers that count now, the highest plan first."""
-    adding = [other for other in others if other.live and other.buys and other.status in ADDING_STATUSES]
+    adding = [other for other in others if other.live and other.buys and other.status in _PAID_STATUSES]
     return sorted(adding, key=_precedence)
 
 
 def _lead(own: Sequence[EvaluatedSubscription], extra: Sequence[EvaluatedSubscription]) -> EvaluatedSubscription | None:
     lead = min(own, key=_precedence, default=None)
     return extra[0] if extra and (lead is None or not lead.live) else lead
+
+
+def _shown(lead: EvaluatedSubscription, own: Sequence[EvaluatedSubscription], facts: Facts) -> EvaluatedSubscription:
+    """Return the subscription whose status is shown: somebody who has bought a plan since is not asked to pay again."""
+
+    def created_ns(one: EvaluatedSubscription) -> int:
+        return facts.subscriptions[one.key].created_ns or 0
+
+    if lead.status != "past_due" or not lead.live:
+        return lead
+    paid = [one for one in own if one.live and one.plan is not None and one.status in _PAID_STATUSES]
+    return min([one for one in paid if created_ns(one) >= created_ns(lead)], key=_precedence, default=lead)
 
 
 def _precedence(subscription: EvaluatedSubscription) -> tuple[int, int, str, int, int, str, str]:
