@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
-import json
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 

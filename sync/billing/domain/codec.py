@@ -35,6 +35,8 @@ def encode(facts: Facts) -> bytes:
         document["erased_ns"] = facts.erased_ns
     if facts.moved:
         document["moved"] = facts.moved
+    if facts.held is not None:
+        document["kept"] = facts.held
     return orjson.dumps(document, default=list, option=orjson.OPT_SORT_KEYS)
 
 
@@ -58,6 +60,7 @@ def decode(private: bytes) -> Facts:
             None if awaited is None else model.AwaitedPreview(**{**awaited, "items": _items_in(awaited["items"])}),
             document.get("erased_ns"),
             document.get("moved", {}),
+            document.get("kept"),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not a tenant's facts: {error!r}") from error

@@ -13,7 +13,7 @@ import orjson
 
 from sync.billing.domain.customers import second_customer_drift, second_customer_reason, second_customers
 from sync.billing.domain.drift import Drift
-from sync.billing.domain.evaluation import Setting, is_ignored, without_void_change
+from sync.billing.domain.evaluation import Setting, is_ignored, is_lost, without_void_change
 from sync.billing.domain.model import LIVE_STATUSES, NOTHING, Event, Facts, subscription_key
 from sync.billing.domain.outcome import (
     ERASED,
@@ -36,6 +36,7 @@ from sync.billing.domain.purchases import (
     unknown_reason,
     waits_whole,
     with_granted,
+    with_held,
 )
 from sync.billing.domain.reducer import Moved, Reduced, Stale, Unusable, merge_fetched, reduce
 from sync.billing.domain.takeover import take_over
@@ -89,6 +90,7 @@ def decide(
     published: State | None = None,
     moved_us: int = 0,
     *,
+    shown: bytes = b"",
     is_again: bool = False,
 ) -> EventResult | Decided:
     """Return a tenant's facts and state after the event, or the result if they do not change.
@@ -97,6 +99,7 @@ def decide(
         fetched: the provider's own answer about the event's subscription, if it was asked.
         published: the state that billing takes over from a publisher; None for a topic that is its own, or new.
         moved_us: the time of the move that gave the subscription to this tenant; 0 if it was never moved.
+        shown: the state that billing has published last; empty for none.
         is_again: whether the event was processed before: an unknown price that was parked then may still be unknown.
     """
     if facts.erased_ns is not None:
@@ -114,8 +117,8 @@ def decide(
             return EventResult(Outcome.UNCHANGED, answer.reason)
     match result:
         case Stale(reason):
-            shown = () if event.subscription is None else event.subscription.items
-            prices = reported_prices(facts, _key(event), setting) & {item.price_id for item in shown}
+            items = () if event.subscription is None else event.subscription.items
+            prices = reported_prices(facts, _key(event), setting) & {item.price_id for item in items}
             if is_again and prices:
                 waits = (WAITS_CATALOG, items_subject(_key(event)))
                 return EventResult(Outcome.PARKED, _unknown(event, prices, setting), waits=waits)
@@ -128,11 +131,12 @@ def decide(
             note, key = _second_customer(reduced, event), _key(event)
             if note and _is_parked(facts, event, setting):
                 return EventResult(Outcome.PARKED, f"{note}; {PARKS}", waits=(*subjects(event), WAITS_CATALOG))
-            decided = _conclude(topic, facts, reduced, setting, note or stale, published)
+            decided = _conclude(topic, facts, reduced, setting, note or stale, published, shown)
             if isinstance(decided, Unprojectable):
                 return EventResult(Outcome.PARKED, decided.reason, waits=(WAITS_CATALOG,))
             prices = reported_prices(reduced, key, setting)
-            if not prices - reported_prices(facts, key, setting):
+            is_lost_now = bool(prices) and is_lost(reduced.subscriptions[key], setting)
+            if not is_lost_now and not prices - reported_prices(facts, key, setting):
                 return replace(decided, waits=(), is_stale=bool(stale))  # reported before
             reason, waits = _unknown(event, prices, setting), (WAITS_CATALOG, items_subject(key))
             if waits_whole(facts, reduced, key, setting):
@@ -173,13 +177,14 @@ def decide_without_event(
     *,
     is_known: bool,
     published: State | None = None,
+    shown: bytes = b"",
 ) -> EventResult | Decided:
     """Merge the fetched bodies, apply `change`, and return the facts and state; or the result if nothing is projected.
 
     Args:
         is_known: whether facts are stored, even empty ones. If not, the topic is a publisher's, or the store lost the
             facts: then empty facts are not projected.
-        published: see `decide`.
+        published, shown: see `decide`.
 
     Raises:
         Exception: whatever `change` raises.
@@ -206,7 +211,7 @@ def decide_without_event(
     after = change(after)
     if after == NOTHING and (waits or not is_known):
         return EventResult(Outcome.UNCHANGED, note, waits=waits)
-    decided = _conclude(topic, facts, after, setting, note, published)
+    decided = _conclude(topic, facts, after, setting, note, published, shown)
     if isinstance(decided, Unprojectable):
         return EventResult(Outcome.UNCHANGED, decided.reason, waits=(WAITS_CATALOG,))
     return decided
@@ -243,11 +248,14 @@ def _is_other_software(facts: Facts, event: Event, setting: Setting) -> bool:
 
 
 def _conclude(
-    topic: str, before: Facts, after: Facts, setting: Setting, note: str = "", published: State | None = None
+    topic: str, before: Facts, after: Facts, setting: Setting, note: str, published: State | None, shown: bytes
 ) -> Decided | Unprojectable:
     """Project the new facts, keep a published plan, and compare the result with an awaited preview."""
     after, dropped = without_void_change(after, setting)
     projected = project(after, setting)
+    if after.held is not None or isinstance(projected, Unprojectable):
+        after = with_held(before, after, shown, setting)
+        projected = project(after, setting)
     drifts: tuple[Drift, ...] = ()
     if published is not None and isinstance(projected, Projected):
         after, projected, drifts = take_over(topic, after, projected, published, setting)

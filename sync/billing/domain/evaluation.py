@@ -138,6 +138,13 @@ def bought(items: tuple[Item, ...], entry: SubscriptionFacts, setting: Setting) 
     return bought
 
 
+def is_lost(entry: SubscriptionFacts, setting: Setting) -> bool:
+    """Return whether the catalog no longer has what a subscription's items bought, and nothing stands in for them."""
+    found = bought(entry.subscription.items, entry, setting)
+    _stand_in(found, entry, setting)
+    return bool(found.lost)
+
+
 def is_ignored(of: Event | SubscriptionFacts, setting: Setting) -> bool:
     """Return whether other software sells all the items of a subscription, by the catalog's ignore list."""
     body = of.subscription

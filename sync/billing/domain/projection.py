@@ -17,7 +17,7 @@ and module the greater counts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -25,9 +25,9 @@ from typing import Any
 from sync.billing.catalog.catalog import LEVELS, NUMBER_MAX, UNLIMITED, Catalog, Offer, Plan
 from sync.billing.domain.customers import second_customers
 from sync.billing.domain.evaluation import EvaluatedSubscription, Setting, evaluate, is_ignored
-from sync.billing.domain.model import PLAN, Facts, Override, SubscriptionFacts
+from sync.billing.domain.model import HELD, PLAN, Facts, Override, SubscriptionFacts
 from sync.billing.domain.overrides import is_active
-from sync.billing.domain.purchases import unknown_reason
+from sync.billing.domain.purchases import lost_grants, unknown_reason
 from sync.core import instants
 
 State = dict[str, Any]
@@ -57,7 +57,7 @@ class Projected:
 
 @dataclass(frozen=True, slots=True)
 class Unprojectable:
-    """The catalog no longer has what was granted; the last published state stays. `reason` names the prices."""
+    """The catalog lacks what was bought, and nothing is held: the state stays. `reason` names the prices."""
 
     reason: str
 
@@ -68,23 +68,27 @@ def project(facts: Facts, setting: Setting) -> Projected | Unprojectable:
     extra = _adding(others)
     active = [override for override in facts.overrides if is_active(override, setting.now_ns)]
     lost = {(each.provider, price_id) for each in subscriptions for price_id in each.lost}
-    lost |= {("", f"plan:{one.name}") for one in active if one.kind == PLAN and one.name not in setting.catalog.plans}
-    if lost:
+    lost |= lost_grants(facts, setting)
+    if lost and facts.held is None:
         return Unprojectable(unknown_reason(lost, setting))
     lead = _lead(subscriptions, extra)
     shown = lead and _shown(lead, subscriptions, facts)
-    state = _granted(subscriptions, extra, setting.catalog)
+    known = [subscription for subscription in subscriptions if not subscription.lost]
+    state = _granted(known, extra, setting.catalog)
+    if lost and facts.held is not None:
+        state = _held(facts.held, state)
     if shown is not None:
         state["status"] = shown.status
         _describe(state, shown, facts.subscriptions[shown.key])
-    _grant(state, lead, [override for override in active if override.kind == PLAN], setting.catalog)
+    grants = [one for one in active if one.kind == PLAN and one.name in setting.catalog.plans]
+    _grant(state, lead, grants, setting.catalog)
     _override(state, [override for override in active if override.kind != PLAN])
     changes_ns = [instant for subscription in (*subscriptions, *others) for instant in subscription.instants_ns]
     changes_ns += [override.expires_ns for override in facts.overrides if override.expires_ns is not None]
     valid_until_ns = min([instant for instant in changes_ns if instant > setting.now_ns], default=None)
     if valid_until_ns is not None:
         state["valid_until"] = instants.text(valid_until_ns)
-    unknown = {(each.provider, price_id) for each in subscriptions for price_id in each.unknown}
+    unknown = lost | {(each.provider, price_id) for each in subscriptions for price_id in each.unknown}
     return Projected(state, valid_until_ns, unknown_reason(unknown, setting) if unknown else "")
 
 
@@ -128,17 +132,18 @@ def _shown(lead: EvaluatedSubscription, own: Sequence[EvaluatedSubscription], fa
 
     if lead.status != "past_due" or not lead.live:
         return lead
-    paid = [one for one in own if one.live and one.plan is not None and one.status in _PAID_STATUSES]
+    paid = [one for one in own if one.live and (one.plan or one.lost) and one.status in _PAID_STATUSES]
     return min([one for one in paid if created_ns(one) >= created_ns(lead)], key=_precedence, default=lead)
 
 
-def _precedence(subscription: EvaluatedSubscription) -> tuple[int, int, str, int, int, str, str]:
+def _precedence(subscription: EvaluatedSubscription) -> tuple[int, float, str, int, int, str, str]:
     """Return the sort key of the precedence above: the least leads."""
     if not subscription.live:
         return (1, 0, "", _LEADS_ENDED.get(subscription.status, 5), 0, "", subscription.key)
     plan = subscription.plan
     # A subscription of add-ons alone has no plan: it leads only if no other live one has any.
-    rank, key = (1, "") if plan is None else (-plan.rank, plan.key)
+    # Which plan the catalog has lost is not known: it may have been the highest.
+    rank, key = (-inf if subscription.lost else 1, "") if plan is None else (-plan.rank, plan.key)
     status = subscription.status  # "active" sorts before "trialing"
     return (0, rank, key, _LEADS_LIVE.get(status, 3), -subscription.quantity, status, subscription.key)
 
@@ -155,6 +160,14 @@ def _granted(own: Sequence[EvaluatedSubscription], extra: Sequence[EvaluatedSubs
     for subscription in (*live, *extra):
         for addon, quantity in subscription.addons:
             _add(state, addon, quantity)
+    return state
+
+
+def _held(held: Mapping[str, Any], known: State) -> State:
+    """Return a state of what was published last; with what the catalog still knows to be bought, if that is more."""
+    state: State = {"plan": held["plan"], **{name: dict(held[name]) for name in HELD[1:]}, "status": "none"}
+    if known["plan"]["rank"] > held["plan"]["rank"]:
+        _unite(state, known)
     return state
 
 

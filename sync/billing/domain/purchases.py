@@ -3,6 +3,9 @@
 A subscription grants what its known items buy. If they buy no plan, the plan that it granted last stays (`Granted`), so
 that an unknown price never takes anything away. The newest body that bought something stands in, whatever the order of
 arrival.
+
+If an edit of the catalog takes away what was bought, the entitlements that were published last stay (`Facts.held`).
+Status, grace and the end of subscriptions apply all the same.
 """
 
 from __future__ import annotations
@@ -10,16 +13,22 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
-from sync.billing.domain.evaluation import Setting, bought
+import orjson
+
+from sync.billing.domain.evaluation import Setting, bought, is_lost
 from sync.billing.domain.model import (
+    ENDED_STATUSES,
+    HELD,
     NEVER_GRANTED,
     PAYING_STATUSES,
+    PLAN,
     Event,
     Facts,
     Granted,
     SubscriptionFacts,
     subscription_key,
 )
+from sync.billing.domain.overrides import is_active
 
 
 def with_granted(before: Facts, after: Facts, event: Event, setting: Setting) -> Facts:
@@ -31,8 +40,8 @@ def with_granted(before: Facts, after: Facts, event: Event, setting: Setting) ->
         return after
     if not bought(entry.subscription.items, entry, setting).unknown:
         granted = None if entry is not old else entry.granted
-    elif old is not None and old.granted is None and _is_lost(old, setting):
-        granted = None  # the catalog has lost the plan's price: the published state stays
+    elif old is not None and is_lost(old, setting):
+        granted = old.granted  # the catalog has lost the plan's price: what was published stays
     else:
         known = [Granted(event.order, body.items), Granted(entry.order, entry.subscription.items)]
         if old is not None:
@@ -52,9 +61,29 @@ def _level(entry: SubscriptionFacts, granted: Granted, setting: Setting) -> int:
     return 1 if found.unknown and found.plan is None else 2
 
 
-def _is_lost(entry: SubscriptionFacts, setting: Setting) -> bool:
-    found = bought(entry.subscription.items, entry, setting)
-    return bool(found.unknown) and found.plan is None
+def with_held(before: Facts, after: Facts, published: bytes, setting: Setting) -> Facts:
+    """Return the facts with what stays granted while the catalog has lost a part of it; without, once it has it again.
+
+    A subscription that is new to the tenant never had anything to hold here.
+
+    Args:
+        published: the state that billing has published last; empty for none.
+    """
+    paid = {key for key, entry in after.subscriptions.items() if entry.subscription.status not in ENDED_STATUSES}
+    lost = {key for key in paid if is_lost(after.subscriptions[key], setting)}
+    held = after.held
+    if not lost <= before.subscriptions.keys() or not (lost or lost_grants(after, setting)):
+        held = None
+    elif held is None and published:
+        state = orjson.loads(published)
+        held = {name: state[name] for name in HELD} if isinstance(state, dict) else None
+    return after if held is after.held else replace(after, held=held)
+
+
+def lost_grants(facts: Facts, setting: Setting) -> set[tuple[str, str]]:
+    """Return the granted plans that the catalog no longer has, as `unknown_reason` names them."""
+    granted = [one.name for one in facts.overrides if one.kind == PLAN and is_active(one, setting.now_ns)]
+    return {("", f"plan:{name}") for name in granted if name not in setting.catalog.plans}
 
 
 def reported_prices(facts: Facts, key: str, setting: Setting) -> frozenset[str]:

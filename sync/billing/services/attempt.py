@@ -107,11 +107,12 @@ def decide_attempt(attempt: Attempt, snapshot: Snapshot, setting: Setting, moved
         return Decision(EventResult(Outcome.PARKED, str(error), topic, snapshot.version, (WAITS_SOFTWARE,)))
     moved_us = max(moved_us, attempt.link.moved_us if attempt.link is not None else 0)
     is_again, event_id, published = attempt.number != 1, event.event_id, published_state(snapshot)
-    decided = decide(topic, facts, event, answer.fetched, setting, published, moved_us, is_again=is_again)
+    shown = snapshot.state if has_facts(snapshot) else b""
+    decided = decide(topic, facts, event, answer.fetched, setting, published, moved_us, shown=shown, is_again=is_again)
     is_refused = isinstance(decided, EventResult) and decided.outcome is Outcome.REFUSED
     if is_refused and is_again and has_facts(snapshot) and not snapshot.restored:
         # What it waited for may have changed what the facts mean: a price that the catalog has by now.
-        anew = decide_without_event(topic, facts, (), lambda facts: facts, setting, is_known=True)
+        anew = decide_without_event(topic, facts, (), lambda facts: facts, setting, is_known=True, shown=shown)
         if isinstance(anew, Decided) and canonical_json.encode(anew.state) != snapshot.state:
             decided, event_id = anew, ""  # its id is committed already
     if isinstance(decided, EventResult):

@@ -88,7 +88,8 @@ class Reprojection:
         await self._committer.record(commit, what, refresh.fetched, refresh.missing)
         result = commit.result
         if WAITS_CATALOG in result.waits or (commit.decision.write is None and result.reason == RESTORED):
-            what = "state_held" if commit.decision.write is None else "price_unknown"
+            is_held = commit.decision.write is None or commit.decision.after.held is not None
+            what = "state_held" if is_held else "price_unknown"
             _log.error(what, topic=topic, reason=result.reason)
         return commit
 
@@ -108,6 +109,7 @@ def decide_refresh(snapshot: Snapshot, refresh: Refresh, setting: Setting) -> De
         setting,
         is_known=is_known,
         published=published_state(snapshot),
+        shown=snapshot.state if is_known else b"",
     )
     if isinstance(decided, EventResult):
         result = EventResult(decided.outcome, decided.reason, topic, version, decided.waits)

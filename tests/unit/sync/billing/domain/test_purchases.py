@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
+import orjson
 import pytest
 from hypothesis import given, strategies as st
 
@@ -139,14 +142,66 @@ def test_an_answer_of_the_provider_with_unknown_prices_changes_nothing_that_it_m
     assert "unknown price pri_deal in live" in result.note
 
 
-def test_a_plan_whose_price_left_the_catalog_holds_the_state() -> None:
-    facts, _ = processed([event("active", 1, PRO)])
-    without = catalog.parse(CATALOG_TEXT.replace('"pri_pro", ', ""))
-    result = decide_without_event(TOPIC, facts, (), lambda facts: facts, setting(using=without), is_known=True)
-    assert (result.waits, isinstance(result, Decided)) == (("catalog",), False)
-    after = decide(TOPIC, facts, event("canceled", 2, PRO), None, setting(using=without))
-    assert isinstance(after, Decided)
-    assert after.state["plan"]["key"] == "free"
+class TestPriceThatLeftTheCatalog:
+    """What was published before stays; status, grace and end apply."""
+
+    WITHOUT = catalog.parse(CATALOG_TEXT.replace('"pri_pro", ', ""))
+    PLANLESS = catalog.parse(re.sub(r"\[plans.pro\].*?(?=\[plans|\[addons)", "", CATALOG_TEXT, flags=re.DOTALL))
+
+    def after(self, facts: Facts, using: catalog.Catalog, *events: Event, day: float = 39) -> tuple[Facts, State]:
+        """The facts and the state after the edit and these events."""
+        shown = orjson.dumps(state_of(facts, day))
+        held = decide_without_event(TOPIC, facts, (), lambda it: it, setting(day, using), is_known=True, shown=shown)
+        assert isinstance(held, Decided)
+        assert (held.waits, orjson.dumps(held.state)) == (("catalog",), shown)
+        for each in events:
+            now = held.facts if isinstance(held, Decided) else facts
+            found = decide(TOPIC, now, each, None, setting(day, using), shown=shown)
+            held = found if isinstance(found, Decided) else held
+        assert isinstance(held, Decided)
+        assert codec.decode(codec.encode(held.facts)) == held.facts
+        return held.facts, held.state
+
+    @pytest.mark.parametrize("using", [WITHOUT, PLANLESS])
+    def test_a_failed_payment_grace_and_the_end_take_effect_and_a_payment_gives_the_plan_back(
+        self, using: catalog.Catalog
+    ) -> None:
+        before, _ = processed([event("active", 1, PRO)])
+        facts, failed = self.after(before, using, event("past_due", 38.9, PRO))
+        assert (failed["plan"]["key"], failed["limits"]["seats"], failed["status"]) == ("pro", 3, "past_due")
+        assert state_of(facts, 60, using)["plan"]["key"] == "free"
+        paid = decide(
+            TOPIC, facts, event("active", 61, PRO), None, setting(61, using), shown=b'{"plan":{"key":"free"}}'
+        )
+        assert isinstance(paid, Decided)
+        assert (paid.state["plan"]["key"], paid.state["status"], paid.is_held) == ("pro", "active", True)
+        assert paid.waits == ("catalog", "items:paddle:sub_1")
+        _, ended = self.after(before, using, event("canceled", 38.9, PRO))
+        assert (ended["plan"]["key"], ended["status"]) == ("free", "canceled")
+
+    def test_every_order_ends_the_same(self) -> None:
+        before, _ = processed([event("active", 1, PRO)])
+        events = [event("past_due", 37, PRO), event("active", 38, PRO), event("past_due", 38.5, PRO)]
+        ends = [self.after(before, self.WITHOUT, *order) for order in itertools.permutations(events)]
+        assert all(end == ends[0] for end in ends)
+        assert (ends[0][1]["plan"]["key"], ends[0][1]["status"]) == ("pro", "past_due")
+
+    def test_what_is_known_besides_counts_too_and_nothing_is_held_once_the_price_is_back(self) -> None:
+        before, _ = processed([event("active", 1, BASIC, subscription="sub_2"), event("active", 2, PRO)])
+        higher = catalog.parse(CATALOG_TEXT.replace('"pri_pro", ', "").replace("rank = 20", "rank = 30", 1))
+        facts, state = self.after(before, higher, event("active", 38, [Item("pri_team", 1)], subscription="sub_2"))
+        assert (state["plan"]["key"], state["limits"]) == ("team", {"seats": 5, "projects": "unlimited"})
+        back = decide_without_event(TOPIC, facts, (), lambda it: it, setting(), is_known=True)
+        assert isinstance(back, Decided)
+        assert back.facts.held is None
+
+    def test_nothing_is_held_for_a_subscription_that_is_new_to_the_tenant(self) -> None:
+        """Another tenant has what it granted."""
+        facts, _ = processed([event("active", 1, PRO)])
+        result = decide_without_event(
+            TOPIC, NOTHING, (), lambda _: facts, setting(using=self.WITHOUT), is_known=True, shown=b'{"plan":{}}'
+        )
+        assert (result.waits, isinstance(result, Decided)) == (("catalog",), False)
 
 
 def test_the_reason_names_the_environment_and_where_the_price_is_known() -> None:
