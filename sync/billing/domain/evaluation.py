@@ -162,7 +162,7 @@ def unknown_prices(of: Event | SubscriptionFacts, setting: Setting) -> list[str]
 
 def without_ignored_names(event: Event, setting: Setting) -> Event:
     """Return the event; if other software sells all its items, without the tenant and the customer that it names."""
-    return replace(event, tenant_id=None, customer_id=None) if is_ignored(event, setting) else event
+    return replace(event, tenant_id=None, customer_id=None, checkout_id=None) if is_ignored(event, setting) else event
 
 
 def _ours(provider: str, body: Subscription, setting: Setting) -> list[str]:

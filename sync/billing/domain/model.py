@@ -108,6 +108,7 @@ class Event:
         step: its place among the events of the same instant, if the provider's clock is coarse; else None.
         received_ns: when it was first received; 0 if that is not known, or makes no difference.
         account: the account of another merchant that the event is about; None for the own account.
+        checkout_id: of the checkout that the event is about, or that made its subscription, if only that joins the two.
     """
 
     provider: str
@@ -124,6 +125,7 @@ class Event:
     ignored: str = ""
     unstamped: bool = False
     account: str | None = None
+    checkout_id: str | None = None
     is_signed: bool = False
     name_problem: str = ""
     names: tuple[NamePlace, ...] = ()

@@ -34,6 +34,7 @@ from sync.billing.services.event_queue import EventQueue
 from sync.billing.services.fetch import ProviderFetch
 from sync.billing.services.move import Moves, event_cause
 from sync.billing.services.resolve import TenantResolver
+from sync.billing.storage.checkouts import joined, query_checkout
 from sync.billing.storage.environment import reconcile_requests
 from sync.billing.storage.inbox import Inbox, Record
 from sync.billing.storage.links import erase_links, find_link, forget_customers, query_link, read_link, store_name
@@ -89,6 +90,9 @@ class Ingest:
         if isinstance(event, Unparsable):
             return await self._process(unparsable(environment, event, record.claim))
         link = await find_link(self._store, event)
+        batch = CommandPipeline(self._store)
+        if query_checkout(batch, event):
+            event, link = await joined(self._store, event, link, *await batch.run())
         about = (environment, record.attempts, record.received_us)
         return await self._process(Attempt(event, *about, link, claim=record.claim))
 
@@ -156,6 +160,7 @@ class Ingest:
         if topic is not None:
             batch.command("HMGET", batch.keys.snap(topic), *ALL_FIELDS)
         query_link(batch, event)
+        has_checkout = query_checkout(batch, event)
         put, *replies = await batch.run()
         claimed = Inbox.put_reply(put)
         if isinstance(claimed, EventResult):
@@ -164,7 +169,10 @@ class Ingest:
         if isinstance(event, Unparsable):
             return unparsable(environment, event, claim)
         snapshot = None if topic is None else snapshot_of(topic, replies.pop(0))
+        checkout = replies.pop() if has_checkout else None
         link = read_link(event, replies)
+        if checkout is not None:
+            event, link = await joined(self._store, event, link, checkout)
         return Attempt(event, environment, *claimed, link, snapshot, claim=claim)
 
     # Stage 2, fetch: `services.fetch`. Stage 3: resolve the tenant.

@@ -59,16 +59,18 @@ class PaddleWebhooks(SignedWebhooks):
             simulated=event_id.startswith(SIMULATED_PREFIX),
             subscription=subscription,
             names=() if subscription is None else parsing.names(data, METADATA),
+            checkout_id=None if subscription is None else _id(data, "transaction_id"),
         )
         if subscription is not None:
             return event
         if kind not in PAID:
             return replace(event, ignored=f"events of type {kind[:60]} say nothing of entitlements")
         # Does not affect entitlements itself, but links the checkout's tenant to the new subscription. A transaction
-        # that is only paid comes before its subscription, and says whom its customer is paying for.
+        # that is only paid comes before its subscription, whose creation has the transaction's id.
         return replace(
             event,
             subscription_id=parsing.optional_id(data, "subscription_id"),
+            checkout_id=_id(data, "id"),
             names=parsing.names(data, METADATA),
             ignored="a paid transaction is a hint: the subscription's own events carry the state",
         )
@@ -149,6 +151,12 @@ def _scheduled(value: object) -> Scheduled | None:
     if not isinstance(value, dict) or not isinstance(action, str):
         raise ValueError("data.scheduled_change has no action")
     return Scheduled(action, instants.parse(value.get("effective_at")), _instant(value, "resume_at"))
+
+
+def _id(data: Mapping[str, Any], name: str) -> str | None:
+    """Return an id that an event can do without."""
+    value = data.get(name)
+    return value if parsing.is_id(value) else None
 
 
 def _instant(data: Mapping[str, Any], name: str) -> int | None:

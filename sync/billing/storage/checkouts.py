@@ -1,0 +1,70 @@
+"""A checkout and the subscription that it made, where the provider's events about the one do not name the other's id.
+
+Paddle's `transaction.paid` comes before the subscription and has no id of it; `subscription.created` has the id of the
+transaction. Each event stores what it tells and reads what the other has told, so they meet in any order of arrival.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from sync.billing.domain.model import Event, Order, Unparsable
+from sync.billing.domain.tenant_resolution import Link, Strength, is_unreal, order_key
+from sync.billing.storage.links import find_link
+from sync.store.command_pipeline import CommandPipeline, Script
+from sync.store.store import Store
+
+CHECKOUT_S = 7 * 86_400
+"""How long a checkout and its subscription wait for each other: longer than providers repeat a delivery."""
+
+_JOIN = Script.load(__package__, "checkout_join")
+
+
+def query_checkout(batch: CommandPipeline, event: Event | Unparsable) -> bool:
+    """Add to `batch` the query for what made the event's subscription, or was made; return whether there is one."""
+    if isinstance(event, Unparsable) or event.checkout_id is None or is_unreal(event):
+        return False
+    if event.subscription is not None:
+        field, value = "subscription", event.subscription.id
+    elif event.subscription_id is None and event.tenant_id is not None:
+        field = Strength.SIGNED_CHECKOUT if event.is_signed else Strength.CHECKOUT
+        value = f"{order_key(event.order)} {event.tenant_id}"
+    else:
+        return False
+    key = batch.keys.checkout(event.environment, event.provider, event.checkout_id)
+    batch.script(_JOIN, (key,), field, value, str(CHECKOUT_S))
+    return True
+
+
+async def joined(store: Store, event: Event, link: Link | None, reply: Any) -> tuple[Event, Link | None]:
+    """Return the event and its link with what `reply`, to `query_checkout`, tells of them.
+
+    A checkout gets the subscription that it made. A subscription gets the names that its checkout gives.
+
+    Raises:
+        StoreError: the store is unreachable or failing.
+    """
+    subscription_id, *names = [part.decode() for part in reply]
+    if event.subscription is None:
+        if not subscription_id:
+            return event, link
+        event = replace(event, subscription_id=subscription_id)
+        return event, await find_link(store, event)
+    assert link is not None
+    for strength, text in zip((Strength.SIGNED_CHECKOUT, Strength.CHECKOUT), names, strict=True):
+        key, _, tenant_id = text.partition(" ")
+        if not text or link.names.get(strength) == tenant_id:
+            continue
+        is_signed = strength is Strength.SIGNED_CHECKOUT
+        order = Order(int(key[:20]), int(key[20:40]), key[40:])
+        named = await find_link(
+            store, replace(event, subscription=None, tenant_id=tenant_id, is_signed=is_signed, order=order)
+        )
+        assert named is not None
+        link = replace(
+            named,
+            learned_subscription=link.learned_subscription or named.learned_subscription,
+            learned_customer=link.learned_customer or named.learned_customer,
+        )
+    return event, link

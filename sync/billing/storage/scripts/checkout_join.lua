@@ -1,0 +1,14 @@
+-- Store what one event tells of a checkout, and return what others have told: its subscription, and who is named by it.
+--
+-- KEYS[1] checkout   hash. subscription: the one that it made. signed_checkout, checkout: "ORDER TENANT", the first name
+--
+-- ARGV[1] field
+-- ARGV[2] value
+-- ARGV[3] ttl        seconds
+--
+-- Returns {subscription or empty, signed_checkout or empty, checkout or empty}.
+
+redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+local known = redis.call('HMGET', KEYS[1], 'subscription', 'signed_checkout', 'checkout')
+return {known[1] or '', known[2] or '', known[3] or ''}
