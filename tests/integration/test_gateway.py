@@ -748,7 +748,9 @@ async def test_an_older_file_s_state_gives_way_to_what_is_held_here(store_url: s
     async with run_gateway(environment(store_url, SWEEP_S="0.2")) as running, open_client(running, TOPIC) as client:
         await welcomed(client)
         await client.receive()
-        await store.redis.hset(keys.snap(TOPIC), mapping={"version": str(older), "state": b'{"a":1}', "cause": b""})
+        await store.redis.hset(
+            keys.snap(TOPIC), mapping={"version": str(older), "rev": str(older), "state": b'{"a":1}', "cause": b""}
+        )
         await until(lambda: running.node.metrics.restored == 1)
         assert await store.read(TOPIC) == Snapshot(TOPIC, held, b'{"a":2}', b"", b"", held, PUBLISHER, restored=True)
         await nothing_more(client)
