@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from benchmarks import rig
 from sync.billing.domain.model import NOTHING, Event
-from sync.billing.domain.reducer import Reduced, reduce
+from sync.billing.domain.reducer import Reduced, received, reduce
 from sync.billing.providers.stripe.webhooks import StripeWebhooks
 from tests.support.stripe_bodies import NOW
 from tests.support.stripe_histories import CHECKOUT, HISTORIES, Change, encoded, history
@@ -34,7 +34,7 @@ def is_wrong(events: Sequence[Event], arrived: Sequence[Event]) -> bool:
     """Return whether the events, in this order of arrival, end in another state than that of the last."""
     facts = NOTHING
     for number, event in enumerate(arrived):
-        result = reduce(facts, event.received_at((NOW + 60) * SECOND_NS + number))
+        result = reduce(facts, received(facts, event, (NOW + 60) * SECOND_NS + number))
         facts = result.facts if isinstance(result, Reduced) else facts
     return facts.subscriptions["stripe:sub_1"].subscription != events[-1].subscription
 

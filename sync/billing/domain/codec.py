@@ -108,6 +108,7 @@ def _subscription_out(entry: SubscriptionFacts) -> dict[str, object]:
             "moved_us": entry.moved_us or None,
             "granted": entry.granted,
             "recent": [_seen_out(each, entry) for each in entry.recent] or None,
+            "ahead": entry.ahead,
         }
     )
 
@@ -152,6 +153,7 @@ def _subscription_in(entry: dict[str, Any]) -> SubscriptionFacts:
         entry.get("moved_us", 0),
         _granted_in(entry.get("granted")),
         recent=tuple([_seen_in(each, order, body) for each in entry.get("recent", ())]),
+        ahead=model.Ahead(*[Order(*each) for each in entry["ahead"]]) if "ahead" in entry else None,
     )
 
 

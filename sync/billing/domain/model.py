@@ -6,10 +6,10 @@ Every instant is an integer, nanoseconds since 1970, named `_ns`. None stands fo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, Self
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
-from sync.billing.domain.order import CLOCK_SLACK_NS as CLOCK_SLACK_NS, FETCHED_ID as FETCHED_ID, Order as Order
+from sync.billing.domain.order import FETCHED_ID as FETCHED_ID, Ahead as Ahead, Order as Order
 from sync.billing.domain.steps import Seen, Step
 
 UNCOLLECTED = "uncollected"
@@ -95,6 +95,7 @@ class Event:
         event_id: the dedupe key, the same on every delivery.
         delivery_id: the provider's id of this one delivery, or None.
         order: its place among the events of its subscription.
+        own: its order by its own clock, if that is ahead; None if it is `order`.
         tenant_id: the topic id of the tenant that the event itself names, or None; see `tenant_naming`.
         is_signed: whether a signed reference names it, and the signature was verified.
         name_problem: why the name in the event's metadata is not accepted, and `tenant_id` is None; "" if it is.
@@ -133,19 +134,7 @@ class Event:
     unnamed: str = ""
     step: Step | None = None
     received_ns: int = 0
-
-    def received_at(self, at_ns: int) -> Self:
-        """Return the event as it counts if it was first received at `at_ns`.
-
-        An event from the future (a provider's test clock, a wrong clock) counts as of its receipt: real events that
-        follow must not be older. This and the order within one instant are all that depends on the receipt.
-        """
-        order = self.order
-        if order.occurred_ns > at_ns + CLOCK_SLACK_NS:
-            order = Order.of(order.updated_ns, at_ns, order.event_id)
-        elif self.step is None:
-            return self
-        return replace(self, order=order, received_ns=at_ns)
+    own: Order | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +171,7 @@ class SubscriptionFacts:
         is_vouched: whether a signed reference or an operator has given it to the tenant.
         moved_us: the time of the move that gave it to this tenant, microseconds since 1970; 0 if it was never moved.
         recent: the events of the newest instants of a coarse clock, ascending; see `reducer`.
+        ahead: the event from the future that is the newest by its own clock; None if there was none.
     """
 
     provider: str
@@ -194,6 +184,7 @@ class SubscriptionFacts:
     moved_us: int = 0
     granted: Granted | None = None
     recent: tuple[Seen, ...] = ()
+    ahead: Ahead | None = None
 
     @property
     def customer(self) -> tuple[str, str] | None:

@@ -97,6 +97,7 @@ def joined(one: SubscriptionFacts | None, other: SubscriptionFacts | None) -> Su
         created_ns=min(created, default=None),
         granted=None if newest.granted is None else max(granted),
         recent=_recent(one, other),
+        ahead=max((entry.ahead for entry in (one, other) if entry.ahead is not None), default=None),
     )
 
 

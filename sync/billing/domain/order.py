@@ -39,3 +39,27 @@ class Order(NamedTuple):
         if updated_ns is not None:
             updated_ns = updated_ns // 1000 * 1000 + 999
         return cls.of(updated_ns, began_ns, FETCHED_ID)
+
+
+class Ahead(NamedTuple):
+    """An event from the future.
+
+    Attributes:
+        own: its order by its own clock, which is ahead.
+        order: the order as which it counts.
+    """
+
+    own: Order
+    order: Order
+
+    def beside(self, own: Order, received: Order) -> Order:
+        """Return the order as which another event of that clock counts: the clock says which of the two is newer.
+
+        Args:
+            own: the other event's order by its own clock.
+            received: its order by its receipt, which decides the rest.
+        """
+        if own[:2] == self.own[:2]:
+            return self.order._replace(event_id=own.event_id)
+        choose, step = (min, -1) if own < self.own else (max, 1)
+        return choose(received, Order(self.order.updated_ns + step, self.order.occurred_ns + step, own.event_id))

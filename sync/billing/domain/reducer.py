@@ -16,7 +16,8 @@ from itertools import groupby
 
 from sync.billing.domain import model, steps
 from sync.billing.domain.customers import second_customers
-from sync.billing.domain.model import Event, Facts, Order, Subscription, SubscriptionFacts, subscription_key
+from sync.billing.domain.model import Ahead, Event, Facts, Order, Subscription, SubscriptionFacts, subscription_key
+from sync.billing.domain.order import CLOCK_SLACK_NS
 from sync.billing.domain.steps import Kind, Seen, Step
 
 SUBSCRIPTIONS_MAX = 500
@@ -71,6 +72,23 @@ class Unusable:
     reason: str
 
 
+def received(facts: Facts, event: Event, at_ns: int) -> Event:
+    """Return the event as it counts for a tenant if it was first received at `at_ns`.
+
+    An event from the future (a provider's test clock, a wrong clock) counts as of its receipt: real events that follow
+    must not be older. Among each other, such events have the order of their own clock. This and the order within one
+    instant are all that depends on the receipt.
+    """
+    own = event.order
+    if own.occurred_ns <= at_ns + CLOCK_SLACK_NS:
+        return event if event.step is None else replace(event, received_ns=at_ns)
+    order = Order.of(own.updated_ns, at_ns, own.event_id)
+    known = facts.subscriptions.get(subscription_key(event.provider, event.subscription_id or ""))
+    if known is not None and known.ahead is not None:
+        order = known.ahead.beside(own, order)
+    return replace(event, order=order, received_ns=at_ns, own=own)
+
+
 def reduce(facts: Facts, event: Event, moved_us: int = 0) -> Reduced | Stale | Moved | Unusable:
     """Return the tenant's facts after the event, or why they stay.
 
@@ -94,13 +112,16 @@ def reduce(facts: Facts, event: Event, moved_us: int = 0) -> Reduced | Stale | M
     after = _joined(before, event, body)
     created_ns = _created_ns(facts, before, event, body)
     is_vouched = event.is_signed or (before is not None and before.is_vouched)
-    if before is not None and (created_ns, is_vouched) != (before.created_ns, before.is_vouched):
+    ahead = None if before is None else before.ahead
+    if event.own is not None and (ahead is None or event.own > ahead.own):
+        ahead = Ahead(event.own, event.order)
+    if before is not None and (created_ns, is_vouched, ahead) != (before.created_ns, before.is_vouched, before.ahead):
         after = after or before
     if after is None:
         assert before is not None
         return Stale(_older(event.order, before.order))
     moved_us = max(moved_us, 0 if before is None else before.moved_us)
-    after = replace(after, created_ns=created_ns, is_vouched=is_vouched, moved_us=moved_us)
+    after = replace(after, created_ns=created_ns, is_vouched=is_vouched, moved_us=moved_us, ahead=ahead)
     reduced = replace(facts, subscriptions={**facts.subscriptions, key: after})
     if before is None and len(facts.subscriptions) >= SECOND_CUSTOMERS_MAX:
         second = second_customers(reduced)

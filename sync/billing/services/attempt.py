@@ -11,6 +11,7 @@ from sync.billing.domain.evaluation import Setting
 from sync.billing.domain.model import Event, Unparsable, subscription_key
 from sync.billing.domain.outcome import ERASED_REASON, WAITS_SOFTWARE, EventResult, Outcome
 from sync.billing.domain.purchases import frees, items_subject
+from sync.billing.domain.reducer import received
 from sync.billing.domain.tenant_resolution import Link
 from sync.billing.services.committer import Commit, Decision, Write
 from sync.billing.storage.tenants import FactsError, facts_of, has_facts, published_state
@@ -100,11 +101,11 @@ def decide_attempt(attempt: Attempt, snapshot: Snapshot, setting: Setting, moved
         moved_us: the least time of the move that gave the subscription to the topic, if its link does not know it.
     """
     topic, answer = attempt.topic, attempt.answer or Answer()
-    event = attempt.event.received_at(attempt.received_us * 1000)
     try:
         facts = facts_of(snapshot)
     except FactsError as error:
         return Decision(EventResult(Outcome.PARKED, str(error), topic, snapshot.version, (WAITS_SOFTWARE,)))
+    event = received(facts, attempt.event, attempt.received_us * 1000)
     moved_us = max(moved_us, attempt.link.moved_us if attempt.link is not None else 0)
     is_again, event_id, published = attempt.number != 1, event.event_id, published_state(snapshot)
     shown = snapshot.state if has_facts(snapshot) else b""

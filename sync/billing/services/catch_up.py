@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import structlog
 
 from sync.billing.domain.drift import Drift
-from sync.billing.domain.model import CLOCK_SLACK_NS
+from sync.billing.domain.order import CLOCK_SLACK_NS
 from sync.billing.providers.base import ProviderClient, ProviderEvent
 from sync.billing.services.context import BillingContext
 from sync.billing.storage.inbox import Claim, Inbox

@@ -12,6 +12,7 @@ from hypothesis import given, strategies as st
 from sync.billing.domain import codec, model
 from sync.billing.domain.evaluation import Setting
 from sync.billing.domain.model import FETCHED, NOTHING, Event, Facts, Item, Order
+from sync.billing.domain.order import CLOCK_SLACK_NS
 from sync.billing.domain.projection import project
 from sync.billing.domain.reducer import (
     ASKED_SINCE,
@@ -115,7 +116,7 @@ def test_s08_a_moved_clock_does_not_refuse_later_events_for_ever() -> None:
     assert subscription(fold([after, ahead])).subscription.status == "canceled"
 
 
-@pytest.mark.parametrize(("ahead_ns", "kept"), [(model.CLOCK_SLACK_NS, True), (model.CLOCK_SLACK_NS + 1, False)])
+@pytest.mark.parametrize(("ahead_ns", "kept"), [(CLOCK_SLACK_NS, True), (CLOCK_SLACK_NS + 1, False)])
 def test_updated_at_counts_up_to_the_slack_ahead_of_occurred_at(ahead_ns: int, kept: bool) -> None:
     order = Order.of(START_NS + ahead_ns, START_NS, "evt")
     assert order.updated_ns == START_NS + (ahead_ns if kept else 0)

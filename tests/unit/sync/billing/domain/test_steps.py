@@ -13,7 +13,7 @@ from hypothesis import given, settings, strategies as st
 
 from sync.billing.domain import codec
 from sync.billing.domain.model import NOTHING, Event, Facts, Order, SubscriptionFacts
-from sync.billing.domain.reducer import INSTANT_EVENTS_MAX, Reduced, Stale, merge_fetched, reduce
+from sync.billing.domain.reducer import INSTANT_EVENTS_MAX, Reduced, Stale, merge_fetched, received, reduce
 from sync.billing.domain.steps import Kind, Seen, Step, last
 from sync.billing.providers.stripe.webhooks import StripeWebhooks, fetched
 from tests.support.stripe_bodies import NOW, body
@@ -37,7 +37,7 @@ def happened(changes: Iterable[Change], seed: int = 0) -> list[Event]:
 def fold(events: Iterable[Event], facts: Facts = NOTHING, received_s: int = NOW + 60) -> Facts:
     """The facts after the events, each received a millisecond after the one before."""
     for number, event in enumerate(events):
-        result = reduce(facts, event.received_at(received_s * S + number * 1_000_000))
+        result = reduce(facts, received(facts, event, received_s * S + number * 1_000_000))
         facts = codec.decode(codec.encode(result.facts)) if isinstance(result, Reduced) else facts
     return facts
 
@@ -120,7 +120,7 @@ def test_what_no_body_decides_is_decided_by_the_first_receipt() -> None:
     for order in (pair, pair[::-1]):
         assert known(fold(order)).subscription == order[-1].subscription
         # A retry of the first keeps the time of its first receipt.
-        first, second = (event.received_at((NOW + at) * S) for at, event in enumerate(order))
+        first, second = (received(NOTHING, event, (NOW + at) * S) for at, event in enumerate(order))
         again = fold([], _reduced(_reduced(NOTHING, second), first))
         assert known(again).subscription == order[-1].subscription
 
@@ -218,6 +218,9 @@ class TestFetched:
         assert merge_fetched(facts, answer) == Stale(f"older than {event.event_id}")
 
 
+AHEAD = ((40, "trialing"), (41, "past_due"), (0, "active"))
+
+
 class TestFuture:
     """Events from a test clock, or of a wrong clock."""
 
@@ -238,9 +241,28 @@ class TestFuture:
             facts = fold([event], facts, received_s=NOW + number)
             assert known(facts).subscription == event.subscription
 
+    @pytest.mark.parametrize("name", sorted(HISTORIES.keys() - {"there and back"}))
+    def test_what_the_test_clock_says_counts_in_any_order_of_arrival(self, name: str) -> None:
+        """Also after a real event, and what happened in one of its seconds.
+
+        Where a second ends in the state in which it began, the seconds before must have arrived in order.
+        """
+        events = happened(HISTORIES[name])
+        before = fold(happened([(-9 * 86_400, "updated", {"status": "paused"})]), received_s=NOW - 8 * 86_400)
+        for facts in (NOTHING, before):
+            for order in itertools.permutations(events):
+                found = known(fold(order, facts, received_s=NOW - 7 * 86_400))
+                assert found.subscription == events[-1].subscription
+                assert found.ahead is not None
+
+    def test_late_events_of_the_test_clock_do_not_go_before_a_real_one(self) -> None:
+        first, second, real = happened([(day * 86_400, "updated", {"status": status}) for day, status in AHEAD])
+        facts = fold([real], fold([second], received_s=NOW), received_s=NOW + 20)
+        assert known(fold([first], facts, received_s=NOW + 30)).subscription.status == "active"
+
     def test_a_clock_that_is_a_little_ahead_keeps_its_times(self) -> None:
         (event,) = happened([(0, "updated", {})])
-        assert event.received_at((NOW - 299) * S).order == event.order
+        assert received(NOTHING, event, (NOW - 299) * S).order == event.order
 
 
 class TestLast:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sync.billing.domain.model import NOTHING, Event
-from sync.billing.domain.reducer import Reduced, reduce
+from sync.billing.domain.reducer import Reduced, received, reduce
 from sync.billing.domain.steps import Kind
 from sync.billing.providers.registry import PROVIDERS
 from tests.support.acme import AcmeWebhooks
@@ -51,7 +51,7 @@ def test_an_end_is_the_last_and_the_rest_goes_by_receipt() -> None:
         for order in itertools.permutations(events[:count]):
             facts = NOTHING
             for number, event in enumerate(order):
-                result = reduce(facts, event.received_at(100 + number))
+                result = reduce(facts, received(facts, event, 100 + number))
                 assert isinstance(result, Reduced)
                 facts = result.facts
             expected = "canceled" if count == 3 else order[-1].subscription and order[-1].subscription.status
