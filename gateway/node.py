@@ -86,6 +86,7 @@ class Node:
             lambda name: self.reconciler.request_read(name),
             AckPolicy(settings.acks_per_topic, settings.acks_per_s, settings.ack_after_ms),
             want_reconcile=lambda name, held=0: self.reconciler.want_reconcile(name, held),
+            want_checkout=lambda name, checkout: self.reconciler.want_checkout(name, checkout),
             keys=self.store.keys,
         )
         self.reconciler = Reconciler(

@@ -20,7 +20,7 @@ import structlog
 from planwire_client.core.topic import TENANT_KIND, Topic
 from sync import bootstrap
 from sync.billing.providers.base import ProviderRejected, ProviderUnavailable
-from sync.billing.services import event_queue
+from sync.billing.services import checkouts, event_queue
 from sync.billing.services.catalog_sweeps import CatalogSweeps
 from sync.billing.services.catch_up import CatchUp
 from sync.billing.services.comparisons import RECONCILE, SEARCH, Comparisons
@@ -88,6 +88,9 @@ class Worker:
         every = self._supervisor.every
         loops = {"catalog": every("catalog", None, self._sweeps.step), "reconcile": self._comparisons()}
         loops["searches"] = self._searches()
+        loops[checkouts.QUEUE] = self._work(
+            checkouts.QUEUE, self.services.checkouts.queue, self.services.checkouts.handle
+        )
         for environment in self.environments:
             loops[f"inbox {environment}"] = self._inbox(environment)
             loops[f"timers {environment}"] = self._timers(environment)

@@ -60,6 +60,7 @@ class Reconciler:
         self._hydrates = hydrates
         self._unhydrated: dict[str, None] = {}
         self._reconciles: dict[str, int] = {}  # by topic: the newer version that a browser holds, or 0
+        self._checkouts: dict[str, None] = {}
         self._doubts: dict[str, float] = {}
         self._older: dict[str, float] = {}  # by topic: when to restore the newer version held here
         self._wake = asyncio.Event()
@@ -75,6 +76,11 @@ class Reconciler:
         self._reconciles[name] = max(held, self._reconciles.get(name, 0))
         self._wake.set()
 
+    def want_checkout(self, name: str, checkout: str) -> None:
+        """Request that a checkout is read from the topic's provider: a browser has returned from it, and waits."""
+        self._checkouts[f"{name} {checkout}"] = None
+        self._wake.set()
+
     async def run(self) -> None:
         """Do the requested reads, in batches, until cancelled; failed reads are retried.
 
@@ -84,7 +90,7 @@ class Reconciler:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
-                if self._reconciles and not self._is_passing_on:
+                if (self._reconciles or self._checkouts) and not self._is_passing_on:
                     self._is_passing_on = True
                     group.create_task(self._pass_on_reconciles())
                 for shard in list(self._wanted):
@@ -146,7 +152,11 @@ class Reconciler:
             log.error("foreign_message", kind=kind, heard=self._metrics.foreign, hint=FOREIGN_HINT, **about)
 
     async def _pass_on_reconciles(self) -> None:
-        await self._pass_on(self._reconciles, self._store.want_reconcile, "reconcile_unasked")
+        if self._reconciles:
+            await self._pass_on(self._reconciles, self._store.want_reconcile, "reconcile_unasked")
+        if self._checkouts:
+            want = partial(self._store.request, self._store.keys.checkouts)
+            await self._pass_on(self._checkouts, want, "checkout_unasked")
         self._is_passing_on = False
 
     async def _pass_on_unhydrated(self) -> None:
@@ -236,7 +246,7 @@ class Reconciler:
                     group.create_task(self._compare_shard(shard, part))
         self._metrics.sweeps += 1
         await self._pass_on_unhydrated()
-        if self._reconciles:
+        if self._reconciles or self._checkouts:
             self._wake.set()
         await asyncio.sleep(max(0.01, round_s - (time.monotonic() - started)))
 

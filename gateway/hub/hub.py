@@ -45,6 +45,7 @@ class Hub:
         subscription_count: subscriptions of all sockets together.
         want_reconcile: requests that a topic is compared with its provider; the second argument, if given, is the
             newer version that a browser holds.
+        want_checkout: requests that a topic's checkout is read from its provider.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Hub:
         request_read: Callable[[str], None],
         ack_policy: AckPolicy | None = None,
         want_reconcile: Callable[..., None] = lambda name, held=0: None,
+        want_checkout: Callable[[str, str], None] = lambda name, checkout: None,
         keys: Keys = DEFAULT_KEYS,
     ) -> None:
         """Start without topics.
@@ -64,7 +66,7 @@ class Hub:
             subscribe, unsubscribe: subscribe and unsubscribe a channel of the bus.
             request_read: requests a read of a topic from the store; the snapshot is passed to `apply_snapshot`.
             ack_policy: the rules for acks.
-            want_reconcile: see above.
+            want_reconcile, want_checkout: see above.
             keys: the store's keys, which contain the channels' names.
         """
         self.topics: dict[bytes, LiveTopic] = {}
@@ -80,6 +82,7 @@ class Hub:
         self._unsubscribe = unsubscribe
         self._request_read = request_read
         self.want_reconcile = want_reconcile
+        self.want_checkout = want_checkout
         self._ack_policy = ack_policy or AckPolicy()
         self._keys = keys
         self._fan_out = FanOut(metrics, request_read, want_reconcile)

@@ -19,6 +19,9 @@ PROVIDER_DELAY_S = 1.0
 EXPECTS_PER_SOCKET = 64
 """Maximum pending expects of one socket; a further one is answered `too_many_expects`."""
 
+ASKS_BURST, ASK_EVERY_S = 8, 5.0
+"""How many expects of one socket may query a provider at once, and how often after that. Others only wait."""
+
 _Expect = tuple["SessionSocket", str, int]
 """Socket, topic, and the version to be exceeded."""
 
@@ -32,12 +35,13 @@ class Expects:
         self._metrics = metrics
         self._deadlines: Deadlines[_Expect] = Deadlines(tick_s)
         self._pending: dict[SessionSocket, dict[_Expect, int]] = {}
-        self._awaited: Deadlines[tuple[str, int]] = Deadlines(tick_s)
+        self._awaited: Deadlines[tuple[str, int, str]] = Deadlines(tick_s)
+        self._asks_until: dict[SessionSocket, float] = {}
 
     def __len__(self) -> int:
         return len(self._deadlines)
 
-    def add(self, socket: SessionSocket, topic: str, after: int, timeout_s: float) -> None:
+    def add(self, socket: SessionSocket, topic: str, after: int, timeout_s: float, checkout: str = "") -> None:
         """Answer an expect: with the newer version if there is one, else with `pending`.
 
         Args:
@@ -45,6 +49,7 @@ class Expects:
             topic: its name.
             after: the version to be exceeded.
             timeout_s: seconds until the expect expires.
+            checkout: the provider's id of the checkout that the browser has returned from; "" if it names none.
         """
         self._metrics.expects += 1
         subscription = socket.session.topics[topic]
@@ -61,7 +66,16 @@ class Expects:
             return
         pending[item] = self._deadlines.add(now + timeout_s, item)
         socket.write_text(protocol.pending(topic, after))
-        self._awaited.add(now + min(PROVIDER_DELAY_S, timeout_s / 2), (topic, after))
+        if self._may_ask(socket, now):
+            self._awaited.add(now + min(PROVIDER_DELAY_S, timeout_s / 2), (topic, after, checkout))
+
+    def _may_ask(self, socket: SessionSocket, now: float) -> bool:
+        """Return whether one more expect of a socket may query a provider, and count it then."""
+        until = max(self._asks_until.get(socket, 0.0), now) + ASK_EVERY_S
+        if until - now > ASKS_BURST * ASK_EVERY_S:
+            return False
+        self._asks_until[socket] = until
+        return True
 
     def _drop_met(self, socket: SessionSocket, pending: dict[_Expect, int]) -> bool:
         """Drop the expects that are met, which otherwise stay until they expire; return whether there were any."""
@@ -73,14 +87,19 @@ class Expects:
 
     def drop(self, socket: SessionSocket) -> None:
         """Drop the expects of an ended socket."""
+        self._asks_until.pop(socket, None)
         for item, bucket in self._pending.pop(socket, {}).items():
             self._deadlines.discard(bucket, item)
 
     def tick(self, now: float) -> None:
         """Query providers for expects that are not met yet, and end those that expire. `now`: monotonic seconds."""
-        for topic, after in self._awaited.due(now):
+        for topic, after, checkout in self._awaited.due(now):
             live = self._hub.topic(topic)
-            if live is None or live.version <= after:
+            if live is not None and live.version > after:
+                continue
+            if checkout:
+                self._hub.want_checkout(topic, checkout)
+            else:
                 self._hub.want_reconcile(topic)
         for item in self._deadlines.due(now):
             socket, topic, after = item

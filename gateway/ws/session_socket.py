@@ -118,8 +118,8 @@ class SessionSocket(WebSocket):
                 hub.detach(topics.pop(topic))
             case Nack(topic, version, reason):
                 hub.record_nack(topics[topic], version, reason)
-            case Expect(topic, after, timeout_ms):
-                registry.expects.add(self, topic, after, timeout_ms / 1000)
+            case Expect(topic, after, timeout_ms, checkout):
+                registry.expects.add(self, topic, after, timeout_ms / 1000, checkout or "")
             case session.Renewed(frame):
                 registry.renewed(self)
                 self.write_text(frame)

@@ -35,9 +35,13 @@ class Keys(Names):
         """Mark that the source has no state for the topic. TTL 10 s (`source.hydration.ABSENT_S`)."""
         return f"{self.head(topic)}:absent"
 
-    def asked(self, topic: str) -> str:
-        """Mark that the topic was just compared with its provider, on request. TTL: its cool-down, some seconds."""
-        return f"{self.head(topic)}:asked"
+    def asked(self, topic: str, what: str) -> str:
+        """Mark that the topic's provider was just asked for `state` or `checkout`. TTL: a cool-down, seconds."""
+        return f"{self.head(topic)}:asked:{what}"
+
+    def checkout(self, topic: str, checkout: str) -> str:
+        """Since when a tenant's checkout is being read (microseconds), or `done`. TTL 10 min."""
+        return f"{self.head(topic)}:checkout:{checkout}"
 
     def searched(self, topic: str) -> str:
         """Mark that a search for the topic in the provider's list was requested on weak evidence. TTL 1 day."""
@@ -129,6 +133,11 @@ class Keys(Names):
     def reconcile(self) -> str:
         """Queue of topics to compare with their provider or source. One member per topic at most."""
         return f"{self.head('reconcile')}:wanted"
+
+    @property
+    def checkouts(self) -> str:
+        """Queue of `TOPIC CHECKOUT`: what to read from the topic's provider. A worker removes each within minutes."""
+        return f"{self.head('reconcile')}:checkouts"
 
     @property
     def searches(self) -> str:

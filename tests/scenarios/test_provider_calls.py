@@ -12,7 +12,8 @@ import pytest
 
 from tests.support.cases import run_cases
 from tests.support.shops import Shop, paddle, stripe
-from tests.support.system import System, ago
+from tests.support.stripe import KEY, account
+from tests.support.system import System, Tab, ago
 from tests.support.wait import until
 
 Opens = Callable[[Path], AbstractAsyncContextManager[Shop]]
@@ -117,3 +118,96 @@ async def test_s72_a_tenant_with_overrides_alone_is_not_searched(store_url: str,
 
         await until(is_audited, 15)
         assert shop.lists == []
+
+
+async def returns(tab: Tab, checkout: str, timeout_ms: int = 30_000) -> None:
+    """The tab's page comes back from a checkout."""
+    await tab.client.send("expect", topic=tab.topic, after=tab.version, timeout_ms=timeout_ms, checkout=checkout)
+    await tab.next("pending")
+
+
+@shops
+@pytest.mark.parametrize("by", ["subscription", "checkout"])
+async def test_s73_one_request_makes_the_page_right_without_a_webhook(
+    store_url: str, tmp_path: Path, opens: Opens, by: str
+) -> None:
+    async with selling(store_url, tmp_path, opens) as (shop, system), system.tab("tenant:acme") as tab:
+        await tab.until(lambda tab: tab.shown)
+        checkout = await shop.buy("acme", "pro", by=by)
+        await returns(tab, checkout)
+        await tab.until(lambda tab: tab.plan == "pro", timeout_s=10)
+        assert (tab.cause["source"], tab.cause["event_type"]) == ("reconcile", "checkout")
+        read, fetched = shop.calls
+        assert checkout in read
+        assert "/subscriptions/" in fetched
+        # The answer is remembered, and a page that comes back again costs nothing.
+        await returns(tab, checkout, 2000)
+        await tab.next("expired")
+        assert len(shop.calls) == 2
+
+
+@shops
+@pytest.mark.parametrize("by", ["subscription", "checkout", "nothing"])
+async def test_s73_a_stranger_s_checkout_gives_this_tenant_nothing(
+    store_url: str, tmp_path: Path, opens: Opens, by: str
+) -> None:
+    async with (
+        selling(store_url, tmp_path, opens) as (shop, system),
+        system.tab("tenant:acme") as tab,
+        system.tab("tenant:owner") as owner,
+    ):
+        checkout = await shop.buy("owner", "pro", by=by)
+        await returns(tab, checkout, 3000)
+        await tab.next("expired")
+        assert (await system.read("tenant:acme"))["state"] is None
+        assert (await system.read("tenant:owner"))["state"] is None
+        assert 1 <= len(shop.calls) <= 2
+        # What a stranger has asked for does not keep its owner from it.
+        if by != "nothing":
+            await returns(owner, checkout)
+            await owner.until(lambda tab: tab.plan == "pro", timeout_s=10)
+        await tab.fence()
+        assert tab.plan is None
+
+
+@shops
+async def test_s73_made_up_checkouts_are_read_once_and_at_intervals(
+    store_url: str, tmp_path: Path, opens: Opens
+) -> None:
+    async with selling(store_url, tmp_path, opens) as (shop, system), system.tab("tenant:acme") as tab:
+        prefix = (await shop.buy("other")).partition("_")[0]
+        began = time.monotonic()
+        for number in range(40):
+            checkout = f"{prefix}_madeup{number % 20}"
+            await tab.client.send("expect", topic=tab.topic, after=number, timeout_ms=30_000, checkout=checkout)
+            await asyncio.sleep(0.05)
+        await tab.client.send("expect", topic=tab.topic, after=99, timeout_ms=30_000, checkout="not an id")
+        assert (await tab.next("error"))["code"] == "bad_frame"
+        await until(lambda: is_empty(system, system.store.keys.checkouts), 40)
+        assert 1 <= len(shop.calls) == len(set(shop.calls)) <= 1 + (time.monotonic() - began) / 2
+        assert shop.lists == []
+
+
+async def test_s73_a_checkout_that_is_not_paid_yet_is_read_again(store_url: str, tmp_path: Path) -> None:
+    """The page is back before the provider is done."""
+    async with account() as shop:
+        keys = {"STRIPE_API_KEYS": f"live:{KEY}", "STRIPE_API_URL": shop.url, "STRIPE_API_RATE_PER_S": "1000"}
+        async with run_cases(store_url, tmp_path, **keys) as system, system.working(), system.tab() as tab:
+            session_id = shop.add_session(None, metadata={"tenant_id": "acme"})
+            await returns(tab, session_id)
+            await until(lambda: shop.asked, 10)
+            session = shop.sessions[session_id]
+            session["subscription"] = shop.add(None, "price_pro_live")
+            session["status"], session["payment_status"] = "complete", "paid"
+            await tab.until(lambda tab: tab.plan == "pro", timeout_s=10)
+
+
+@shops
+async def test_s73_a_webhook_that_comes_after_all_changes_nothing(store_url: str, tmp_path: Path, opens: Opens) -> None:
+    async with selling(store_url, tmp_path, opens) as (shop, system), system.tab("tenant:acme") as tab:
+        await returns(tab, await shop.buy("acme"))
+        await tab.until(lambda tab: tab.plan == "pro", timeout_s=10)
+        shown = tab.version
+        await shop.deliver(system)
+        await tab.fence()
+        assert (tab.version, tab.plan) == (shown, "pro")

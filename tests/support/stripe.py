@@ -48,6 +48,8 @@ def catalog(directory: Path) -> Path:
 class Stripe:
     """An account at `url`. `customers`: id -> metadata; `asked`: method and path with query of every call.
 
+    `sessions`: id -> checkout session.
+
     `page_max`: no page is larger.
     `throttled`: how many calls more are answered 429, with `retry_after` if there is one; `failing`: the same with 500.
     `before_answer`: awaited with each request's path, once the answer is made and before it is sent.
@@ -60,6 +62,7 @@ class Stripe:
     failing: int = 0
     subscriptions: dict[str, dict[str, Any]] = field(default_factory=dict)
     customers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sessions: dict[str, dict[str, Any]] = field(default_factory=dict)
     happened: list[dict[str, Any]] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     refusals: list[dict[str, Any]] = field(default_factory=list)
@@ -104,6 +107,26 @@ class Stripe:
                 "current_period_end": now + 20 * 86_400,
             }
         )
+
+    def add_session(self, subscription_id: str | None, **fields: Any) -> str:
+        """Make the checkout session that has made a subscription (None: it is open); return its id."""
+        self._made += 1
+        session_id = f"cs_live_{self._made:06d}"
+        self.sessions[session_id] = {
+            "id": session_id,
+            "object": "checkout.session",
+            "livemode": True,
+            "mode": "subscription",
+            "status": "complete" if subscription_id else "open",
+            "payment_status": "paid" if subscription_id else "unpaid",
+            "created": int(time.time()),
+            "customer": self.subscriptions[subscription_id]["customer"] if subscription_id else None,
+            "subscription": subscription_id,
+            "client_reference_id": None,
+            "metadata": {},
+            **fields,
+        }
+        return session_id
 
     def change(self, subscription_id: str, **fields: Any) -> dict[str, Any]:
         """Change fields; return the event."""
@@ -190,6 +213,10 @@ class Stripe:
             if customer_id not in self.customers:
                 return _missing(f"No such customer: '{customer_id}'")
             return JSONResponse({"id": customer_id, "object": "customer", "metadata": self.customers[customer_id]})
+        if path.startswith("/v1/checkout/sessions/"):
+            session_id = path.removeprefix("/v1/checkout/sessions/")
+            known = self.sessions.get(session_id)
+            return JSONResponse(known) if known else _missing(f"No such checkout.session: {session_id}")
         subscription_id = path.removeprefix("/v1/subscriptions/")
         if subscription_id not in self.subscriptions:
             return _missing(f"No such subscription: '{subscription_id}'")

@@ -14,6 +14,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import orjson
 
@@ -60,6 +61,14 @@ class ApiClient(ABC):
     _fetched: Callable[[object, str, int], Event]
     """Returns a subscription as an event: (data, environment, start of the request in ns). May raise ValueError."""
 
+    checkout_prefix: str = ""
+
+    _checkout_path: str = ""
+    """The path of its checkouts in the API, with a slash at the end."""
+
+    _paid: Callable[[object, str], Event | None]
+    """Returns a checkout as the event of its payment, or None: (data, environment). May raise ValueError."""
+
     def __init__(self, environment: str, rate_limiter: RateLimiter, now_ns: Callable[[], int] = time.time_ns) -> None:
         self._environment = environment
         self._rate_limiter = rate_limiter
@@ -70,6 +79,10 @@ class ApiClient(ABC):
     @abstractmethod
     async def _fetch(self, subscription_id: str, max_wait_s: float) -> Event:
         """Return the subscription, by a request that begins now. The rate limit has been applied already."""
+
+    @abstractmethod
+    async def _get(self, path: str, max_wait_s: float) -> object:
+        """Return an object of the API, as a background call."""
 
     @abstractmethod
     def _as_event(self, event_id: str, entry: object, began_ns: int) -> Mapping[str, object]:
@@ -90,6 +103,20 @@ class ApiClient(ABC):
             if waiting is not None:
                 return await asyncio.shield(waiting)
             return await self._lead(subscription_id, max_wait_s, background)
+
+    async def checkout(self, checkout_id: str, max_wait_s: float) -> Event | None:
+        """Return a checkout as the event of its payment; None while it is not paid.
+
+        Raises:
+            ProviderUnavailable: no answer within `max_wait_s` seconds.
+            ProviderRejected: the provider does not have it (`not_found`), or the API key lacks a permission.
+        """
+        async with within(max_wait_s):
+            data = await self._get(f"{self._checkout_path}{quote(checkout_id, safe='')}", max_wait_s)
+        try:
+            return self._paid(data, self._environment)
+        except ValueError as error:
+            raise unreadable(error) from error
 
     async def _lead(self, subscription_id: str, max_wait_s: float, background: bool) -> Event:
         answer = self._waiting[subscription_id] = asyncio.get_running_loop().create_future()

@@ -183,10 +183,18 @@ class ProviderClient(Protocol):
     Every method may raise ProviderUnavailable (also after `max_wait_s` seconds) and ProviderRejected. A fetched `Event`
     has the type FETCHED, and its order holds the start of the fetch. `background` calls leave a part of the rate limit
     to other callers.
+
+    Attributes:
+        checkout_prefix: the beginning of the ids of its checkouts; "" if it has none.
     """
+
+    checkout_prefix: str
 
     async def fetch(self, subscription_id: str, max_wait_s: float, *, background: bool = False) -> Event:
         """Return the provider's current subscription, by a request that begins after this call."""
+
+    async def checkout(self, checkout_id: str, max_wait_s: float) -> Event | None:
+        """Return a checkout as the event of its payment; None while it is not paid. A background call."""
 
     async def customer_names(
         self, customer_id: str, max_wait_s: float, *, background: bool = False

@@ -58,6 +58,7 @@ class CatalogSweeps:
         is_done = True
         await reconcile_requests(self._services.store).reopen()
         await losses.searches(self._services.store).reopen()
+        await self._services.checkouts.queue.reopen()
         for name in self._environments:
             known = self._services.environment(name)
             for thing in self._waits_on:

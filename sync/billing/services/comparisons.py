@@ -50,7 +50,7 @@ class Comparisons:
 
     async def compare(self, environment: str, due: Due) -> None:
         """Compare a tenant, unless that was just done; then it is compared at the end of the cool-down."""
-        asked = self._store.keys.asked(due.topic)
+        asked = self._store.keys.asked(due.topic, "state")
         is_first, left_ms = await run_commands(
             self._store, ("SET", asked, b"1", "NX", "PX", int(COOL_DOWN_S * 1000)), ("PTTL", asked)
         )

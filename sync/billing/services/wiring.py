@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sync.billing.services.checkouts import Checkouts
 from sync.billing.services.committer import Committer
 from sync.billing.services.context import BillingContext
 from sync.billing.services.erase import Erasure
@@ -29,6 +30,7 @@ class BillingServices(BillingContext):
         self.operator_links = OperatorLinks(self, self.committer, self.moves, self.ingest)
         self.reprojection = Reprojection(self, self.committer)
         self.reconciliation = Reconciliation(self, self.reprojection, self.moves, self.resolver)
+        self.checkouts = Checkouts(self, self.resolver, self.reprojection, self.ingest)
         self.wakeup = Wakeup(self, self.reprojection, self.reconciliation)
         self.erasure = Erasure(self, self.committer)
 

@@ -129,6 +129,8 @@ class Backlog:
         keys = store.keys
         self._parked = [
             ("reconcile", "", keys.reconcile),
+            ("search", "", keys.searches),
+            ("checkouts", "", keys.checkouts),
             ("hydration", "", keys.hydrate),
             ("compare", "", keys.compare),
         ]

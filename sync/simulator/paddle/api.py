@@ -20,7 +20,17 @@ from sync.simulator.paddle.entities import Body
 from sync.simulator.world import offers, rules
 from sync.simulator.world.errors import ApiError
 from sync.simulator.world.ids import Mint
-from sync.simulator.world.model import Event, InstantUs, Json, OnResume, Price, Subscription, World, parse_us
+from sync.simulator.world.model import (
+    Event,
+    InstantUs,
+    Json,
+    OnResume,
+    Price,
+    Subscription,
+    Transaction,
+    World,
+    parse_us,
+)
 from sync.simulator.world.offers import BillingMode, Offers
 from sync.simulator.world.rules import Patch
 from sync.simulator.world.turn import Outcome, Turn
@@ -112,6 +122,18 @@ def customer(world: World, env: str, customer_id: str) -> Body:
     if not any(sub.customer_id == customer_id and sub.env == env for sub in world.subscriptions.values()):
         raise ApiError("not_found", f"Customer {customer_id} not found.")
     return {"id": customer_id, "status": "active", "custom_data": None}
+
+
+def transaction(world: World, env: str, transaction_id: str) -> Body:
+    """Return a transaction of this environment, while the event of its payment is kept.
+
+    Raises:
+        ApiError: `not_found`.
+    """
+    for event in reversed(world.events):
+        if isinstance(event.data, Transaction) and (event.data.id, event.env) == (transaction_id, env):
+            return entities.transaction(event.data)
+    raise ApiError("not_found", f"Transaction {transaction_id} not found.")
 
 
 def list_subscriptions(world: World, env: str, query: Query) -> Page:

@@ -34,6 +34,7 @@ def routes(provider: Provider, api_keys: Mapping[str, Sequence[str]]) -> list[Ro
             Route(f"/subscriptions/{{id}}/{name}", partial(paddle.apply, operation), methods=["POST"])
             for name, operation in api.OPERATIONS.items()
         ),
+        Route("/transactions/{id}", paddle.get_transaction),
         Route("/events", paddle.list_events),
     ]
 
@@ -89,6 +90,9 @@ class _Api:
 
     async def get_customer(self, request: Request) -> JSONResponse:
         return _answer(api.customer(self._provider.world, self._env(request), request.path_params["id"]))
+
+    async def get_transaction(self, request: Request) -> JSONResponse:
+        return _answer(api.transaction(self._provider.world, self._env(request), request.path_params["id"]))
 
     async def preview(self, request: Request) -> JSONResponse:
         offers = self._provider.offers(self._env(request))

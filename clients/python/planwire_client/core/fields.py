@@ -5,6 +5,7 @@ A frame is a NamedTuple whose fields are annotated with a `Rule`. A field with a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import UnionType
@@ -113,6 +114,18 @@ def cut(max_chars: int) -> Rule:
     """Return the rule for a text that is cut to `max_chars` characters."""
     schema = {"type": "string", "description": f"Cut to {max_chars} characters."}
     return Rule(lambda value, name: _TEXT.check(value, name)[:max_chars], schema, _TEXT.mark)
+
+
+def matching(pattern: str, says: str) -> Rule:
+    """Return the rule for a text that matches a regular expression as a whole; `says`: its description in errors."""
+    full = re.compile(pattern)
+
+    def check(value: object, name: str) -> str:
+        if not isinstance(value, str) or full.fullmatch(value) is None:
+            raise FrameError("bad_frame", f"{name} must be {says}, not {_shown(value, 60)}")
+        return value
+
+    return Rule(check, {"pattern": f"^{pattern}$", "type": "string"}, _TEXT.mark)
 
 
 def words(*known: str) -> Rule:

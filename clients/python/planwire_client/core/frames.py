@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Annotated, NamedTuple, TypeVar, get_args
 
 from planwire_client.core import fields
-from planwire_client.core.fields import cut, integer, reader, words, writer
+from planwire_client.core.fields import cut, integer, matching, reader, words, writer
 from planwire_client.core.limits import CLIENT_MAX_CHARS, REASON_MAX_CHARS, TIMEOUT_MAX_MS
 
 F = TypeVar("F")
@@ -74,11 +74,12 @@ class Nack(NamedTuple):
 
 
 class Expect(NamedTuple):
-    """The client waits for a version newer than `after`."""
+    """The client waits for a version newer than `after`; `checkout` is the provider's id of what was just paid."""
 
     topic: fields.TopicName
     after: fields.Version = 0
     timeout_ms: Annotated[int, integer(1, TIMEOUT_MAX_MS)] = 30_000
+    checkout: Annotated[str, matching("[A-Za-z0-9_-]{1,255}", "a checkout's id, txn_... or cs_...")] | None = None
 
 
 class Token(NamedTuple):

@@ -21,7 +21,7 @@ from planwire_client.core.topic import LIVE
 from sync.billing.domain.model import Event, Item, NamePlace
 from sync.billing.providers import api_client
 from sync.billing.providers.base import ProviderEvent, ProviderPreview, ProviderRejected, RateLimiter, SubscriptionPage
-from sync.billing.providers.paddle.webhooks import LISTED_TYPE, METADATA, fetched, read_preview
+from sync.billing.providers.paddle.webhooks import LISTED_TYPE, METADATA, fetched, paid, read_preview
 from sync.billing.providers.parsing import customer_names
 from sync.core import instants
 
@@ -47,6 +47,9 @@ class PaddleClient(api_client.ApiClient):
     """The API of one Paddle environment, with one API key. `base_url` "": Paddle's own URL for the environment."""
 
     _fetched = staticmethod(fetched)
+    _paid = staticmethod(paid)
+    _checkout_path = "/transactions/"
+    checkout_prefix = "txn_"
 
     def __init__(
         self,
@@ -75,6 +78,9 @@ class PaddleClient(api_client.ApiClient):
         began_ns = self._now_ns()
         answer = await self._ask(None, lambda client: client.get_raw(_path(subscription_id)))
         return self._read(answer["data"], began_ns)
+
+    async def _get(self, path: str, max_wait_s: float) -> object:
+        return (await self._ask(max_wait_s, lambda client: client.get_raw(path), background=True))["data"]
 
     def _as_event(self, event_id: str, entry: object, began_ns: int) -> Mapping[str, object]:
         occurred_at = instants.text(began_ns)

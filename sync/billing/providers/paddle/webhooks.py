@@ -88,6 +88,21 @@ def fetched(data: object, environment: str, began_ns: int) -> Event:
     return parsing.with_subscription(event, subscription_of(data), parsing.names(data, METADATA))
 
 
+def paid(data: object, environment: str) -> Event | None:
+    """Return a transaction of the API as the event of its payment; None while it is not paid.
+
+    Raises:
+        ValueError: it is not a transaction; the message says why.
+    """
+    if not isinstance(data, dict) or not isinstance(data.get("status"), str):
+        raise ValueError("data.status is missing")
+    kind = f"transaction.{data['status']}"
+    if kind not in PAID:
+        return None
+    envelope = {"occurred_at": data.get("updated_at") or data.get("created_at"), "data": data}
+    return PaddleWebhooks().read(environment, envelope, f"fetched_{data.get('id')}", kind)
+
+
 def read_preview(document: Mapping[str, object], subscription_id: str) -> ProviderPreview:
     """Return Paddle's preview of a change. It shows the resulting subscription, without the id.
 

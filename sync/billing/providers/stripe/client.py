@@ -25,7 +25,15 @@ from sync.billing.providers.base import (
     SubscriptionPage,
 )
 from sync.billing.providers.parsing import ITEMS_MAX, customer_names, is_id
-from sync.billing.providers.stripe.webhooks import LISTED_TYPE, METADATA, PRORATIONS, fetched, has_more_items, instant
+from sync.billing.providers.stripe.webhooks import (
+    LISTED_TYPE,
+    METADATA,
+    PRORATIONS,
+    fetched,
+    has_more_items,
+    instant,
+    paid,
+)
 
 URL = "https://api.stripe.com"
 VERSION = "2026-10-28.endive"
@@ -62,6 +70,9 @@ class StripeClient(api_client.ApiClient):
     """The API of one Stripe environment, with one API key. `base_url` "": Stripe's own URL."""
 
     _fetched = staticmethod(fetched)
+    _paid = staticmethod(paid)
+    _checkout_path = "/v1/checkout/sessions/"
+    checkout_prefix = "cs_"
 
     def __init__(
         self,
@@ -83,6 +94,9 @@ class StripeClient(api_client.ApiClient):
         began_ns = self._now_ns()
         data = await self._complete(await self._send("GET", _path(subscription_id), None), max_wait_s)
         return self._read(data, began_ns)
+
+    async def _get(self, path: str, max_wait_s: float) -> object:
+        return await self._send("GET", path, max_wait_s, background=True)
 
     def _as_event(self, event_id: str, entry: object, began_ns: int) -> Mapping[str, object]:
         return {

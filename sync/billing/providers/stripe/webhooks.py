@@ -45,6 +45,8 @@ LISTED_TYPE = f"customer.subscription.{LISTED}"
 THIN = "v2.core.event"
 """The `object` of a thin event: it names its subject (`related_object`) and does not contain it."""
 
+CHECKED_OUT = "checkout.session.completed"
+
 UNPROVIDED = "void"
 """The `behavior` of `pause_collection` with which the service is not provided either."""
 
@@ -87,7 +89,7 @@ class StripeWebhooks(SignedWebhooks):
             subscription = subscription_of(body)
             step = _step(kind, body, subscription, data.get("previous_attributes"))
             return replace(parsing.with_subscription(event, subscription, parsing.names(body, METADATA)), step=step)
-        if kind != "checkout.session.completed" or not isinstance(body, dict):
+        if kind != CHECKED_OUT or not isinstance(body, dict):
             return replace(event, ignored=f"events of type {kind[:60]} say nothing of entitlements")
         # Does not affect entitlements itself, but links the checkout's tenant to the new subscription.
         own, *customers = parsing.names(body, METADATA)
@@ -121,6 +123,20 @@ def fetched(data: object, environment: str, began_ns: int) -> Event:
         step=_step(FETCHED, data, subscription, None),
     )
     return parsing.with_subscription(event, subscription, parsing.names(data, METADATA))
+
+
+def paid(data: object, environment: str) -> Event | None:
+    """Return a checkout session of the API as the event of its completion; None while it is not complete.
+
+    Raises:
+        ValueError: it is not a checkout session; the message says why.
+    """
+    if not isinstance(data, dict) or not isinstance(data.get("status"), str):
+        raise ValueError("the checkout session has no status")
+    if data["status"] != "complete":
+        return None
+    envelope = {"created": data.get("created"), "livemode": data.get("livemode"), "data": {"object": data}}
+    return StripeWebhooks().read(environment, envelope, f"fetched_{data.get('id')}", CHECKED_OUT)
 
 
 def subscription_of(data: Mapping[str, Any]) -> Subscription:
