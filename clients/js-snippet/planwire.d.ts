@@ -56,12 +56,14 @@ export type Topic<State = any> = {
     getServerSnapshot: () => Readonly<Snapshot<State>>;
     /**
      *   "I just paid": true once a version newer than `after` (default: the shown version) is shown; false if none comes
-     *   within `timeoutMs` (default 30000, at most 120000). Concurrent calls with the same `after` share one promise.
-     *   Never rejects.
+     *   within `timeoutMs` (default 30000, at most 120000). With `checkout`, the provider's id of the checkout (`txn_...`,
+     *   `cs_...`), the gateway reads it there if no webhook comes. Concurrent calls with the same `checkout`, or without
+     *   one with the same `after`, share one promise. Never rejects.
      */
     expect: (options?: {
         after?: number;
         timeoutMs?: number;
+        checkout?: string;
     }) => Promise<boolean>;
     /**
      * leaves the topic; the last topic closes the socket

@@ -38,10 +38,11 @@
  *   gateway and does not stop the others.
  * @property {() => Readonly<Snapshot<State>>} getSnapshot
  * @property {() => Readonly<Snapshot<State>>} getServerSnapshot  the snapshot that this page started with
- * @property {(options?: {after?: number, timeoutMs?: number}) => Promise<boolean>} expect
+ * @property {(options?: {after?: number, timeoutMs?: number, checkout?: string}) => Promise<boolean>} expect
  *   "I just paid": true once a version newer than `after` (default: the shown version) is shown; false if none comes
- *   within `timeoutMs` (default 30000, at most 120000). Concurrent calls with the same `after` share one promise.
- *   Never rejects.
+ *   within `timeoutMs` (default 30000, at most 120000). With `checkout`, the provider's id of the checkout (`txn_...`,
+ *   `cs_...`), the gateway reads it there if no webhook comes. Concurrent calls with the same `checkout`, or without
+ *   one with the same `after`, share one promise. Never rejects.
  * @property {() => void} close  leaves the topic; the last topic closes the socket
  */
 
@@ -130,7 +131,7 @@ const AT_ONCE = { share: 1, after_ms: 0 };
 const createTopic = (name, paint, ackPolicy, send, start, leave) => {
   /** @type {Set<(snapshot: Readonly<Snapshot>) => void>} */
   const listeners = new Set();
-  /** @type {Map<number, {promise: Promise<boolean>, check: (version: number) => boolean}>} `after` -> its wait */
+  /** @type {Map<number | string, {promise: Promise<boolean>, check: (version: number) => boolean}>} the checkout or `after` -> its wait */
   const waits = new Map();
   /**
    * The gateway's answer about the shown snapshot. unknown: none on this connection yet · fresh: it is the newest ·
@@ -177,8 +178,7 @@ const createTopic = (name, paint, ackPolicy, send, start, leave) => {
     standing = fresh ? "fresh" : "stale";
     if (!fresh) return show("gateway", changes);
     // Age of the gateway's verification, by its own clock. A frame without these times is from just now.
-    const ageMs = (at - verified_at || 0) / 1000;
-    return show(waits.size ? "pending" : "", { ...changes, asOf: Date.now() - ageMs });
+    return show(waits.size ? "pending" : "", { ...changes, asOf: Date.now() - (at - verified_at || 0) / 1000 });
   };
 
   /** Acks a version once it is painted, unless a newer one replaces it. @param {number} version @param {number} after_ms */
@@ -248,21 +248,21 @@ const createTopic = (name, paint, ackPolicy, send, start, leave) => {
       },
       getSnapshot: () => shown,
       getServerSnapshot: () => first,
-      expect: ({ after = shown.version, timeoutMs = 30_000 } = {}) => {
-        const wait = waits.get(after) ?? /** @type {any} */ ({});
+      expect: ({ after = shown.version, timeoutMs = 30_000, checkout } = {}) => {
+        const key = checkout ?? after;
+        const wait = waits.get(key) ?? /** @type {any} */ ({});
         return (wait.promise ??= new Promise((resolve) => {
           /** Ends the wait if a version answers it, else asks the gateway. Returns whether it ends. @param {number} version */
           wait.check = (version) => {
-            const isAnswer = version > after;
-            if (isAnswer) resolve(waits.delete(after));
-            else send({ type: "expect", topic: name, after, timeout_ms: timeoutMs });
-            return isAnswer;
+            if (version > after) resolve(waits.delete(key));
+            else send({ type: "expect", topic: name, after, timeout_ms: timeoutMs, checkout });
+            return version > after;
           };
-          waits.set(after, wait);
+          waits.set(key, wait);
           wait.check(shown.version);
           setTimeout(() => {
-            if (waits.get(after) != wait) return;
-            waits.delete(after);
+            if (waits.get(key) != wait) return;
+            waits.delete(key);
             show("expired");
             resolve(false);
           }, timeoutMs);
@@ -343,8 +343,8 @@ export const planwire = ({ url, token, initial, socket = (to) => new WebSocket(t
 
   /** Drops the connection, and reconnects after a delay. @param {string | number} reason @param {number} [delayMs] */
   const lose = (reason, delayMs) => {
-    const { min_ms, max_ms } = welcome.reconnect;
     disconnect("waiting", reason);
+    const { min_ms, max_ms } = welcome.reconnect;
     // A listener may have closed the last topic meanwhile.
     if (phase != "waiting") return;
     // Full jitter below a bound that doubles each time.
@@ -413,7 +413,7 @@ export const planwire = ({ url, token, initial, socket = (to) => new WebSocket(t
     // An open socket would keep the page out of the back/forward cache.
     if (type == "pagehide") return lose(type, UNTIL_SHOWN_MS);
     const isSilent = phase == "open" && Date.now() - seenAt > silenceMs();
-    if (phase == "waiting" || isSilent) lose(type, jitter(WAKE_MS));
+    if (isSilent || phase == "waiting") lose(type, jitter(WAKE_MS));
   };
 
   /** Connects, unless the client has already. Does nothing outside a browser. */

@@ -31,7 +31,7 @@ from sync.simulator.scenarios.scenario import BUNDLED, ScenarioError
 from sync.simulator.world import actions
 from sync.simulator.world.actions import Scene
 from sync.simulator.world.errors import ApiError, ControlError, invalid_parameter
-from sync.simulator.world.model import Json
+from sync.simulator.world.model import Json, Transaction
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 """Host names that the simulator accepts."""
@@ -168,6 +168,9 @@ class _Control:
             "event_ids": [event.id for event in outcome.events],
             "events": [{"event_id": event.id, "event_type": event.type} for event in outcome.events],
         }
+        paid = [event.data.id for event in outcome.events if isinstance(event.data, Transaction)]
+        if paid:
+            body["transaction_id"] = paid[-1]
         if params.wait:
             body["deliveries"] = [await _tried(delivery) for delivery in deliveries]
         return JSONResponse(body)

@@ -39,7 +39,7 @@ class Keys(Names):
         """Mark that the topic's provider was just asked for `state` or `checkout`. TTL: a cool-down, seconds."""
         return f"{self.head(topic)}:asked:{what}"
 
-    def checkout(self, topic: str, checkout: str) -> str:
+    def checkout_read(self, topic: str, checkout: str) -> str:
         """Since when a tenant's checkout is being read (microseconds), or `done`. TTL 10 min."""
         return f"{self.head(topic)}:checkout:{checkout}"
 

@@ -647,6 +647,25 @@ describe("expect", () => {
     assert.deepEqual(asked(), [5, 6, 7, 7]);
   });
 
+  it("names its checkout to the gateway, and waits once for each", async () => {
+    await world.connect({ frames: [snapshot(5, {})] });
+    const asked = () => world.socket.ofType("expect").map(({ after, checkout }) => [after, checkout]);
+    const expected = [undefined, "txn_1", "txn_1", "cs_2"].map((checkout) =>
+      world.topic.expect({ checkout, timeoutMs: 60_000 }),
+    );
+    const sent = [
+      [5, undefined],
+      [5, "txn_1"],
+      [5, "cs_2"],
+    ];
+    assert.deepEqual(asked(), sent);
+    world.socket.drop();
+    await world.reconnect();
+    assert.deepEqual(asked(), sent);
+    world.socket.receive(snapshot(6, {}));
+    assert.deepEqual(await Promise.all(expected), [true, true, true, true]);
+  });
+
   it("leaves the ack policy of the topic as the gateway gave it", async () => {
     await world.connect({ welcome: { ack: { share: 0, after_ms: 9999 } }, frames: [snapshot(5, {})] });
     world.topic.expect({ timeoutMs: 20_000 });

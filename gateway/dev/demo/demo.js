@@ -225,7 +225,9 @@ for (const button of buttons)
     // Call `expect` before the request, so that the gateway already waits while the webhook is on its way.
     const changed = topic.expect({ after: version, timeoutMs: EXPECT_MS });
     try {
-      await post(`simulate/${action}`, { tenant, plan, when, addon, quantity });
+      const { transaction_id } = await post(`simulate/${action}`, { tenant, plan, when, addon, quantity });
+      // A success page names the checkout that it comes back from: then it is right even if the webhook never comes.
+      if (transaction_id) topic.expect({ after: version, timeoutMs: EXPECT_MS, checkout: transaction_id });
       if (!(await changed)) notify("The provider accepted it, but nothing has changed so far.");
     } catch (error) {
       notify(error instanceof Error ? titled(error.message) : String(error));

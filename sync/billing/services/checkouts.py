@@ -31,16 +31,14 @@ MAX_WAIT_S = 5.0
 """Maximum time for each answer of the provider."""
 
 COOL_DOWN_S = 2.0
-"""Minimum time between two reads of a tenant's checkouts."""
+"""Minimum time between two reads of a tenant's checkouts. A checkout that is not complete is read again after it, and
+then each time after twice as long."""
 
 PATIENCE_S = 120.0
 """Maximum time after the first read for which a checkout that is not complete is read again: that of an `expect`."""
 
 REMEMBERED_S = 600.0
 """Time for which a checkout that was read is not read again."""
-
-RETRY_S = 1.0
-"""Delay before the first repeated read of a checkout that is not complete. It doubles each time."""
 
 DONE = b"done"
 
@@ -82,7 +80,7 @@ class Checkouts:
 
     async def _read(self, topic: str, checkout_id: str, client: ProviderClient) -> float | None:
         """Return the delay before the checkout has to be read again, in seconds; None if that is never."""
-        now_us, known = self._context.now_us, self._store.keys.checkout(topic, checkout_id)
+        now_us, known = self._context.now_us, self._store.keys.checkout_read(topic, checkout_id)
         asked = self._store.keys.asked(topic, "checkout")
         ttl_ms, cool_ms = int(REMEMBERED_S * 1000), int(COOL_DOWN_S * 1000)
         _, since = await run_commands(self._store, ("SET", known, now_us, "NX", "PX", ttl_ms), ("GET", known))
@@ -102,7 +100,7 @@ class Checkouts:
             _log.warning("checkout_not_read", topic=topic, checkout=checkout_id, reason=str(error))
             is_complete = True
         if not is_complete:
-            return max(RETRY_S, age_s)
+            return max(COOL_DOWN_S, age_s)
         await run_commands(self._store, ("SET", known, DONE, "PX", ttl_ms))
         return None
 

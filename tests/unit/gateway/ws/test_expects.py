@@ -41,9 +41,26 @@ def asked() -> list[str]:
 
 
 @pytest.fixture
-def expects(asked: list[str]) -> Expects:
+def read() -> list[tuple[str, str]]:
+    """Return the checkouts that were to be read, with their topics."""
+    return []
+
+
+@pytest.fixture
+def expects(asked: list[str], read: list[tuple[str, str]]) -> Expects:
     metrics = Metrics()
-    hub = Hub(metrics, lambda channel: None, lambda channel: None, lambda name: None, want_reconcile=asked.append)
+
+    def want_checkout(topic: str, checkout: str) -> None:
+        read.append((topic, checkout))
+
+    hub = Hub(
+        metrics,
+        lambda channel: None,
+        lambda channel: None,
+        lambda name: None,
+        want_reconcile=asked.append,
+        want_checkout=want_checkout,
+    )
     return Expects(hub, metrics, 0.25)
 
 
@@ -63,6 +80,31 @@ def test_the_provider_is_asked_once_the_webhook_has_had_its_time(expects: Expect
     expects.tick(time.monotonic() + 2)
     assert asked == [A]
     assert wire.types() == ["pending"]
+
+
+def test_one_that_names_its_checkout_has_that_read_instead(
+    expects: Expects, asked: list[str], read: list[tuple[str, str]]
+) -> None:
+    wire = Wire()
+    expects.add(cast(SessionSocket, wire), A, 4, 10, "txn_0")
+    expects.add(cast(SessionSocket, wire), A, 5, 10, "txn_1")
+    assert wire.types() == ["current", "pending"]
+    expects.tick(time.monotonic() + 2)
+    assert (asked, read) == ([], [(A, "txn_1")])
+
+
+def test_a_socket_may_ask_so_often_and_waits_all_the_same(expects: Expects, asked: list[str]) -> None:
+    wire, other = Wire(), Wire()
+    for after in range(5, 5 + 2 * module.ASKS_BURST):
+        expects.add(cast(SessionSocket, wire), A, after, 10)
+    assert wire.types() == ["pending"] * 2 * module.ASKS_BURST
+    expects.tick(time.monotonic() + 2)
+    assert len(asked) == module.ASKS_BURST
+    expects.add(cast(SessionSocket, other), A, 5, 10)
+    expects.tick(time.monotonic() + 4)
+    assert len(asked) == module.ASKS_BURST + 1
+    expects.drop(cast(SessionSocket, wire))
+    assert list(expects._asks_until) == [cast(SessionSocket, other)]
 
 
 def test_it_expires_unless_the_version_has_come(expects: Expects) -> None:

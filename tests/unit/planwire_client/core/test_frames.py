@@ -126,6 +126,10 @@ NOT_VERSIONS = [-1, 1.0, 1.5, "1", True, False, None, [], {}, VERSION_MAX + 1, 2
             {"type": "expect", "topic": "tenant:a", "timeout_ms": timeout}
             for timeout in [0, -1, 1.0, "1", True, None, TIMEOUT_MAX_MS + 1]
         ),
+        *(
+            {"type": "expect", "topic": "tenant:a", "checkout": checkout}
+            for checkout in [1, [], {}, "", "txn 1", "txn_1\n", "../subscriptions/sub_1", "cs_\u00e9", "x" * 256]
+        ),
     ],
 )
 def test_fields_that_are_missing_or_of_the_wrong_kind_are_a_bad_frame(frame: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from pydantic import JsonValue
 from sync.core.instants import text_us
 from sync.simulator.paddle import api
 from sync.simulator.world.errors import ApiError
-from sync.simulator.world.model import Subscription
+from sync.simulator.world.model import Subscription, Transaction
 from tests.support.world import LIVE, SANDBOX, Play, held, kinds, price_id
 
 
@@ -25,6 +25,17 @@ def several(play: Play) -> list[Subscription]:
 
 def ids(page: api.Page) -> list[JsonValue]:
     return [body["id"] for body in page.data]
+
+
+def test_a_transaction_is_read_by_its_id_in_its_environment() -> None:
+    play = Play()
+    play.do("upgrade", "t1")
+    (paid,) = [event.data for event in play.world.events if isinstance(event.data, Transaction)]
+    body = api.transaction(play.world, "live", paid.id)
+    assert (body["id"], body["status"], body["subscription_id"]) == (paid.id, "completed", paid.subscription_id)
+    assert body["custom_data"] == {"tenant_id": "t1"}
+    assert refused(lambda: api.transaction(play.world, "sandbox", paid.id)) == "not_found"
+    assert refused(lambda: api.transaction(play.world, "live", "txn_unknown")) == "not_found"
 
 
 def test_pages_follow_each_other_to_the_end() -> None:

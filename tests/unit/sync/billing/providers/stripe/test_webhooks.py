@@ -13,7 +13,7 @@ from sync.billing.domain.model import Event, Item, Period, Scheduled, Unparsable
 from sync.billing.domain.tenant_naming import sanitize
 from sync.billing.providers.base import Expired, Invalid, Malformed, Secret, Verified
 from sync.billing.providers.hmac_signature import HEADER_MAX_CHARS, SIGNATURES_MAX
-from sync.billing.providers.stripe.webhooks import StripeWebhooks, fetched, subscription_of
+from sync.billing.providers.stripe.webhooks import StripeWebhooks, fetched, paid, subscription_of
 from tests.support.stripe_bodies import NOW, body, envelope
 
 SECRETS = (Secret("live", b"whsec_a"), Secret("sandbox", b"whsec_b"))
@@ -250,3 +250,42 @@ class TestSubscription:
         assert (event.tenant_id, event.order) == ("acme", (NOW * 10**9, NOW * 10**9, "~"))
         with pytest.raises(ValueError, match="not an object"):
             fetched(None, "live", 1)
+
+
+class TestCheckout:
+    """A checkout session of the API."""
+
+    SESSION = {  # noqa: RUF012 - never changed
+        "id": "cs_live_1",
+        "object": "checkout.session",
+        "livemode": True,
+        "status": "complete",
+        "created": NOW,
+        "customer": "cus_1",
+        "subscription": "sub_1",
+        "client_reference_id": "acme",
+        "metadata": {},
+    }
+
+    def test_a_complete_one_is_the_event_of_its_completion(self) -> None:
+        event = paid(self.SESSION, "live")
+        assert event is not None
+        event = sanitize(event)
+        assert (event.tenant_id, event.subscription_id, event.customer_id) == ("acme", "sub_1", "cus_1")
+        webhook = parse(envelope(self.SESSION, "checkout.session.completed"))
+        assert (event.type, event.order.occurred_ns) == (webhook.type, webhook.order.occurred_ns)
+        assert event.named_by == webhook.named_by == "client_reference_id"
+
+    @pytest.mark.parametrize("status", ["open", "expired", "something_new"])
+    def test_any_other_is_not(self, status: str) -> None:
+        assert paid({**self.SESSION, "status": status}, "live") is None
+
+    def test_one_of_test_mode_is_simulated(self) -> None:
+        event = paid({**self.SESSION, "livemode": False}, "live")
+        assert event is not None
+        assert event.simulated
+
+    @pytest.mark.parametrize("data", [None, [], {}, {"status": None}, {"status": "complete", "created": "now"}])
+    def test_what_is_no_session_is_said(self, data: object) -> None:
+        with pytest.raises(ValueError):  # noqa: PT011 - any text
+            paid(data, "live")
