@@ -11,6 +11,7 @@ import pytest
 from sync.store import counters
 from tests.support.bodies import SECRET, signature
 from tests.support.cases import Delivery, load, post_stripe, run_cases, send
+from tests.support.stripe import KEY, account as stripe_account
 from tests.support.system import System, ago, event
 
 OTHER = "acct_1Other000000000"
@@ -76,6 +77,38 @@ class TestConnectedAccounts:
             assert (await send(system, delivery)).json()["outcome"] == "applied"
             await tab.fence()
             assert (tab.plan, await counted(system)) == ("pro", 0)
+
+    async def test_s64_a_configured_account_s_subscriptions_are_asked_for_there(
+        self, store_url: str, tmp_path: Path
+    ) -> None:
+        """A whole event, a thin one, and a comparison. The ids name the account, so that all know where to ask."""
+        async with stripe_account() as stripe:
+            whole, thin = stripe.add("victim", "price_pro_live", quantity=4), stripe.add(None, "price_pro_live")
+            customers = [stripe.subscriptions[id]["customer"] for id in (whole, thin)]
+            stripe.customers[customers[1]] = {"tenant_id": "other"}
+            stripe.connected = dict.fromkeys([whole, thin, *customers], OTHER)
+            event = {**stripe.change(whole), "account": OTHER}
+            stripe.subscriptions[whole]["items"]["data"][0]["quantity"] = 7
+            settings = {
+                "STRIPE_CONNECT_ACCOUNTS": OTHER,
+                "STRIPE_API_KEYS": f"live:{KEY}",
+                "STRIPE_API_URL": stripe.url,
+            }
+            async with run_cases(store_url, tmp_path, **settings) as system, system.tab("tenant:victim") as tab:
+                assert (await post_stripe(system, event)).json()["outcome"] == "applied"
+                await tab.until(lambda tab: tab.plan == "pro")
+                assert tab.state["limits"]["seats"] == 7
+                body = json.loads(stripe.thin(thin)) | {"context": OTHER}
+                assert (await post_stripe(system, body)).json()["outcome"] == "applied"
+                assert (await system.state("tenant:other"))["plan"]["key"] == "pro"
+                stripe.subscriptions[whole]["items"]["data"][0]["quantity"] = 9
+                found = await system.ask("POST", "/v1/tenants/victim/reconcile")
+                assert [drift["subject"] for drift in found["drift"]] == [f"stripe:{OTHER}/{whole}"]
+                await tab.until(lambda tab: tab.state["limits"]["seats"] == 9)
+                preview = {"items": [{"price_id": "price_pro_live", "quantity": 2}], "ask_provider": True}
+                answer = await system.http.post("/v1/tenants/victim/preview", json=preview, headers=system.key)
+                assert answer.status_code == 200, answer.text
+                assert all(asked.endswith(f" of {OTHER}") for asked in stripe.asked), stripe.asked
 
     async def test_s64_another_account_than_the_configured_one_is_ignored(self, store_url: str, tmp_path: Path) -> None:
         (delivery,) = load("11-connect-account")

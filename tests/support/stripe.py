@@ -49,6 +49,7 @@ class Stripe:
     """An account at `url`. `customers`: id -> metadata; `asked`: method and path with query of every call.
 
     `sessions`: id -> checkout session.
+    `connected`: id of a subscription or customer -> the connected account that it is of; else it is of the own one.
 
     `page_max`: no page is larger.
     `throttled`: how many calls more are answered 429, with `retry_after` if there is one; `failing`: the same with 500.
@@ -63,6 +64,7 @@ class Stripe:
     subscriptions: dict[str, dict[str, Any]] = field(default_factory=dict)
     customers: dict[str, dict[str, Any]] = field(default_factory=dict)
     sessions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    connected: dict[str, str] = field(default_factory=dict)
     happened: list[dict[str, Any]] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     refusals: list[dict[str, Any]] = field(default_factory=list)
@@ -176,7 +178,8 @@ class Stripe:
     async def serve(self, request: Request) -> Response:
         """Answer any call."""
         query = f"?{request.url.query}" if request.url.query else ""
-        self.asked.append(f"{request.method} {request.url.path}{query}")
+        account = request.headers.get("stripe-account")
+        self.asked.append(f"{request.method} {request.url.path}{query}{f' of {account}' if account else ''}")
         response = self._answer(request, dict(parse_qsl((await request.body()).decode(), keep_blank_values=True)))
         if self.before_answer is not None:
             await self.before_answer(request.url.path)
@@ -195,6 +198,9 @@ class Stripe:
             self.failing -= 1
             return _error(500, "api_error", None, "Something went wrong")
         path, query = request.url.path, request.query_params
+        id = query.get("subscription") or form.get("subscription") or path.rpartition("/")[2]
+        if path.count("/") == 3 and self.connected.get(id, "") != request.headers.get("stripe-account", ""):
+            return _missing(f"No such object: '{id}'")
         if path == "/v1/subscriptions":
             assert query.get("status") == "all"
             return self._page([self.shown(one) for one in reversed(self.subscriptions)], request)

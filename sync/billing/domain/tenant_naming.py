@@ -38,13 +38,15 @@ UNSIGNED = Naming()
 
 
 def of_own_account(event: EventOrNot, accounts: Collection[str]) -> EventOrNot:
-    """Return the event; if it is about another merchant's account, without all that it says of ours.
+    """Return the event; if it is about another merchant's account, without all that it says of ours, or with ids of it.
 
     Args:
         accounts: the accounts whose events count, besides the own one; `*` for all.
     """
-    if isinstance(event, Unparsable) or event.account is None or not {event.account, "*"}.isdisjoint(accounts):
+    if isinstance(event, Unparsable) or event.account is None:
         return event
+    if not {event.account, "*"}.isdisjoint(accounts):
+        return of_account(event, event.account)
     setting = f"PLANWIRE_{event.provider.upper()}_CONNECT_ACCOUNTS"
     return replace(
         event,
@@ -55,6 +57,18 @@ def of_own_account(event: EventOrNot, accounts: Collection[str]) -> EventOrNot:
         subscription=None,
         names=(),
     )
+
+
+def of_account(event: Event, account: str) -> Event:
+    """Return the event with ids that name the account of another merchant: `ACCOUNT/ID`. They say where to ask."""
+
+    def qualified(id: str | None) -> str | None:
+        return None if id is None else f"{account}/{id}"
+
+    body, customer_id = event.subscription, qualified(event.customer_id)
+    if body is not None:
+        body = replace(body, id=f"{account}/{body.id}", customer_id=qualified(body.customer_id))
+    return replace(event, customer_id=customer_id, subscription_id=qualified(event.subscription_id), subscription=body)
 
 
 def sanitize(event: EventOrNot, naming: Naming = UNSIGNED) -> EventOrNot:

@@ -2,7 +2,8 @@
 
 Stripe's own SDK is not used: it brings a second HTTP stack and a new major version every few months, for five calls.
 The API version is pinned, so that answers keep their form whatever the account's default is. Callers do their own
-retries.
+retries. An id `ACCOUNT/ID` is of a connected account (`domain.tenant_naming.of_account`), and is asked for there. Lists
+are of the own account.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import httpx2
 import orjson
 
 from sync.billing.domain.model import Event, Item, NamePlace
+from sync.billing.domain.tenant_naming import of_account
 from sync.billing.providers import api_client
 from sync.billing.providers.base import (
     ProviderEvent,
@@ -92,8 +94,14 @@ class StripeClient(api_client.ApiClient):
 
     async def _fetch(self, subscription_id: str, max_wait_s: float) -> Event:
         began_ns = self._now_ns()
-        data = await self._complete(await self._send("GET", _path(subscription_id), None), max_wait_s)
-        return self._read(data, began_ns)
+        account, path = _path("subscriptions", subscription_id)
+        data = await self._complete(await self._send("GET", path, None, account=account), max_wait_s, account)
+        return self._of(account, data, began_ns)
+
+    def _of(self, account: str, data: object, began_ns: int) -> Event:
+        """Return the subscription in an answer about an account; "" for the own one."""
+        event = self._read(data, began_ns)
+        return of_account(event, account) if account else event
 
     async def _get(self, path: str, max_wait_s: float) -> object:
         return await self._send("GET", path, max_wait_s, background=True)
@@ -117,9 +125,10 @@ class StripeClient(api_client.ApiClient):
             ProviderUnavailable: no answer within `max_wait_s` seconds.
             ProviderRejected: Stripe does not have it, or the API key may not read customers.
         """
-        path = f"/v1/customers/{quote(customer_id, safe='')}"
+        account, path = _path("customers", customer_id)
         async with api_client.within(max_wait_s):
-            return customer_names(await self._send("GET", path, max_wait_s, background=background), METADATA)
+            data = await self._send("GET", path, max_wait_s, background=background, account=account)
+            return customer_names(data, METADATA)
 
     async def change_items(
         self, subscription_id: str, items: Sequence[Item], billing_mode: str, max_wait_s: float
@@ -132,14 +141,15 @@ class StripeClient(api_client.ApiClient):
             ProviderUnavailable: no answer within `max_wait_s` seconds; the change may have been made.
             ProviderRejected: Stripe rejects the change, or the billing mode (`billing_mode_unsupported`).
         """
+        account, path = _path("subscriptions", subscription_id)
         async with api_client.within(max_wait_s):
             began_ns, data, lines = await self._lines(subscription_id, items, billing_mode, max_wait_s)
             if lines:
                 form = {f"items{name}": value for name, value in lines.items()}
                 form |= {"proration_behavior": PRORATIONS[billing_mode], "payment_behavior": "error_if_incomplete"}
                 began_ns = self._now_ns()
-                data = await self._send("POST", _path(subscription_id), max_wait_s, form=form)
-            return self._read(await self._complete(data, max_wait_s), began_ns)
+                data = await self._send("POST", path, max_wait_s, form=form, account=account)
+            return self._of(account, await self._complete(data, max_wait_s, account), began_ns)
 
     async def preview_items(
         self, subscription_id: str, items: Sequence[Item], billing_mode: str, max_wait_s: float
@@ -150,14 +160,16 @@ class StripeClient(api_client.ApiClient):
             ProviderUnavailable: no answer within `max_wait_s` seconds.
             ProviderRejected: Stripe would reject the change, or the billing mode (`billing_mode_unsupported`).
         """
+        account, id = _parts(subscription_id)
         async with api_client.within(max_wait_s):
             _, _, lines = await self._lines(subscription_id, items, billing_mode, max_wait_s)
             form = {f"subscription_details[items]{name}": value for name, value in lines.items()}
             form |= {
-                "subscription": subscription_id,
+                "subscription": id,
                 "subscription_details[proration_behavior]": PRORATIONS[billing_mode],
             }
-            return ProviderPreview(await self._send("POST", "/v1/invoices/create_preview", max_wait_s, form=form), None)
+            path = "/v1/invoices/create_preview"
+            return ProviderPreview(await self._send("POST", path, max_wait_s, form=form, account=account), None)
 
     async def events(self, after: str, since_ns: int, max_wait_s: float) -> tuple[Sequence[ProviderEvent], bool]:
         """Return a page of events about subscriptions after the id `after` ("": since an instant), and if more follow.
@@ -210,14 +222,14 @@ class StripeClient(api_client.ApiClient):
         """Close every connection."""
         await self._http.aclose()
 
-    async def _complete(self, data: Any, max_wait_s: float) -> Any:
+    async def _complete(self, data: Any, max_wait_s: float, account: str = "") -> Any:
         """Return the subscription with all its items. A long list of items is read from its own endpoint."""
         if not isinstance(data, dict) or not has_more_items(data):
             return data
         items: list[Any] = []
         query = {"subscription": str(data.get("id"))}
         while len(items) <= ITEMS_MAX:
-            page = await self._list("/v1/subscription_items", max_wait_s, query, background=False)
+            page = await self._list("/v1/subscription_items", max_wait_s, query, background=False, account=account)
             items += page["data"]
             if not page.get("has_more") or not page["data"]:
                 break
@@ -233,15 +245,17 @@ class StripeClient(api_client.ApiClient):
                 "billing_mode_unsupported", f"Stripe does not bill {billing_mode}: use {', '.join(PRORATIONS)}"
             )
         began_ns = self._now_ns()
-        data = await self._send("GET", _path(subscription_id), max_wait_s)
-        data = await self._complete(data, max_wait_s)
+        account, path = _path("subscriptions", subscription_id)
+        data = await self._send("GET", path, max_wait_s, account=account)
+        data = await self._complete(data, max_wait_s, account)
         self._read(data, began_ns)
         return began_ns, data, _differences(data["items"]["data"], items)
 
     async def _list(
-        self, path: str, max_wait_s: float, query: Mapping[str, str], *, background: bool = True
+        self, path: str, max_wait_s: float, query: Mapping[str, str], *, background: bool = True, account: str = ""
     ) -> Mapping[str, Any]:
-        page = await self._send("GET", path, max_wait_s, {**query, "limit": str(PER_PAGE)}, background=background)
+        query = {**query, "limit": str(PER_PAGE)}
+        page = await self._send("GET", path, max_wait_s, query, background=background, account=account)
         if not isinstance(page.get("data"), list):
             raise api_client.unreadable("it has no list")
         return page
@@ -255,12 +269,14 @@ class StripeClient(api_client.ApiClient):
         form: Mapping[str, str] | None = None,
         *,
         background: bool = False,
+        account: str = "",
     ) -> dict[str, Any]:
         """Return the JSON object in Stripe's answer. `max_wait_s`: see `_limited`."""
+        headers = {"Stripe-Account": account} if account else None
 
         async def call() -> dict[str, Any]:
             try:
-                response = await self._http.request(method, path, params=query, data=form)
+                response = await self._http.request(method, path, params=query, data=form, headers=headers)
                 body = orjson.loads(response.content)
             except (httpx2.DecodingError, orjson.JSONDecodeError):
                 raise api_client.away("its answer cannot be read: it is not JSON") from None
@@ -298,8 +314,16 @@ def _check(response: httpx2.Response, body: object) -> None:
         raise ProviderRejected(code, str(said.get("message") or f"it answered {status}")[:300])
 
 
-def _path(subscription_id: str) -> str:
-    return f"/v1/subscriptions/{quote(subscription_id, safe='')}"
+def _parts(id: str) -> tuple[str, str]:
+    """Return the connected account of an id, or "", and Stripe's own id."""
+    account, slash, own = id.partition("/")
+    return (account, own) if slash else ("", id)
+
+
+def _path(kind: str, id: str) -> tuple[str, str]:
+    """Return the connected account of an id, or "", and the path of its object."""
+    account, own = _parts(id)
+    return account, f"/v1/{kind}/{quote(own, safe='')}"
 
 
 def _events(page: Mapping[str, Any]) -> list[ProviderEvent]:
