@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from planwire_client.core.commit import PUBLISHER, Verdict as Verdict
+from planwire_client.core.commit import PUBLISHER, VERSION_FIELDS, Verdict as Verdict, version_of
 from sync.core.errors import SyncError
 
-FIELDS = ("version", "state", "cause", "rev", "owner", "erased")
+FIELDS = (*VERSION_FIELDS, "state", "cause", "owner", "erased")
 """Fields of a topic's hash that are read, in this order."""
 
 ALL_FIELDS = (*FIELDS, "private", "digest")
@@ -111,12 +111,12 @@ class LogEntry:
 
 def snapshot_of(topic: str, fields: Sequence[bytes | None]) -> Snapshot:
     """Return the snapshot made from the values of a topic's FIELDS or ALL_FIELDS."""
-    stored, state, cause, rev, owner, erased, *rest = fields
+    stored, rev, public, state, cause, owner, erased, *rest = fields
     if stored is None:
         return Snapshot(topic, 0, ABSENT, b"", b"")
     return Snapshot(
         topic,
-        int(stored),
+        version_of(stored, rev, public),
         state or ABSENT,
         (rest[0] or b"") if rest else b"",
         cause or b"",

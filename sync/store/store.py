@@ -168,8 +168,8 @@ class Store:
             (replies,) = await pipeline.run()
         else:  # a script's keys must be in one slot
             for name in names:
-                pipeline.command("HGET", name, "version")
-            replies = await pipeline.run()
+                pipeline.command("HMGET", name, *commit.VERSION_FIELDS)
+            replies = [commit.version_of(*fields) for fields in await pipeline.run()]
         return [int(reply or 0) for reply in replies]
 
     async def restore(self, snapshot: Snapshot, over: int | None = None) -> bool:

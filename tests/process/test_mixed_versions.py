@@ -28,7 +28,7 @@ from planwire_client import AsyncPublisher, Replica, outbox
 from planwire_client.core.commit import BILLING
 from sync.billing.domain import codec
 from sync.store.keys import DEFAULT_KEYS as keys
-from sync.store.models import Change, Verdict
+from sync.store.models import Change, Committed, Verdict
 from sync.store.redis.connect import connect
 from sync.store.store import Store
 from tests.support.bodies import SECRET as PADDLE_SECRET, signature, webhook
@@ -401,7 +401,7 @@ async def test_a_roll_back_with_the_same_environment_goes_on_where_this_build_st
 
     theirs = await deployment.gateway("earlier")
     worker = await deployment.worker("earlier")
-    assert (await theirs.scrape(), await theirs.scrape(METRICS_TOKEN)) == (401, 200)
+    assert await theirs.scrape() == 200, "the settings that it does not know are ignored"
     async with theirs.tab(TOPIC, "user:42", "tenant:gone") as tab:
         assert await tab.until("gone") == {"type": "gone", "topic": "tenant:gone", "reason": "erased"}
     assert await theirs.deliver(webhook(day=1, items=[("pri_pro", 7)])) == "applied"
@@ -422,24 +422,47 @@ async def test_a_roll_back_with_the_same_environment_goes_on_where_this_build_st
     assert (await store.read("tenant:gone")).erased
 
 
-async def test_a_writer_of_the_earlier_build_is_never_overwritten_unseen(deployment: Deployment, store: Store) -> None:
-    """Its commits of facts alone make a version, ours raise the rev alone: both conflict by rev with each other."""
+async def test_no_writer_of_either_build_overwrites_the_other_unseen(deployment: Deployment, store: Store) -> None:
+    """The earlier build's commits of facts alone make a version. Ours make none for our readers, and one for it."""
     script = (deployment.builds["earlier"].root / "sync" / "state" / "commit.lua").read_text()
 
-    async def earlier_commit(state: bytes, private: bytes, if_rev: int) -> tuple[str, int, int]:
+    async def earlier_commit(state: bytes, private: bytes, if_version: int) -> tuple[str, int]:
         names = [keys.snap(TOPIC), keys.log(TOPIC), keys.seen(TOPIC)]
-        given = ["PUBLISH", keys.channel(TOPIC), state, private, "", "", "", "", "", BILLING, "", str(if_rev)]
+        given = ["PUBLISH", keys.channel(TOPIC), state, private, "", "", str(if_version), "", ""]
         redis: Any = store.redis
-        verdict, version, rev = await redis.eval(script, len(names), *names, *given)
-        return verdict.decode(), int(version), int(rev)
+        verdict, version = await redis.eval(script, len(names), *names, *given)
+        return verdict.decode(), int(version)
 
-    first = await store.commit(Change(TOPIC, b"1", b'{"p":1}', owner=BILLING))
-    verdict, version, rev = await earlier_commit(b"1", b'{"p":2}', first.rev)
-    assert (verdict, version) == ("applied", rev)
-    late = await store.commit(Change(TOPIC, b"1", b'{"p":3}', if_rev=first.rev, owner=BILLING))
-    assert late.verdict is Verdict.CONFLICT
-    assert (await store.read(TOPIC)).private == b'{"p":2}'
-    done = await store.commit(Change(TOPIC, b"1", b'{"p":3}', if_rev=rev, owner=BILLING))
-    assert (done.verdict, done.version) == (Verdict.UNCHANGED, version)
-    assert await earlier_commit(b"1", b'{"p":4}', rev) == ("conflict", version, done.rev)
-    assert (await earlier_commit(b"2", b'{"p":4}', done.rev))[1] > done.rev
+    async def commit(state: bytes, private: bytes, if_rev: int) -> Committed:
+        return await store.commit(Change(TOPIC, state, private, if_rev=if_rev, owner=BILLING))
+
+    async def its_version() -> int:
+        redis: Any = store.redis
+        return int(await redis.hget(keys.snap(TOPIC), "version"))
+
+    first = await commit(b"1", b'{"p":1}', 0)
+    assert (await earlier_commit(b"1", b'{"p":2}', first.version))[0] == "applied"
+    assert (await commit(b"1", b'{"p":3}', first.rev)).verdict is Verdict.CONFLICT
+    found = await store.read(TOPIC)
+    assert (found.private, found.rev, found.version) == (b'{"p":2}', await its_version(), await its_version())
+    done = await commit(b"1", b'{"p":3}', found.rev)
+    assert (done.verdict, done.version, done.rev > found.rev) == (Verdict.UNCHANGED, found.version, True)
+    assert await earlier_commit(b"1", b'{"p":4}', found.version) == ("conflict", done.rev)
+    assert await store.versions([TOPIC]) == [found.version]
+    verdict, version = await earlier_commit(b"2", b'{"p":4}', await its_version())
+    assert (verdict, version > done.rev, await store.versions([TOPIC])) == ("applied", True, [version])
+    last = await commit(b"3", b'{"p":5}', version)
+    assert (last.verdict, last.version, last.rev) == (Verdict.APPLIED, await its_version(), await its_version())
+
+
+async def test_facts_that_change_nothing_public_survive_a_mixed_run(deployment: Deployment, store: Store) -> None:
+    """A worker of each build, and webhooks that change facts alone: both builds' facts are there in the end."""
+    one, other = await deployment.gateway("earlier"), await deployment.gateway("this")
+    async with other.tab(TOPIC) as tab:
+        for day, through in enumerate((other, one, other, other, one, other)):
+            # The first buys a plan, the others are canceled from the start.
+            status = "active" if day == 0 else "canceled"
+            assert await through.deliver(webhook(day=day, id=f"sub_{day}", status=status)) == "applied"
+        facts = codec.decode((await store.read(TOPIC)).private)
+        assert sorted(facts.subscriptions) == [f"paddle:sub_{day}" for day in range(6)]
+        assert (await news(tab))[1]["plan"]["key"] == "pro"

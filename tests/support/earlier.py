@@ -16,8 +16,8 @@ from pathlib import Path
 from tests.support.processes import ROOT
 from tests.support.servers import missing
 
-COMMIT = "9eaef17d56e21bfc7e39eeac36715f285850ea67"
-"""The last commit whose commits of facts alone make a version."""
+COMMIT = "b71a02931beac0943197dff8112f6e372dae774c"
+"""The last commit before the store's format had a marker."""
 
 PARTS = ("gateway", "sync", "clients")
 

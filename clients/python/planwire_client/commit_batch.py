@@ -65,7 +65,7 @@ class Batch:
             assert isinstance(state, bytes), "encode made it"
             # Only the first item of a topic replaces the stored state.
             if len(state) >= PATCH_MIN_BYTES and item.topic not in seen:
-                self.reads.append(["HMGET", names.snap(item.topic), "version", "state"])
+                self.reads.append(["HMGET", names.snap(item.topic), *commit.VERSION_FIELDS, "state"])
                 self._replacing.append((command, state))
             seen.add(item.topic)
 
@@ -73,7 +73,8 @@ class Batch:
         """Add the merge patches, given the replies to `reads`. An item whose stored state was not read gets none."""
         for (command, state), reply in zip(self._replacing, replies, strict=True):
             if isinstance(reply, list) and reply[0] is not None:
-                command[PATCH_AT] = commit.patch_argument(int(reply[0]), reply[1] or b"null", state)
+                *fields, stored = reply
+                command[PATCH_AT] = commit.patch_argument(commit.version_of(*fields), stored or b"null", state)
 
     def answers(self, replies: Sequence[object]) -> Answers:
         """Return every item's outcome, given the replies to the commands."""

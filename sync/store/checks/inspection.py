@@ -37,7 +37,7 @@ EVERY_S = 10.0
 SERVERS_MAX = 64
 """Maximum primaries of a Cluster in one check."""
 
-NEEDS = 2
+NEEDS = 1
 """The format that a build must understand, at least, to run beside this build."""
 
 _SCHEMA = Script.load("sync.store", "schema")

@@ -11,15 +11,17 @@
 -- The private part and the order token are lost; a reconcile rebuilds them. `digest` is set to empty, so that the next
 -- commit stores its private part in any case. Nothing is announced: the gateway that restores already has the snapshot.
 
-local current = tonumber(redis.call('HGET', KEYS[1], 'version') or '0')
+local stored = redis.call('HMGET', KEYS[1], 'version', 'rev', 'public') -- commit.lua describes them
+local current = tonumber(stored[1] == stored[2] and stored[3] or stored[1] or '0')
 if tonumber(ARGV[1]) <= current or (ARGV[4] ~= '' and tonumber(ARGV[4]) ~= current) then
   return {0, string.format('%.0f', current)}
 end
 -- The rev rises too, although the store may have facts that are newer than the restored version: a writer that has read
 -- them must not commit over what is restored.
-local rev = math.max(current, tonumber(redis.call('HGET', KEYS[1], 'rev') or '0'))
-redis.call('HSET', KEYS[1], 'version', ARGV[1], 'rev', string.format('%.0f', math.max(tonumber(ARGV[1]), rev + 1)),
-  'state', ARGV[2], 'cause', ARGV[3], 'digest', '')
+local rev = math.max(tonumber(stored[1] or '0'), tonumber(stored[2] or '0'))
+rev = string.format('%.0f', math.max(tonumber(ARGV[1]), rev + 1))
+redis.call('HSET', KEYS[1], 'version', rev, 'rev', rev, 'public', ARGV[1], 'state', ARGV[2], 'cause', ARGV[3],
+  'digest', '')
 if ARGV[5] ~= '' then
   redis.call('HSET', KEYS[1], 'owner', ARGV[5])
 end

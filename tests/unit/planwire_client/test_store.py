@@ -55,11 +55,13 @@ def test_larger_states_are_published_with_the_patch_from_what_is_stored() -> Non
     ]
     batch = Batch([Publish(topic, value, event_id="e") for topic, value in states], "src", 0.0, keys)
     assert batch.reads == [
-        ["HMGET", keys.snap(topic), "version", "state"]
+        ["HMGET", keys.snap(topic), "version", "rev", "public", "state"]
         for topic in ("tenant:a", "tenant:new", "tenant:list", "tenant:other")
     ]
     stored = orjson.dumps({"n": 0, "old": 1, "pad": pad})
-    batch.complete([[b"7", stored], [None, None], [b"8", stored], OSError("away")])
+    # The newest commit of the first was one of facts alone.
+    read = [[b"9", b"9", b"7", stored], [None] * 4, [b"8", b"8", None, stored], OSError("away")]
+    batch.complete(read)
     by_topic = [command[14] for command in batch.commands]
     assert by_topic == [b'7 {"n":1,"old":null}', b"", b"", b"", b"", b""]
 
@@ -67,7 +69,7 @@ def test_larger_states_are_published_with_the_patch_from_what_is_stored() -> Non
 def test_a_patch_that_saves_nothing_is_left_out() -> None:
     pads = ["x" * PATCH_MIN_BYTES, "y" * PATCH_MIN_BYTES]
     batch = Batch([Publish("tenant:a", {"pad": pads[0]}, event_id="e")], "src", 0.0, keys)
-    batch.complete([[b"7", orjson.dumps({"bad": pads[1]})]])
+    batch.complete([[b"7", b"7", None, orjson.dumps({"bad": pads[1]})]])
     assert batch.commands[0][14] == b""
 
 

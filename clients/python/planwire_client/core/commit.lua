@@ -1,6 +1,11 @@
 -- Commit one change of one topic: dedupe, order check, compare-and-set, write, log, announce. Atomic; keys in one slot.
 --
--- KEYS[1] snap   hash: version, rev, owner, state, private, digest, order, cause, erased
+-- KEYS[1] snap   hash: version, rev, public, owner, state, private, digest, order, cause, erased
+--
+--                `version` and `rev` rise with every commit, also of facts alone, because builds from before `rev`
+--                compare-and-set on `version`. `public` is the version of the state, if that is another; it counts while
+--                `rev` is the `version`: the newest commit is none of such a build.
+--
 -- KEYS[2] log    stream, newest ~200 versions: version, state, cause
 -- KEYS[3] seen   sorted set: event id -> microseconds when first committed; 7 days, and at most the newest 10,000
 --
@@ -39,10 +44,12 @@ local function is_after(a, b)
   return #a > #b
 end
 
-local stored = redis.call('HMGET', KEYS[1], 'version', 'digest', 'order', 'rev', 'owner', 'erased', 'state')
+local stored = redis.call('HMGET', KEYS[1], 'version', 'digest', 'order', 'rev', 'owner', 'erased', 'state', 'public')
 local version = tonumber(stored[1] or '0')
--- Builds from before `rev` raise only the version, so the larger of the two rises with every commit of any build.
 local rev = math.max(version, tonumber(stored[4] or '0'))
+if stored[8] and stored[4] == stored[1] then
+  version = tonumber(stored[8])
+end
 local current, current_rev = string.format('%.0f', version), string.format('%.0f', rev)
 local event_id, order, owner = ARGV[5], ARGV[6], ARGV[10]
 
@@ -99,13 +106,17 @@ if ARGV[3] == stored[7] and (ARGV[11] ~= '') == (stored[6] ~= false) then
     redis.call('HSET', KEYS[1], 'owner', owner)
   end
   if digest ~= stored[2] then
-    redis.call('HSET', KEYS[1], 'rev', next_version, 'private', ARGV[4], 'digest', digest)
+    redis.call('HSET', KEYS[1], 'version', next_version, 'rev', next_version, 'public', current, 'private', ARGV[4],
+      'digest', digest)
     current_rev = next_version
   end
   return {'unchanged', current, current_rev}
 end
 redis.call('HSET', KEYS[1], 'version', next_version, 'rev', next_version, 'owner', owner, 'state', ARGV[3],
   'private', ARGV[4], 'digest', digest, 'cause', ARGV[8])
+if stored[8] then
+  redis.call('HDEL', KEYS[1], 'public')
+end
 if ARGV[11] ~= '' then
   redis.call('HSET', KEYS[1], 'erased', '1')
 elseif stored[6] then

@@ -120,7 +120,7 @@ class Names:
         return f"{self.head('schema')}:format"
 
     def snap(self, topic: str) -> str:
-        """Return the key of the hash version, rev, owner, state, private, digest, order, cause, erased."""
+        """Return the key of the hash version, rev, public, owner, state, private, digest, order, cause, erased."""
         return f"{self.head(topic)}:snap"
 
     def log(self, topic: str) -> str:
@@ -135,6 +135,15 @@ class Names:
 def order_token(order: int | str) -> str:
     """Return the token of an order value for bytewise comparison: integers are zero-padded to 20 digits."""
     return f"{order:020d}" if isinstance(order, int) else order
+
+
+VERSION_FIELDS = ("version", "rev", "public")
+"""The fields of a snapshot that `version_of` needs; commit.lua describes them."""
+
+
+def version_of(version: bytes | None, rev: bytes | None, public: bytes | None) -> int:
+    """Return the version of a snapshot's public state from its VERSION_FIELDS; 0 if there is none."""
+    return int(public if public is not None and rev == version else version or 0)
 
 
 def patch_argument(base: int, old: bytes, new: bytes) -> bytes:
