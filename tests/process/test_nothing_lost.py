@@ -46,6 +46,9 @@ EVENTS_PER_S = 80
 PER_TENANT = 80
 """Events of one tenant: fewer than its history keeps, so that every version can be counted in it."""
 
+BEGAN_NS = instants.parse("2026-11-01T00:00:00Z")
+"""The time of each tenant's first event."""
+
 DUPLICATES = 0.2
 """The share of events that come once more after they were answered."""
 
@@ -146,8 +149,9 @@ class Provider:
         return list(self.sent.values())
 
     def _body(self, tenant: str, index: int) -> bytes:
-        at = instants.text(instants.parse("2026-11-01T00:00:00Z") + index * 1_000_000_000)
+        at, earlier = (instants.text(BEGAN_NS + number * 1_000_000_000) for number in (index, index - 1))
         fields: dict[str, Any] = {"id": f"sub_{tenant}", "customer_id": f"ctm_{tenant}", "tenant": tenant}
+        fields["created_at"] = instants.text(BEGAN_NS) if index % 8 < 3 else earlier if index % 8 == 4 else at
         match index % 8:
             case 0 | 1 | 2:  # the tenant's plan: the newest counts
                 fields["items"] = [("pri_pro", 1 + index)]

@@ -63,6 +63,7 @@ class Done(NamedTuple):
         link: as of the attempt.
         frees: what parked events wait on that can be used now.
         retry_s: delay after which the event, which stays pending, is retried; None: the event ends.
+        is_recovered: whether an earlier attempt has committed the event, and may have told another reason.
     """
 
     environment: str
@@ -77,6 +78,7 @@ class Done(NamedTuple):
     retry_s: float | None = None
     link: Link | None = None
     claim: str = ""
+    is_recovered: bool = False
 
 
 def freed(event: Event, commit: Commit, setting: Setting) -> str:

@@ -206,16 +206,16 @@ class Ingest:
             commit = await self._commit(attempt, catalog, moved_us=self._context.now_us)
         if commit.decision.write is not None:
             await self._check_home(attempt, commit)
-        result = commit.result
+        result, is_recovered = commit.result, commit.is_repeated
         if result.outcome is Outcome.REFUSED and attempt.number != 1:
             (score,) = await run_commands(self._store, ("ZSCORE", self._store.keys.seen(topic), event.event_id))
             if score is not None:  # committed by an earlier attempt that did not finish
-                result = result._replace(outcome=Outcome.APPLIED, reason="")
+                result, is_recovered = result._replace(outcome=Outcome.APPLIED, reason=""), True
                 await self._committer.arm_at_once(topic)
         is_first = attempt.number == 1 and not commit.is_repeated
         subject = freed(event, commit, self._context.setting(attempt.environment, catalog))
-        about = (result, is_first, attempt.answer, commit, catalog)
-        return Done(attempt.environment, event, *about, frees=subject, link=attempt.link, claim=attempt.claim)
+        about = (attempt.environment, event, result, is_first, attempt.answer, commit, catalog)
+        return Done(*about, frees=subject, link=attempt.link, claim=attempt.claim, is_recovered=is_recovered)
 
     async def _commit(self, attempt: Attempt, catalog: Catalog, moved_us: int = 0) -> Commit:
         def decision(snapshot: Snapshot) -> Decision:
@@ -245,8 +245,10 @@ class Ingest:
         if done.retry_s is not None:
             await self.postpone(done.environment, event.event_id, done.retry_s, done.claim)
             return result
+        # What an event is older than, and what it is beside, may be something else by now.
+        any_reason = done.is_recovered or result.outcome is Outcome.REFUSED
         is_logged = not done.is_first and bool(result.topic)
-        is_logged = is_logged and await has_event(self._store, result.topic, event.event_id, result)
+        is_logged = is_logged and await has_event(self._store, event.event_id, result, any_reason=any_reason)
         batch = CommandPipeline(self._store)
         if done.frees:
             known.inbox.release(batch, done.frees, RELEASE_MAX)

@@ -39,15 +39,17 @@ def append_event(batch: CommandPipeline, topic: str, event_id: str, type: str, r
     batch.script(_APPEND, (batch.keys.events(topic),), id, EVENTS_KEPT, *entry)
 
 
-async def has_event(store: Store, topic: str, event_id: str, result: EventResult) -> bool:
+async def has_event(store: Store, event_id: str, result: EventResult, *, any_reason: bool = False) -> bool:
     """Return whether an unfinished earlier attempt has already written an event's result to the topic's event log.
 
     Raises:
         StoreError: the store is unreachable or failing.
     """
-    (entries,) = await run_commands(store, ("XREVRANGE", store.keys.events(topic), "+", "-", "COUNT", EVENTS_KEPT))
-    wanted = event_id.encode(), result.outcome.encode(), result.reason.encode()
-    return any((entry[b"event_id"], entry[b"outcome"], entry[b"reason"]) == wanted for _, entry in entries)
+    key = store.keys.events(result.topic)
+    (entries,) = await run_commands(store, ("XREVRANGE", key, "+", "-", "COUNT", EVENTS_KEPT))
+    wanted = event_id.encode(), result.outcome.encode()
+    reasons = [entry[b"reason"] for _, entry in entries if (entry[b"event_id"], entry[b"outcome"]) == wanted]
+    return bool(reasons) if any_reason else result.reason.encode() in reasons
 
 
 @dataclass(frozen=True, slots=True)
