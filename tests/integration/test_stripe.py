@@ -38,6 +38,7 @@ from sync.settings import SyncSettings
 from sync.store.delayed_queue import Due
 from sync.store.store import Store
 from sync.worker import Worker
+from tests.support.cases import post_stripe, run_cases
 from tests.support.inbox import take_up
 from tests.support.stripe import KEY, PRICES, Stripe, account, catalog
 from tests.support.wait import until
@@ -215,6 +216,8 @@ class TestChanges:
             "subscription_details[items][0][quantity]": "2",
         }
         assert item["price"]["id"] == "price_pro"
+        found = await api.preview_items(subscription_id, [Item("price_pro", 1)], "do_not_bill", 5)
+        assert found.document["asked"] == {"subscription": subscription_id}
 
 
 class TestLists:
@@ -493,3 +496,50 @@ class TestReconcile:
         assert [(item["price"]["id"], item["quantity"]) for item in items] == [(PRICES["basic"], 2)]
         shown = await state(store)
         assert (shown["plan"]["key"], "scheduled" in shown) == ("basic", False)
+
+
+@pytest.mark.parametrize(
+    ("change", "sent"),
+    [
+        ({"plan": "pro"}, {"[0][price]": "price_pro_live", "[0][quantity]": "2"}),
+        ({"plan": "pro", "quantity": 4}, {"[0][price]": "price_pro_live", "[0][quantity]": "4"}),
+        ({"plan": "basic", "quantity": 5}, {"[0][quantity]": "5"}),
+        (
+            {"items": [{"price_id": "price_basic_live", "quantity": 2}, {"price_id": "price_audit_live"}]},
+            {"[0][price]": "price_audit_live", "[0][quantity]": "1"},
+        ),
+    ],
+)
+async def test_a_backend_is_shown_the_invoice_that_stripe_previews(
+    store_url: str, tmp_path: Path, stripe: Stripe, change: dict[str, Any], sent: dict[str, str]
+) -> None:
+    keys = {"STRIPE_API_KEYS": f"live:{KEY}", "STRIPE_API_URL": stripe.url, "STRIPE_API_RATE_PER_S": "1000"}
+    async with run_cases(store_url, tmp_path, **keys) as system:
+        subscription_id = stripe.add("acme", "price_basic_live", 2)
+        assert (await post_stripe(system, stripe.happened[0])).json()["outcome"] == "applied"
+        before = await system.read("tenant:acme")
+        found = await system.ask("POST", "/v1/tenants/acme/preview", {**change, "ask_provider": True})
+        assert (found["provider"]["object"], found["provider"]["subscription"]) == ("invoice", subscription_id)
+        assert "provider_differs" not in found
+        named = {
+            name.removeprefix("subscription_details[items]"): value
+            for name, value in found["provider"]["asked"].items()
+        }
+        named.pop("[0][id]", None)
+        assert named == {
+            **sent,
+            "subscription": subscription_id,
+            "subscription_details[proration_behavior]": "always_invoice",
+        }
+        assert await system.read("tenant:acme") == before
+        refused = await system.http.post(
+            "/v1/tenants/acme/preview",
+            json={**change, "ask_provider": True, "billing_mode": "full_immediately"},
+            headers=system.key,
+        )
+        assert (refused.status_code, refused.json()["code"]) == (409, "provider_refused")
+        stripe.subscriptions.clear()
+        gone = await system.http.post(
+            "/v1/tenants/acme/preview", json={**change, "ask_provider": True}, headers=system.key
+        )
+        assert (gone.status_code, gone.json()["code"]) == (409, "provider_refused")

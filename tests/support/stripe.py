@@ -213,7 +213,7 @@ class Stripe:
             events = [one for one in self.happened if one["type"] in kinds and one["created"] >= since]
             return self._page(events[::-1], request)
         if path == "/v1/invoices/create_preview":
-            return JSONResponse({"object": "invoice", "amount_due": 100, "asked": form})
+            return self._preview(form)
         if path.startswith("/v1/customers/"):
             customer_id = path.removeprefix("/v1/customers/")
             if customer_id not in self.customers:
@@ -231,6 +231,26 @@ class Stripe:
                 return JSONResponse({"error": self.refusals.pop(0)}, 402)
             self._update(subscription_id, form)
         return JSONResponse(self.shown(subscription_id))
+
+    def _preview(self, form: dict[str, str]) -> Response:
+        """The invoice that a change of items would make: as Stripe's, it does not show the resulting subscription."""
+        known = self.subscriptions.get(form.get("subscription", ""))
+        if known is None:
+            return _missing(f"No such subscription: '{form.get('subscription')}'")
+        details = {name: value for name, value in form.items() if name.startswith("subscription_details[")}
+        proration = details.pop("subscription_details[proration_behavior]", None)
+        assert form.keys() == details.keys() | {"subscription"} | (
+            {"subscription_details[proration_behavior]"} & form.keys()
+        )
+        assert proration in ("none", "always_invoice", "create_prorations") if details else proration is None
+        ids = {item["id"] for item in known["items"]["data"]}
+        named = {value for name, value in details.items() if name.endswith("[id]")}
+        if not named <= ids:
+            return _missing(f"No such subscription item: '{sorted(named - ids)[0]}'")
+        prices = [value for name, value in details.items() if name.endswith("[price]")]
+        lines = [{"object": "line_item", "pricing": {"price_details": {"price": price}}} for price in prices]
+        invoice = {"object": "invoice", "subscription": known["id"], "amount_due": 100, "currency": "eur"}
+        return JSONResponse({**invoice, "lines": {"object": "list", "has_more": False, "data": lines}, "asked": form})
 
     def _update(self, subscription_id: str, form: dict[str, str]) -> None:
         items = self.subscriptions[subscription_id]["items"]["data"]

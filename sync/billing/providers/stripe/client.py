@@ -164,10 +164,9 @@ class StripeClient(api_client.ApiClient):
         async with api_client.within(max_wait_s):
             _, _, lines = await self._lines(subscription_id, items, billing_mode, max_wait_s)
             form = {f"subscription_details[items]{name}": value for name, value in lines.items()}
-            form |= {
-                "subscription": id,
-                "subscription_details[proration_behavior]": PRORATIONS[billing_mode],
-            }
+            if lines:  # else it is the next invoice as it is
+                form["subscription_details[proration_behavior]"] = PRORATIONS[billing_mode]
+            form["subscription"] = id
             path = "/v1/invoices/create_preview"
             return ProviderPreview(await self._send("POST", path, max_wait_s, form=form, account=account), None)
 
