@@ -45,6 +45,9 @@ from sync.store.redis.connect import open_store
 POLL_S = 0.5
 """Mean interval at which an idle loop polls for work."""
 
+AWAITED_POLL_S = 0.2
+"""Polling interval of the queues that pages wait for."""
+
 CATCH_UP_S = 60.0
 """Interval at which the provider's list of events is read."""
 
@@ -88,9 +91,7 @@ class Worker:
         every = self._supervisor.every
         loops = {"catalog": every("catalog", None, self._sweeps.step), "reconcile": self._comparisons()}
         loops["searches"] = self._searches()
-        loops[checkouts.QUEUE] = self._work(
-            checkouts.QUEUE, self.services.checkouts.queue, self.services.checkouts.handle
-        )
+        loops[checkouts.QUEUE] = self._checkouts()
         for environment in self.environments:
             loops[f"inbox {environment}"] = self._inbox(environment)
             loops[f"timers {environment}"] = self._timers(environment)
@@ -115,11 +116,12 @@ class Worker:
         handle: Callable[[ItemT], Awaitable[object]],
         *,
         batch: int = BATCH,
+        pause_s: float | None = None,
         after: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
         """Work on a queue until `stop`. An item that fails stops neither the others nor the worker."""
         work = partial(self._isolation.work, name, queue, handle)
-        await self._supervisor.loop(name, queue, work, batch=batch, after=after)
+        await self._supervisor.loop(name, queue, work, batch=batch, pause_s=pause_s, after=after)
 
     async def _inbox(self, environment: str) -> None:
         events = EventQueue(self.services, self.services.ingest, environment)
@@ -134,7 +136,7 @@ class Worker:
 
     async def _comparisons(self) -> None:
         """Compare the queued tenants: gateways queue them, and so do events whose provider was unavailable."""
-        await self._work(RECONCILE, self._compares.requests, self._compare)
+        await self._work(RECONCILE, self._compares.requests, self._compare, pause_s=min(self.poll_s, AWAITED_POLL_S))
 
     async def _compare(self, due: Due) -> None:
         topic = Topic.parse(due.topic)
@@ -145,6 +147,11 @@ class Worker:
         if self.hydration is not None and self.hydration.serves(due.topic):
             await self.hydration.compare(due.topic)
         await self._compares.requests.ack(due)
+
+    async def _checkouts(self) -> None:
+        """Read the checkouts that waiting pages have named."""
+        service = self.services.checkouts
+        await self._work(checkouts.QUEUE, service.queue, service.handle, pause_s=min(self.poll_s, AWAITED_POLL_S))
 
     async def _searches(self) -> None:
         """Search for the tenants whose facts the store has lost."""

@@ -95,6 +95,7 @@ class Supervisor:
         work: Callable[[T], Awaitable[object]],
         *,
         batch: int = BATCH,
+        pause_s: float | None = None,
         after: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
         """Claim the items of a queue and work on them until `stop`.
@@ -104,6 +105,7 @@ class Supervisor:
             queue: the source of items.
             work: does an item's work and ends its claim, also if the work fails.
             batch: maximum items per claim.
+            pause_s: pause while no item is due; None: about `poll_s`.
             after: called after each batch, for work on several items at once.
         """
 
@@ -118,7 +120,7 @@ class Supervisor:
                 await after()
             return len(claimed) == batch
 
-        await self.every(name, None, step)
+        await self.every(name, pause_s, step)
 
     async def every(self, name: str, pause_s: float | None, run: Callable[[], Awaitable[bool | None]]) -> None:
         """Call `run` repeatedly until `stop`, with a pause of `pause_s` (None: about `poll_s`).

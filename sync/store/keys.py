@@ -36,7 +36,10 @@ class Keys(Names):
         return f"{self.head(topic)}:absent"
 
     def asked(self, topic: str, what: str) -> str:
-        """Mark that the topic's provider was just asked for `state` or `checkout`. TTL: a cool-down, seconds."""
+        """Mark that the topic's provider was just asked for `state` or `checkout`. TTL: a cool-down, seconds.
+
+        `fruitless`: number of checkouts that were not the topic's. TTL 10 min.
+        """
         return f"{self.head(topic)}:asked:{what}"
 
     def checkout_read(self, topic: str, checkout: str) -> str:

@@ -81,8 +81,8 @@ class ApiClient(ABC):
         """Return the subscription, by a request that begins now. The rate limit has been applied already."""
 
     @abstractmethod
-    async def _get(self, path: str, max_wait_s: float) -> object:
-        """Return an object of the API, as a background call."""
+    async def _get(self, path: str, max_wait_s: float, *, background: bool) -> object:
+        """Return an object of the API."""
 
     @abstractmethod
     def _as_event(self, event_id: str, entry: object, began_ns: int) -> Mapping[str, object]:
@@ -104,7 +104,7 @@ class ApiClient(ABC):
                 return await asyncio.shield(waiting)
             return await self._lead(subscription_id, max_wait_s, background)
 
-    async def checkout(self, checkout_id: str, max_wait_s: float) -> Event | None:
+    async def checkout(self, checkout_id: str, max_wait_s: float, *, background: bool = False) -> Event | None:
         """Return a checkout as the event of its payment; None while it is not paid.
 
         Raises:
@@ -112,7 +112,8 @@ class ApiClient(ABC):
             ProviderRejected: the provider does not have it (`not_found`), or the API key lacks a permission.
         """
         async with within(max_wait_s):
-            data = await self._get(f"{self._checkout_path}{quote(checkout_id, safe='')}", max_wait_s)
+            path = f"{self._checkout_path}{quote(checkout_id, safe='')}"
+            data = await self._get(path, max_wait_s, background=background)
         try:
             return self._paid(data, self._environment)
         except ValueError as error:

@@ -193,8 +193,8 @@ class ProviderClient(Protocol):
     async def fetch(self, subscription_id: str, max_wait_s: float, *, background: bool = False) -> Event:
         """Return the provider's current subscription, by a request that begins after this call."""
 
-    async def checkout(self, checkout_id: str, max_wait_s: float) -> Event | None:
-        """Return a checkout as the event of its payment; None while it is not paid. A background call."""
+    async def checkout(self, checkout_id: str, max_wait_s: float, *, background: bool = False) -> Event | None:
+        """Return a checkout as the event of its payment; None while it is not paid."""
 
     async def customer_names(
         self, customer_id: str, max_wait_s: float, *, background: bool = False

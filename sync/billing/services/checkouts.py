@@ -2,7 +2,7 @@
 
 A checkout counts for a tenant if it names the tenant, or if it names nobody and its subscription does. Whose the
 subscription is then follows from all of its names, as for a webhook. Browsers choose the ids, so a tenant has a
-cool-down, and answers are remembered.
+cool-down, and answers are remembered. If a tenant's pages name checkouts of others, its checkouts are read less often.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ from sync.store.delayed_queue import DelayedQueue, Due
 QUEUE = "checkouts"
 """The queue's name, for logs and the metric."""
 
-MAX_WAIT_S = 5.0
-"""Maximum time for each answer of the provider."""
+MAX_WAIT_S, BACKGROUND_MAX_WAIT_S = 5.0, 2.0
+"""Maximum time for each answer of the provider; the shorter one for a tenant whose pages named others' checkouts."""
 
-COOL_DOWN_S = 2.0
-"""Minimum time between two reads of a tenant's checkouts. A checkout that is not complete is read again after it, and
-then each time after twice as long."""
+COOL_DOWN_S, COOL_DOWN_DOUBLINGS = 2.0, 2
+"""Minimum time between two reads of a tenant's checkouts, and how often checkouts of others double it.
+
+A checkout that is not complete is read again after COOL_DOWN_S, and then each time after twice as long."""
 
 PATIENCE_S = 120.0
 """Maximum time after the first read for which a checkout that is not complete is read again: that of an `expect`."""
@@ -80,46 +81,56 @@ class Checkouts:
 
     async def _read(self, topic: str, checkout_id: str, client: ProviderClient) -> float | None:
         """Return the delay before the checkout has to be read again, in seconds; None if that is never."""
-        now_us, known = self._context.now_us, self._store.keys.checkout_read(topic, checkout_id)
-        asked = self._store.keys.asked(topic, "checkout")
-        ttl_ms, cool_ms = int(REMEMBERED_S * 1000), int(COOL_DOWN_S * 1000)
-        _, since = await run_commands(self._store, ("SET", known, now_us, "NX", "PX", ttl_ms), ("GET", known))
+        now_us, keys = self._context.now_us, self._store.keys
+        known, asked = keys.checkout_read(topic, checkout_id), keys.asked(topic, "checkout")
+        fruitless = keys.asked(topic, "fruitless")
+        remembered = ("PX", int(REMEMBERED_S * 1000))
+        _, since, count = await run_commands(
+            self._store, ("SET", known, now_us, "NX", *remembered), ("GET", known), ("GET", fruitless)
+        )
         age_s = (now_us - int(since or now_us)) / 1_000_000 if since != DONE else PATIENCE_S
         if age_s >= PATIENCE_S:
             return None
+        failures = int(count or 0)
+        cool_ms = int(COOL_DOWN_S * 1000) << min(failures, COOL_DOWN_DOUBLINGS)
         is_first, left_ms = await run_commands(self._store, ("SET", asked, b"1", "NX", "PX", cool_ms), ("PTTL", asked))
         if not is_first:
             return float(max(0, left_ms)) / 1000
         try:
-            is_complete = await self._apply(topic, checkout_id, client)
+            is_its = await self._apply(topic, checkout_id, client, background=failures > 0)
         except ProviderUnavailable as error:
             _log.warning("checkout_not_read", topic=topic, reason=error.reason)
-            is_complete = False
+            return max(COOL_DOWN_S, error.retry_s)
         except ProviderRejected as error:
             # Somebody's made-up id, or an API key that may not read checkouts: a retry would not help.
             _log.warning("checkout_not_read", topic=topic, checkout=checkout_id, reason=str(error))
-            is_complete = True
-        if not is_complete:
+            is_its = False
+        if is_its is None:
             return max(COOL_DOWN_S, age_s)
-        await run_commands(self._store, ("SET", known, DONE, "PX", ttl_ms))
+        done = ("SET", known, DONE, *remembered)
+        count_it = (("DEL", fruitless),) if is_its else (("INCR", fruitless), ("PEXPIRE", fruitless, remembered[1]))
+        await run_commands(self._store, done, *count_it)
         return None
 
-    async def _apply(self, topic: str, checkout_id: str, client: ProviderClient) -> bool:
-        """Merge the checkout's subscription into the tenant that it belongs to; return False if it has none yet.
+    async def _apply(self, topic: str, checkout_id: str, client: ProviderClient, *, background: bool) -> bool | None:
+        """Merge the checkout's subscription into the tenant that it belongs to; return whether it is this topic's.
+
+        Returns None if the checkout is not complete.
 
         Raises:
             ProviderUnavailable, ProviderRejected: the provider did not answer.
             StoreError: the store is unreachable or failing.
         """
-        paid = await client.checkout(checkout_id, MAX_WAIT_S)
+        max_wait_s = BACKGROUND_MAX_WAIT_S if background else MAX_WAIT_S
+        paid = await client.checkout(checkout_id, max_wait_s, background=background)
         if paid is None or paid.subscription_id is None:
-            return False
+            return None
         checkout, tenant_id, fetched = self._named(paid), Topic.parse(topic).id, None
         if checkout.tenant_id in (None, tenant_id):
-            fetched = self._named(await client.fetch(paid.subscription_id, MAX_WAIT_S, background=True))
+            fetched = self._named(await client.fetch(paid.subscription_id, max_wait_s, background=background))
         if fetched is None or tenant_id not in (checkout.tenant_id, fetched.tenant_id):
             _log.warning("checkout_of_another", topic=topic, checkout=checkout_id)
-            return True
+            return False
         await find_link(self._store, checkout)
         home, fetched = await self._resolver.home(fetched, "")
         if home:

@@ -79,8 +79,8 @@ class PaddleClient(api_client.ApiClient):
         answer = await self._ask(None, lambda client: client.get_raw(_path(subscription_id)))
         return self._read(answer["data"], began_ns)
 
-    async def _get(self, path: str, max_wait_s: float) -> object:
-        return (await self._ask(max_wait_s, lambda client: client.get_raw(path), background=True))["data"]
+    async def _get(self, path: str, max_wait_s: float, *, background: bool) -> object:
+        return (await self._ask(max_wait_s, lambda client: client.get_raw(path), background=background))["data"]
 
     def _as_event(self, event_id: str, entry: object, began_ns: int) -> Mapping[str, object]:
         occurred_at = instants.text(began_ns)

@@ -103,8 +103,8 @@ class StripeClient(api_client.ApiClient):
         event = self._read(data, began_ns)
         return of_account(event, account) if account else event
 
-    async def _get(self, path: str, max_wait_s: float) -> object:
-        return await self._send("GET", path, max_wait_s, background=True)
+    async def _get(self, path: str, max_wait_s: float, *, background: bool) -> object:
+        return await self._send("GET", path, max_wait_s, background=background)
 
     def _as_event(self, event_id: str, entry: object, began_ns: int) -> Mapping[str, object]:
         return {

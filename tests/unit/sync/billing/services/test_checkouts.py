@@ -29,10 +29,12 @@ class Provider:
         self.body: dict[str, Any] = {}
         self.failure: Exception | None = None
         self.asked: list[str] = []
+        self.background: list[bool] = []
 
-    async def checkout(self, checkout_id: str, max_wait_s: float) -> Event | None:
+    async def checkout(self, checkout_id: str, max_wait_s: float, *, background: bool = False) -> Event | None:
         """Return the transaction."""
         self.asked.append(checkout_id)
+        self.background.append(background)
         if self.failure is not None:
             raise self.failure
         return paid(self.transaction, "live")
@@ -125,16 +127,28 @@ async def test_after_some_time_it_is_not_read_any_more(services: Billing, provid
     assert (await due_s(services), provider.asked) == (-1, ["txn_1"])
 
 
-async def test_a_tenant_s_checkouts_are_read_one_by_one(services: Billing, provider: Provider) -> None:
+async def test_a_tenant_s_checkouts_are_read_one_by_one_and_less_often_if_they_are_not_its(
+    services: Billing, provider: Provider
+) -> None:
     provider.failure = ProviderRejected("not_found", "no such transaction")
-    for number in range(3):
+    for number in range(6):
         await request(services, f"txn_{number}")
     await request(services, "txn_9", "tenant:other")
-    assert await work(services) == 4
-    assert len(provider.asked) == 2
-    services.clock.advance(COOL_DOWN_S + 0.1)
-    assert await work(services) == 2
-    assert len(provider.asked) == 3
+    await work(services)
+    assert provider.asked == ["txn_0", "txn_9"]
+    waits: list[float] = []
+    while (wait_s := await due_s(services)) > 0:
+        services.clock.advance(wait_s + 0.1)
+        waits.append(wait_s)
+        await work(services)
+    assert len(provider.asked) == len(set(provider.asked)) == 7
+    assert waits == pytest.approx([2, 4, 8, 8, 8], rel=0.2)
+    assert provider.background == [False, False, *[True] * 5]
+    provider.failure = None
+    services.clock.advance(10)
+    await request(services, "txn_good")
+    await work(services)
+    assert await services.plan() == "pro"
 
 
 async def test_while_the_provider_is_away_it_waits(services: Billing, provider: Provider) -> None:
