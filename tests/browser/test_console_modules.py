@@ -134,3 +134,14 @@ async def test_what_is_computed_is_right(page: Page) -> None:
         "a.b true",
         "c false",
     ]
+    links = """[
+      { subscription: "paddle:s1", status: "active", named_by: "operator", names: { operator: "a", metadata: "b" },
+        overrules: "b" },
+      { subscription: "paddle:s2", status: "active", names: {}, customer_id: "ctm_2", second_customer: true },
+    ], moved = [{ subscription: "paddle:s3", moved_at: "then" }]"""
+    shown = f'const links = {links}; return linkRows({{ links, moved }}).map(({{ cells }}) => cells.join("|"))'
+    assert await run(page, "parts/subscriptions", shown) == [
+        "paddle:s1|active|operator|metadata b||overrules b in the metadata",
+        "paddle:s2|active|nothing||ctm_2|a second customer: it only adds to the plan",
+        "paddle:s3|||||moved to nobody then",
+    ]

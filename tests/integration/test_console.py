@@ -284,6 +284,8 @@ async def test_billing_is_asked_within_the_process(store_url: str, store: Store)
         told = await get(client, f"status/{TOPIC}")
         assert (told["listed"], told["store"]["version"]) == (True, 0)
         assert (await get(client, f"overrides/{TOPIC}"))["overrides"] == []
+        owned = await get(client, f"links/{TOPIC}")
+        assert (owned["listed"], owned["links"], owned["moved"]) == (True, [], [])
         assert (await get(client, "drift"))["drift"] == []
         await store.redis.zadd("pw:{timers/live}:due", {TOPIC: 1795000000000000})
         (timer,) = (await get(client, f"schedule/{TOPIC}"))["timers"]

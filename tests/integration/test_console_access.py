@@ -45,6 +45,7 @@ API = (
             "fixture",
             "schedule",
             "overrides",
+            "links",
             "status",
         )
     ),
@@ -347,7 +348,9 @@ async def test_scopes_say_who_may_see_and_who_may_act(store_url: str, store: Sto
                 seen = await get(client, f"snapshot/{TOPIC}")
                 assert ("private" in seen, seen["private_hidden"]) == (may_see, not may_see)
                 assert may_see or "secret" not in str(seen)
-                assert (await client.get(f"/console/api/overrides/{TOPIC}")).status_code == (200 if may_see else 403)
+                for path in ("overrides", "links"):
+                    answer = await client.get(f"/console/api/{path}/{TOPIC}")
+                    assert answer.status_code == (200 if may_see else 403)
         async with http(running, headers={"Authorization": f"Bearer {ADMIN}"}) as client:
             entries = (await get(client, "audit"))["entries"]
             assert [(entry["action"], entry["outcome"], entry["scopes"]) for entry in entries] == [

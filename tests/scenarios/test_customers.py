@@ -185,6 +185,8 @@ async def test_s54_operators_see_the_second_customer(system: System, post: Post,
     assert record["there"] == {"customer_id": f"{prefix}_other", "status": "active"}
     status = await system.ask("GET", "/v1/tenants/acme/status")
     assert status["store"]["second_customers"] == [key]
+    links = (await system.ask("GET", "/v1/tenants/acme/links"))["links"]
+    assert [link["subscription"] for link in links if link.get("second_customer")] == [key]
     metrics = (await system.http.get("/metrics")).text
     assert 'planwire_drift_total{env="live",kind="second_customer"} 1.0' in metrics
 

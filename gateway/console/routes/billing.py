@@ -91,13 +91,20 @@ class BillingRoutes:
 
     async def overrides(self, request: Request, principal: Principal) -> Members:
         """Answer the tenant's overrides. Needs the scope private."""
-        topic = topic_of(request)
+        return await self._of_tenant(request, principal, "overrides")
+
+    async def links(self, request: Request, principal: Principal) -> Members:
+        """Answer the tenant's subscriptions and what names the tenant. Needs the scope private."""
+        return await self._of_tenant(request, principal, "links")
+
+    async def _of_tenant(self, request: Request, principal: Principal, what: str) -> Members:
+        topic, service = topic_of(request), self._service
         if not principal.may_see_private:
             raise Problem("scope_missing", "this needs a console token with the scope private")
-        if self._service is None or topic.kind != TENANT_KIND:
-            return {"listed": False, "topic": str(topic), "overrides": []}
-        with _forwarded(), self._counted("GET", "/v1/tenants/{id}/overrides"):
-            document = await self._service.overrides(topic)
+        if service is None or topic.kind != TENANT_KIND:
+            return {"listed": False, "topic": str(topic), what: []}
+        with _forwarded(), self._counted("GET", f"/v1/tenants/{{id}}/{what}"):
+            document = await (service.links(topic) if what == "links" else service.overrides(topic))
         return {"listed": True, "topic": str(topic), **document}
 
     async def drift(self, request: Request, principal: Principal) -> Members:

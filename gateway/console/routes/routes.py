@@ -105,6 +105,7 @@ def _billing_reads(billing: BillingRoutes) -> dict[str, Answerer]:
         "parked": billing.parked,
         "schedule/{name:path}": billing.schedule,
         "overrides/{name:path}": billing.overrides,
+        "links/{name:path}": billing.links,
         "drift": billing.drift,
         "status/{name:path}": billing.status,
     }

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema
 from planwire_client.core.topic import ID_MAX_BYTES, MISSING_VALUES, decode_id, encode_id, shown
 from sync.billing.api import bodies
 from sync.billing.api.operations import Asked, BillingOperations, Document, operation
+from sync.billing.domain.customers import second_customers
 from sync.billing.domain.tenant_resolution import TOMBSTONE, UNSEEN, Link, Strength, strongest
 from sync.billing.providers.parsing import is_id
 from sync.billing.services.move import Subject
@@ -77,6 +78,9 @@ class TenantLink(Model):
     )
     overrules: str | None = Field(None, description="What the metadata named when an operator linked it.")
     moved_at: bodies.Time | None = Field(None, description="When it was moved here.")
+    second_customer: bool | None = Field(
+        None, description="Whether its customer is another than the tenant's own: then it only adds to the plan."
+    )
 
 
 class MovedLink(Model):
@@ -162,11 +166,13 @@ class Links(BillingOperations):
         )
         found = {subject.key: (subject, link) for subject, link in zip(subjects, stored, strict=True)}
         held: list[Document] = []
+        second = second_customers(facts)
         for key, entry in facts.subscriptions.items():
             body = entry.subscription
             shown_link: Document = {"subscription": key, "status": body.status, **_names(found[key][1])}
             shown_link |= {"customer_id": body.customer_id} if body.customer_id else {}
             shown_link |= {"moved_at": instants.text(entry.moved_us * 1000)} if entry.moved_us else {}
+            shown_link |= {"second_customer": True} if key in second else {}
             held.append(shown_link)
         moved: list[Document] = []
         for key, at_us in facts.moved.items():

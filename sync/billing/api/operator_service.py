@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Mapping
 
 from planwire_client.core.topic import Topic
 from sync.billing.api import bodies
+from sync.billing.api.links import Links
 from sync.billing.api.operations import ERRORS, Asked, Document, known_environment
 from sync.billing.api.overrides import Overrides
 from sync.billing.api.parked import ParkedEvents
@@ -66,6 +67,10 @@ class OperatorService:
     async def overrides(self, tenant: Topic) -> Document:
         """Return a tenant's overrides, expired ones included."""
         return await self._answer(Overrides(self._services).overrides(self._asked(tenant.env, tenant)))
+
+    async def links(self, tenant: Topic) -> Document:
+        """Return a tenant's subscriptions with what names the tenant, and those that were moved away."""
+        return await self._answer(Links(self._services, ()).links(self._asked(tenant.env, tenant)))
 
     async def status(self, tenant: Topic) -> Document:
         """Return the provider's last answers, the stored state and the versions that tabs show."""

@@ -3,8 +3,8 @@
 Precedence of live subscriptions: the plan with the highest rank leads. Ties: the plan key that sorts first, then active
 and trialing before paused before past_due, then the larger quantity, then active before trialing, then the subscription
 key that sorts first. Status, scheduled change, period and trial are those of the leading subscription; if that is past
-due, those of the leading one that is paid and not older, if there is one. The quantity is the largest of the leading
-plan. Add-ons of all live subscriptions are summed.
+due or paused, those of the leading one that is paid and not older, if there is one. The quantity is the largest of the
+leading plan. Add-ons of all live subscriptions are summed.
 Without a live subscription the default plan applies, and incomplete leads before past_due, unpaid, paused and canceled.
 An ended subscription never takes anything from another.
 
@@ -130,7 +130,7 @@ def _shown(lead: EvaluatedSubscription, own: Sequence[EvaluatedSubscription], fa
     def created_ns(one: EvaluatedSubscription) -> int:
         return facts.subscriptions[one.key].created_ns or 0
 
-    if lead.status != "past_due" or not lead.live:
+    if lead.status in _PAID_STATUSES or not lead.live:
         return lead
     paid = [one for one in own if one.live and (one.plan or one.lost) and one.status in _PAID_STATUSES]
     return min([one for one in paid if created_ns(one) >= created_ns(lead)], key=_precedence, default=lead)

@@ -12,6 +12,7 @@ import { chain } from "../parts/chain.js";
 import { comparison } from "../parts/comparison.js";
 import { drift } from "../parts/drift.js";
 import { events } from "../parts/events.js";
+import { subscriptions } from "../parts/subscriptions.js";
 import { tabList } from "../parts/tabs.js";
 import { timeline } from "../parts/timeline.js";
 import { upcoming } from "../parts/upcoming.js";
@@ -30,6 +31,7 @@ const SECTIONS = [
   ["timeline", "Timeline"],
   ["events", "Events"],
   ["sides", "Sides"],
+  ["subscriptions", "Subscriptions"],
   ["upcoming", "Scheduled"],
   ["drift", "Drift"],
   ["snapshot", "Snapshot"],
@@ -50,6 +52,7 @@ export const topicView = (root, context, { name, query }) => {
   const versions = timeline(context, name, query);
   const happened = events(context, name, query);
   const compared = comparison(name);
+  const owned = subscriptions(name);
   const coming = upcoming(context, name);
   const drifted = drift(name);
   const snapshot = h("pre", { tabindex: "0", "aria-label": "State of the newest version" });
@@ -120,6 +123,7 @@ export const topicView = (root, context, { name, query }) => {
     versions.element,
     happened.element,
     compared.element,
+    owned.element,
     h("div", { class: "columns" }, coming.element, drifted.element),
     card(
       "snapshot",
@@ -212,6 +216,7 @@ export const topicView = (root, context, { name, query }) => {
       await Promise.all([
         versions.load(signal),
         happened.load(signal).then((found) => Object.assign(known, found)),
+        owned.load(signal),
         coming.load(signal),
         drifted.load(signal),
         get(`snapshot/${path}`, {}, signal).then(showPrivate),

@@ -141,6 +141,29 @@ def test_ties_are_broken_as_stated(
         assert (state["plan"]["key"], state["limits"]["seats"], state["status"]) == (plan, seats, status)
 
 
+@pytest.mark.parametrize("troubled", ["past_due", "uncollected"])
+@pytest.mark.parametrize(
+    ("created", "is_newer"),
+    [((1, 2), True), ((2, 1), False), ((1, 1), True), ((None, 1), True), ((1, None), False), ((None, None), True)],
+)
+def test_the_status_is_that_of_a_newer_plan_that_is_paid(
+    created: tuple[int | None, int | None], is_newer: bool, troubled: str
+) -> None:
+    """The higher plan stays in its grace. What has no time of creation is as old as can be."""
+    higher, lower = event(troubled, 3, PRO), event("active", 3, BASIC, subscription="sub_2")
+    facts = facts_of(
+        *[
+            replace(each, subscription=replace(each.subscription, created_ns=None if days is None else at(days)))
+            for each, days in zip((higher, lower), created, strict=True)
+            if each.subscription is not None
+        ]
+    )
+    state = state_of(facts, 4)
+    word = "paused" if troubled == "uncollected" else troubled
+    assert (state["plan"]["key"], state["status"]) == ("pro", "active" if is_newer else word)
+    assert ("grace_ends_at" in state) is (not is_newer and troubled == "past_due")
+
+
 def first_args(pair: tuple[str, Sequence[Item]], day: float) -> tuple[str, float, Sequence[Item]]:
     return pair[0], day, pair[1]
 
