@@ -24,7 +24,7 @@ from tests.support.servers import free_port
 
 @asynccontextmanager
 async def serving(app: FastAPI, port: int) -> AsyncIterator[None]:
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", ws="none"))
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None, ws="none"))
     task = asyncio.create_task(server._serve())
     while not server.started:
         await asyncio.sleep(0.01)

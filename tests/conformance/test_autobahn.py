@@ -16,6 +16,8 @@ from kosoku import FailureError, run_fuzzingclient
 from gateway.ws import frames
 from tests.support.echo import run_echo
 
+pytestmark = pytest.mark.slow
+
 GROUPS = {"1": 16, "2": 11, "3": 7, "4": 10, "5": 20, "6": 145, "7": 37, "9": 54, "10": 1}
 """How many cases each group has: a run of fewer has proved less."""
 

@@ -22,6 +22,8 @@ from planwire_client.core import canonical_json, commit, merge_patch
 from planwire_client.core.document import encode
 from tests.support.servers import missing
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 BYTES_MAX, DEPTH_MAX = 10_000_000, 100
 

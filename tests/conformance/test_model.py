@@ -14,6 +14,8 @@ import pytest
 
 from tests.support.servers import missing
 
+pytestmark = pytest.mark.slow
+
 MODEL = Path(__file__).parents[2] / "docs" / "model" / "planwire.pml"
 
 NEVER_BACK, CONVERGES = "assertion violated", "acceptance cycle"

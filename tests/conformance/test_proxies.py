@@ -26,6 +26,8 @@ from tests.support.proxies import NO_FORWARDING_HEADERS, run_proxy
 from tests.support.wait import until
 from tests.support.wire import dial, hello
 
+pytestmark = pytest.mark.slow
+
 IDLE_S = 4.0
 """The proxies' timeout where it is looked at: four heartbeats, as in what is shipped. Elsewhere it is those 60 s."""
 

@@ -16,6 +16,8 @@ from tests.faults.history import Claimed, Lost, Shown, Told
 from tests.faults.rig import run_rig
 from tests.support.servers import missing
 
+pytestmark = pytest.mark.slow
+
 CONVERGE_S = SOCKET_TIMEOUT_S + 2.0
 """Bounds for a loaded machine; a dead connection without a close is dropped after the first of the two.
 

@@ -10,6 +10,8 @@ import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import pytest
+
 from sync.store.models import Change
 from sync.store.store import Store
 from tests.support import crowd
@@ -18,6 +20,8 @@ from tests.support.gateway import environment, token
 from tests.support.servers import free_port
 from tests.support.system import TOPIC
 from tests.support.wire import CLOSE, TEXT, Wire
+
+pytestmark = pytest.mark.slow
 
 TABS = 1000
 DRAIN_S = 8

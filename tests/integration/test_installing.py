@@ -13,6 +13,8 @@ import pytest
 
 from tests.support.processes import ROOT
 
+pytestmark = pytest.mark.slow
+
 PROJECTS = {"planwire": ROOT, "planwire-client": ROOT / "clients" / "python"}
 TIMEOUT_S = 120
 

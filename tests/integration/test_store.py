@@ -161,11 +161,11 @@ async def test_every_call_on_a_frozen_store_raises_store_error_in_bounded_time(
     await until(is_applied)
     server.pause()
     with monkeypatch.context() as patch:
-        patch.setattr("sync.store.command_pipeline.REPLIES_TIMEOUT_S", 0.05)
+        patch.setattr("sync.store.command_pipeline.REPLIES_TIMEOUT_S", 0.1)
         started = time.monotonic()
         await every_call_fails(store)
-        assert time.monotonic() - started < 2  # those that arrive during a round trip wait for the next one
-        with pytest.raises(StoreError, match=f"commit of {TOPIC}: no reply within 0.05 s"):
+        assert time.monotonic() - started < 5
+        with pytest.raises(StoreError, match=f"commit of {TOPIC}: no reply within 0.1 s"):
             await store.commit(Change(TOPIC, next(states)))
     server.resume()
     await until(is_applied)

@@ -26,6 +26,8 @@ from tests.support.servers import Server, free_port
 from tests.support.service_links import LINKS
 from tests.support.wait import until
 
+pytestmark = pytest.mark.slow
+
 STAND_IN = """\
 import http.server, os, sys
 print("web says", *sys.argv[1:], flush=True)

@@ -40,6 +40,8 @@ from tests.support.bodies import SECRET, envelope, signature, subscription
 from tests.support.servers import free_port
 from tests.support.wait import until
 
+pytestmark = pytest.mark.slow
+
 SOAK_S = float(os.environ.get("SOAK_S", "7"))
 SEED = int(os.environ.get("SOAK_SEED", "1"))
 EVENTS_PER_S = 80

@@ -32,6 +32,8 @@ from locks.lockfile import ROOT, read
 from locks.sbom import leaks
 from tests.support.servers import missing
 
+pytestmark = pytest.mark.slow
+
 MAKEFILE = (ROOT / "Makefile").read_text()
 TOOLS = ROOT / ".tools" / "supply" / "bin" / "python"
 PRODUCTION = ROOT / ".tools" / "production"

@@ -28,6 +28,8 @@ from tests.support.servers import free_port, missing
 from tests.support.wait import until
 from tests.support.wire import CLOSE, TEXT, Wire, dial, encode, greet
 
+pytestmark = pytest.mark.slow
+
 WORKERS = 2
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 30.0

@@ -21,6 +21,8 @@ from tests.support.servers import free_port
 from tests.support.system import CATALOG, ago, event
 from tests.support.wait import until
 
+pytestmark = pytest.mark.slow
+
 
 async def reads(store: Store) -> int:
     """How often the store was asked for snapshots."""

@@ -29,7 +29,7 @@ def listening() -> socket.socket:
 async def serving(app: ASGIApp, listener: socket.socket | None = None) -> AsyncIterator[str]:
     """Serve `app` while the context is open; gives its base URL."""
     with closing(listener or listening()) as bound:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on", timeout_graceful_shutdown=END_S))
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on", timeout_graceful_shutdown=END_S))
         task = asyncio.create_task(server.serve(sockets=[bound]))
         await until(lambda: server.started or task.done())
         try:
