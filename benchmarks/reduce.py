@@ -14,10 +14,10 @@ from pathlib import Path
 
 from benchmarks import rig
 from sync.billing.catalog import catalog
-from sync.billing.domain.evaluation import Setting
-from sync.billing.domain.model import NOTHING, Event, Item, Order, Period, Scheduled, Subscription
-from sync.billing.domain.projection import Projected, project
-from sync.billing.domain.reducer import Reduced, reduce
+from sync.billing.domain.entitlements.evaluation import Setting
+from sync.billing.domain.entitlements.projection import Projected, project
+from sync.billing.domain.facts.model import NOTHING, Event, Item, Order, Period, Scheduled, Subscription
+from sync.billing.domain.facts.reducer import Reduced, reduce
 from sync.core import instants
 
 CATALOG = Path(__file__).resolve().parent.parent / "sync" / "billing" / "catalog" / "example.toml"

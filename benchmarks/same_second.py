@@ -14,8 +14,8 @@ import random
 from collections.abc import Sequence
 
 from benchmarks import rig
-from sync.billing.domain.model import NOTHING, Event
-from sync.billing.domain.reducer import Reduced, received, reduce
+from sync.billing.domain.facts.model import NOTHING, Event
+from sync.billing.domain.facts.reducer import Reduced, received, reduce
 from sync.billing.providers.stripe.webhooks import StripeWebhooks
 from tests.support.stripe_bodies import NOW
 from tests.support.stripe_histories import CHECKOUT, HISTORIES, Change, encoded, history

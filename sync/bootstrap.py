@@ -16,7 +16,7 @@ from sync.billing.catalog.watcher import CatalogWatcher
 from sync.billing.providers import registry
 from sync.billing.providers.base import ProviderClient, SdkMissingError
 from sync.billing.providers.rate_limit import LocalRateLimiter, RedisRateLimiter
-from sync.billing.services.backfill import BackfillError
+from sync.billing.services.background.backfill import BackfillError
 from sync.billing.services.wiring import BillingServices
 from sync.settings import SettingsError, SyncSettings
 from sync.store.redis.connect import open_store

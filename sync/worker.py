@@ -20,13 +20,13 @@ import structlog
 from planwire_client.core.topic import TENANT_KIND, Topic
 from sync import bootstrap
 from sync.billing.providers.base import ProviderRejected, ProviderUnavailable
-from sync.billing.services import checkouts, event_queue
-from sync.billing.services.catalog_sweeps import CatalogSweeps
-from sync.billing.services.catch_up import CatchUp
-from sync.billing.services.comparisons import RECONCILE, SEARCH, Comparisons
-from sync.billing.services.event_queue import EventQueue
-from sync.billing.services.lost_tails import LostTails
-from sync.billing.services.reconcile import BACKGROUND_MAX_WAIT_S
+from sync.billing.services.background.catalog_sweeps import CatalogSweeps
+from sync.billing.services.background.catch_up import CatchUp
+from sync.billing.services.events import checkouts, event_queue
+from sync.billing.services.events.event_queue import EventQueue
+from sync.billing.services.tenants.comparisons import RECONCILE, SEARCH, Comparisons
+from sync.billing.services.tenants.lost_tails import LostTails
+from sync.billing.services.tenants.reconcile import BACKGROUND_MAX_WAIT_S
 from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.environment import AUDIT_EVERY_S, checked_topic
 from sync.core.errors import SyncError

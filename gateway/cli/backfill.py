@@ -15,7 +15,7 @@ from gateway.cli.common import Failed, environment
 from gateway.cli.output import note, say, say_json
 
 if TYPE_CHECKING:
-    from sync.billing.services.backfill import Report
+    from sync.billing.services.background.backfill import Report
 
 EXIT_INTERRUPTED = 130
 DRAW_S = 0.1
@@ -63,7 +63,7 @@ def backfill(provider: str, environ: str, as_json: bool, **how: Any) -> None:
 
     from sync.billing.catalog.catalog import CatalogError
     from sync.billing.providers.base import ProviderRejected, SdkMissingError
-    from sync.billing.services.backfill import BackfillError
+    from sync.billing.services.background.backfill import BackfillError
     from sync.core.errors import SyncError
     from sync.settings import SettingsError
 
@@ -91,7 +91,7 @@ def backfill(provider: str, environ: str, as_json: bool, **how: Any) -> None:
 
 
 async def _run(env: Mapping[str, str], provider: str, environ: str, screen: _Screen, **how: Any) -> Report:
-    from sync.billing.services.backfill import Backfill
+    from sync.billing.services.background.backfill import Backfill
     from sync.bootstrap import open_backfill
     from sync.settings import SyncSettings
 

@@ -19,14 +19,14 @@ import pytest
 from planwire_client.core.commit import BILLING
 from sync import bootstrap
 from sync.billing.catalog.watcher import EXAMPLE, CatalogWatcher
-from sync.billing.domain.model import Facts, Override
+from sync.billing.domain.facts.model import Facts, Override
 from sync.billing.providers.base import ProviderRejected, ProviderUnavailable
 from sync.billing.providers.paddle import client as paddle_client
 from sync.billing.providers.paddle.webhooks import PaddleWebhooks as PaddleAdapter
 from sync.billing.providers.rate_limit import LocalRateLimiter, RedisRateLimiter
 from sync.billing.providers.stripe.webhooks import StripeWebhooks as Adapter
-from sync.billing.services import backfill
-from sync.billing.services.backfill import Backfill, BackfillError, Report
+from sync.billing.services.background import backfill
+from sync.billing.services.background.backfill import Backfill, BackfillError, Report
 from sync.billing.services.reproject import Refresh
 from sync.billing.services.wiring import BillingServices
 from sync.core.errors import SyncError

@@ -23,13 +23,13 @@ from planwire_client.core.commit import BILLING
 from sync import bootstrap
 from sync.billing.api import routes as billing_routes
 from sync.billing.catalog.watcher import CatalogWatcher
-from sync.billing.domain import codec
-from sync.billing.domain.model import Event
+from sync.billing.domain.facts import codec
+from sync.billing.domain.facts.model import Event
 from sync.billing.domain.outcome import EventResult
 from sync.billing.providers.base import ProviderUnavailable
 from sync.billing.providers.paddle.webhooks import PaddleWebhooks
 from sync.billing.providers.stripe import webhooks as stripe
-from sync.billing.services.attempt import Done
+from sync.billing.services.events.attempt import Done
 from sync.billing.services.wiring import BillingServices
 from sync.http.endpoint import Caller
 from sync.http.problem import Problem

@@ -13,8 +13,8 @@ import redis.asyncio
 
 from planwire_client.core.commit import BILLING
 from sync.billing.catalog.watcher import CatalogWatcher
-from sync.billing.domain import codec
-from sync.billing.services.lost_tails import LostTails
+from sync.billing.domain.facts import codec
+from sync.billing.services.tenants.lost_tails import LostTails
 from sync.billing.services.wiring import BillingServices
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.keys import DEFAULT_KEYS as keys

@@ -12,8 +12,8 @@ import orjson
 import pytest
 
 from sync.billing.catalog.watcher import EXAMPLE
-from sync.billing.domain import codec
-from sync.billing.domain.model import Facts
+from sync.billing.domain.facts import codec
+from sync.billing.domain.facts.model import Facts
 from sync.store.models import Change
 from sync.store.store import Store
 from tests.support import console

@@ -16,15 +16,15 @@ import pytest
 
 from sync import bootstrap
 from sync.billing.catalog.watcher import EXAMPLE, CatalogWatcher
-from sync.billing.domain import codec
-from sync.billing.domain.model import FETCHED, Event
+from sync.billing.domain.facts import codec
+from sync.billing.domain.facts.model import FETCHED, Event
 from sync.billing.domain.outcome import EventResult
 from sync.billing.providers.base import ProviderRejected, ProviderUnavailable, SdkMissingError
 from sync.billing.providers.paddle.client import PaddleClient
 from sync.billing.providers.paddle.webhooks import PaddleWebhooks as Adapter
 from sync.billing.providers.rate_limit import LocalRateLimiter
-from sync.billing.services.catch_up import CatchUp
-from sync.billing.services.comparisons import Comparisons
+from sync.billing.services.background.catch_up import CatchUp
+from sync.billing.services.tenants.comparisons import Comparisons
 from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.environment import reconcile_requests
 from sync.core import instants
@@ -461,7 +461,7 @@ class TestReconcile:
     ) -> None:
         gone = PaddleClient("live", KEY, "http://127.0.0.1:9", LocalRateLimiter(100), timeout_s=1)
         services = services_of(store, gone)
-        monkeypatch.setattr("sync.billing.services.comparisons.SEARCH_PAUSE_S", 0)
+        monkeypatch.setattr("sync.billing.services.tenants.comparisons.SEARCH_PAUSE_S", 0)
         await losses.search_once(store, ["tenant:acme"])
         comparisons = Comparisons(services, services.reconciliation, Supervisor(POLL_S, StoreError))
         (due,) = await comparisons.searches.claim(10)
@@ -674,7 +674,7 @@ class TestCatchUp:
     async def test_a_worker_runs_it_at_its_start(
         self, paddle: Paddle, api: PaddleClient, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("sync.billing.services.catch_up.SETTLE_S", 0)
+        monkeypatch.setattr("sync.billing.services.background.catch_up.SETTLE_S", 0)
         monkeypatch.setattr(CatchUp.run, "__defaults__", (0.0,))
         await paddle.act("upgrade", plan="pro")
         async with working(services_of(store, api)):

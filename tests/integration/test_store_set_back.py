@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from sync.billing.catalog.watcher import CatalogWatcher
-from sync.billing.domain.model import Event
+from sync.billing.domain.facts.model import Event
 from sync.billing.providers.paddle.webhooks import PaddleWebhooks
 from sync.billing.services.reproject import RESTORED, Refresh
 from sync.billing.services.wiring import BillingServices

@@ -22,14 +22,14 @@ from planwire_client import tenant_reference
 from sync import bootstrap
 from sync.billing.api import routes as billing_routes
 from sync.billing.catalog.watcher import CatalogWatcher
-from sync.billing.domain.model import FETCHED, Facts, Item, ScheduledPlanChange
+from sync.billing.domain.entitlements.scheduled_changes import ChangeRequest, plan_change
+from sync.billing.domain.facts.model import FETCHED, Facts, Item, ScheduledPlanChange
 from sync.billing.domain.outcome import ChangeRejected
-from sync.billing.domain.scheduled_changes import ChangeRequest, plan_change
 from sync.billing.providers.base import ListedSubscription, ProviderRejected, ProviderUnavailable
 from sync.billing.providers.rate_limit import LocalRateLimiter, RedisRateLimiter
 from sync.billing.providers.stripe.client import StripeClient
 from sync.billing.providers.stripe.webhooks import PRORATIONS, StripeWebhooks as Adapter
-from sync.billing.services.catch_up import CatchUp
+from sync.billing.services.background.catch_up import CatchUp
 from sync.billing.services.reproject import Refresh
 from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.tenants import facts_of

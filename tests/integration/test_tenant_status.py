@@ -13,7 +13,7 @@ import pytest
 
 from gateway.fleet import ask
 from planwire_client.core.commit import BILLING
-from sync.billing.domain.drift import KINDS
+from sync.billing.domain.facts.drift import KINDS
 from sync.store import counters
 from sync.store.models import Change
 from sync.store.store import Store

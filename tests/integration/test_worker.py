@@ -18,11 +18,11 @@ import orjson
 import pytest
 
 from sync.billing.catalog.watcher import CatalogWatcher
-from sync.billing.domain.model import Event, Unparsable
+from sync.billing.domain.facts.model import Event, Unparsable
 from sync.billing.domain.outcome import WAITS_CATALOG, EventResult, Outcome
 from sync.billing.providers.paddle.webhooks import PaddleWebhooks
-from sync.billing.services.attempt import Done
-from sync.billing.services.ingest import RELEASE_MAX
+from sync.billing.services.events.attempt import Done
+from sync.billing.services.events.ingest import RELEASE_MAX
 from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.environment import reconcile_requests
 from sync.billing.storage.inbox import Record

@@ -19,11 +19,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from sync.billing.catalog.watcher import EXAMPLE, CatalogWatcher
-from sync.billing.domain.model import Event, Unparsable
+from sync.billing.domain.facts.model import Event, Unparsable
 from sync.billing.domain.outcome import EventResult, Outcome
 from sync.billing.providers.base import ProviderEvent
 from sync.billing.providers.paddle.webhooks import PaddleWebhooks
-from sync.billing.services.catch_up import CatchUp
+from sync.billing.services.background.catch_up import CatchUp
 from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.environment import reconcile_requests
 from sync.billing.storage.inbox import UNREADABLE, Record

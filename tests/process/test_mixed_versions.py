@@ -26,7 +26,7 @@ from websockets.typing import Subprotocol
 from gateway.auth.tokens import mint
 from planwire_client import AsyncPublisher, Replica, outbox
 from planwire_client.core.commit import BILLING
-from sync.billing.domain import codec
+from sync.billing.domain.facts import codec
 from sync.store.keys import DEFAULT_KEYS as keys
 from sync.store.models import Change, Committed, Verdict
 from sync.store.redis.connect import connect

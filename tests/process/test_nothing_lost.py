@@ -24,9 +24,9 @@ import httpx2
 import orjson
 import pytest
 
-from sync.billing.domain import codec
-from sync.billing.domain.model import NOTHING, Event
-from sync.billing.domain.reducer import Reduced, reduce
+from sync.billing.domain.facts import codec
+from sync.billing.domain.facts.model import NOTHING, Event
+from sync.billing.domain.facts.reducer import Reduced, reduce
 from sync.billing.providers.paddle.webhooks import PaddleWebhooks
 from sync.billing.storage.environment import Environment
 from sync.billing.storage.inbox import Record

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from planwire_client.core.commit import BILLING
-from sync.billing.domain import codec
+from sync.billing.domain.facts import codec
 from tests.support.cases import load, post_stripe, run_cases, send
 from tests.support.stripe_bodies import body as stripe_body
 from tests.support.system import System, Tab, ago, event

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sync.billing.domain.model import Event, NamePlace, Order, Subscription
+from sync.billing.domain.facts.model import Event, NamePlace, Order, Subscription
 from sync.billing.providers import parsing
 from sync.billing.providers.base import (
     ProviderClient,

@@ -8,7 +8,7 @@ from dataclasses import replace
 from hypothesis import strategies as st
 
 from sync.billing.catalog import catalog
-from sync.billing.domain.model import Event, Item, Order, Period, Scheduled, Subscription
+from sync.billing.domain.facts.model import Event, Item, Order, Period, Scheduled, Subscription
 from sync.core import instants
 
 SECOND_NS = 1_000_000_000

@@ -17,8 +17,8 @@ import pytest
 from redis.asyncio import Redis
 
 from planwire_client.core.commit import BILLING, PUBLISHER, order_token
-from sync.billing.domain import codec
-from sync.billing.domain.model import Facts
+from sync.billing.domain.facts import codec
+from sync.billing.domain.facts.model import Facts
 from sync.core import announcement
 from sync.core.announcement import Announcement
 from sync.store.keys import DEFAULT_KEYS as keys

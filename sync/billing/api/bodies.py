@@ -8,10 +8,10 @@ from pydantic import Field, JsonValue, WithJsonSchema, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from planwire_client.core.limits import VERSION_MAX
-from sync.billing.domain.model import PLAN
+from sync.billing.domain.entitlements.overrides import KINDS
+from sync.billing.domain.entitlements.preview import ITEMS_MAX
+from sync.billing.domain.facts.model import PLAN
 from sync.billing.domain.outcome import Outcome
-from sync.billing.domain.overrides import KINDS
-from sync.billing.domain.preview import ITEMS_MAX
 from sync.billing.providers.base import BILLING_MODES
 from sync.billing.providers.parsing import QUANTITY_MAX
 from sync.http.fields import TIME, Instant, Model, OneOf, Text, Version

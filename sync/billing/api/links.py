@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema
 from planwire_client.core.topic import ID_MAX_BYTES, MISSING_VALUES, decode_id, encode_id, shown
 from sync.billing.api import bodies
 from sync.billing.api.operations import Asked, BillingOperations, Document, operation
-from sync.billing.domain.customers import second_customers
+from sync.billing.domain.facts.customers import second_customers
 from sync.billing.domain.tenant_resolution import TOMBSTONE, UNSEEN, Link, Strength, strongest
 from sync.billing.providers.parsing import is_id
 from sync.billing.services.move import Subject

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from planwire_client.core.topic import TENANT_KIND, Topic, TopicError, encode_id
-from sync.billing.domain.model import Facts
+from sync.billing.domain.facts.model import Facts
 from sync.billing.domain.outcome import ChangeRejected, EventResult, Outcome
 from sync.billing.providers.base import ProviderRejected, ProviderUnavailable
 from sync.billing.services.reproject import Refresh

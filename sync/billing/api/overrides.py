@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sync.billing.api import bodies
 from sync.billing.api.operations import Asked, BillingOperations, Document, operation
-from sync.billing.domain.model import Override
-from sync.billing.domain.overrides import KINDS, add_override, remove_override
+from sync.billing.domain.entitlements.overrides import KINDS, add_override, remove_override
+from sync.billing.domain.facts.model import Override
 from sync.billing.storage.tenants import facts_of
 from sync.core import instants
 from sync.http.openapi import VERSION, Answer

@@ -6,8 +6,8 @@ import structlog
 
 from sync.billing.api import bodies
 from sync.billing.api.operations import Asked, BillingOperations, Document, operation, result_document
-from sync.billing.domain.evaluation import unknown_prices
-from sync.billing.domain.model import Event
+from sync.billing.domain.entitlements.evaluation import unknown_prices
+from sync.billing.domain.facts.model import Event
 from sync.billing.domain.outcome import EventResult, Outcome
 from sync.billing.storage.inbox import Record
 from sync.billing.storage.records import append_event

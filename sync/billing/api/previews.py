@@ -9,12 +9,12 @@ import orjson
 
 from sync.billing.api import bodies
 from sync.billing.api.operations import CHANGE_PROBLEMS, Asked, BillingOperations, Document, changed_document, operation
-from sync.billing.domain.model import Item, Subscription
-from sync.billing.domain.preview import Preview, PreviewRequest, await_preview, difference, preview
+from sync.billing.domain.entitlements.preview import Preview, PreviewRequest, await_preview, difference, preview
+from sync.billing.domain.facts.model import Item, Subscription
 from sync.billing.providers import registry
 from sync.billing.providers.base import ProviderClient, ProviderPreview, ProviderRejected
-from sync.billing.services.reconcile import MAX_WAIT_S
 from sync.billing.services.reproject import Refresh
+from sync.billing.services.tenants.reconcile import MAX_WAIT_S
 from sync.billing.storage.records import get_preview, put_preview
 from sync.billing.storage.tenants import facts_of
 from sync.core import instants

@@ -9,9 +9,9 @@ import orjson
 
 from sync.billing.api import bodies
 from sync.billing.api.operations import Asked, BillingOperations, Document, operation
-from sync.billing.domain.customers import second_customers
-from sync.billing.domain.drift import shown_fields
-from sync.billing.domain.preview import difference
+from sync.billing.domain.entitlements.preview import difference
+from sync.billing.domain.facts.customers import second_customers
+from sync.billing.domain.facts.drift import shown_fields
 from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.records import ProviderSnapshot, load_snapshots
 from sync.billing.storage.tenants import FactsError, facts_of

@@ -20,9 +20,9 @@ from sync.billing.api.operations import (
     operation,
     result_document,
 )
-from sync.billing.domain.model import Facts, ScheduledPlanChange
+from sync.billing.domain.entitlements.scheduled_changes import ChangeRequest, plan_change, without_change
+from sync.billing.domain.facts.model import Facts, ScheduledPlanChange
 from sync.billing.domain.outcome import revival_of
-from sync.billing.domain.scheduled_changes import ChangeRequest, plan_change, without_change
 from sync.billing.providers import registry
 from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.tenants import facts_of

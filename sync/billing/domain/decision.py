@@ -11,10 +11,24 @@ from typing import assert_never
 
 import orjson
 
-from sync.billing.domain.customers import second_customer_drift, second_customer_reason, second_customers
-from sync.billing.domain.drift import Drift
-from sync.billing.domain.evaluation import Setting, is_ignored, is_lost, without_void_change
-from sync.billing.domain.model import LIVE_STATUSES, NOTHING, Event, Facts, subscription_key
+from sync.billing.domain.entitlements.evaluation import Setting, is_ignored, is_lost, without_void_change
+from sync.billing.domain.entitlements.overrides import active_overrides
+from sync.billing.domain.entitlements.preview import check_awaited
+from sync.billing.domain.entitlements.projection import Projected, State, Unprojectable, project
+from sync.billing.domain.entitlements.purchases import (
+    is_held,
+    items_subject,
+    reported_prices,
+    unknown_reason,
+    waits_whole,
+    with_granted,
+    with_held,
+)
+from sync.billing.domain.entitlements.takeover import take_over
+from sync.billing.domain.facts.customers import second_customer_drift, second_customer_reason, second_customers
+from sync.billing.domain.facts.drift import Drift
+from sync.billing.domain.facts.model import LIVE_STATUSES, NOTHING, Event, Facts, subscription_key
+from sync.billing.domain.facts.reducer import Moved, Reduced, Stale, Unusable, merge_fetched, reduce
 from sync.billing.domain.outcome import (
     ERASED,
     ERASED_REASON,
@@ -26,20 +40,6 @@ from sync.billing.domain.outcome import (
     Outcome,
     revival_of,
 )
-from sync.billing.domain.overrides import active_overrides
-from sync.billing.domain.preview import check_awaited
-from sync.billing.domain.projection import Projected, State, Unprojectable, project
-from sync.billing.domain.purchases import (
-    is_held,
-    items_subject,
-    reported_prices,
-    unknown_reason,
-    waits_whole,
-    with_granted,
-    with_held,
-)
-from sync.billing.domain.reducer import Moved, Reduced, Stale, Unusable, merge_fetched, reduce
-from sync.billing.domain.takeover import take_over
 from sync.billing.domain.tenant_resolution import subjects
 from sync.core import instants
 

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 from planwire_client.core import reference
 from planwire_client.core.limits import SAFE_INTEGER_MAX
 from planwire_client.core.topic import TopicError, encode_id, shown
-from sync.billing.domain.model import Event, NamePlace, Unparsable
+from sync.billing.domain.facts.model import Event, NamePlace, Unparsable
 from sync.billing.domain.outcome import OTHER_ACCOUNT
 
 TENANT_FIELDS = ("tenant_id", "tenantId")

@@ -13,8 +13,8 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from planwire_client.core.topic import LIVE, TENANT_KIND, Topic
-from sync.billing.domain.evaluation import Setting, is_ignored, unknown_prices
-from sync.billing.domain.model import ENDED_STATUSES, Event, Order, Unparsable
+from sync.billing.domain.entitlements.evaluation import Setting, is_ignored, unknown_prices
+from sync.billing.domain.facts.model import ENDED_STATUSES, Event, Order, Unparsable
 from sync.billing.domain.outcome import (
     ERASED,
     OTHER_SOFTWARE,

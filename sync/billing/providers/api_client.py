@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 import orjson
 
-from sync.billing.domain.model import Event
+from sync.billing.domain.facts.model import Event
 from sync.billing.providers.base import (
     ListedSubscription,
     ProviderEvent,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from sync.billing.domain.model import Event, Item, NamePlace, Subscription, Unparsable
+from sync.billing.domain.facts.model import Event, Item, NamePlace, Subscription, Unparsable
 from sync.core.errors import CodedError, SyncError
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from sync.billing.domain.model import Event, Unparsable
+from sync.billing.domain.facts.model import Event, Unparsable
 from sync.billing.providers import parsing
 from sync.billing.providers.base import Expired, Invalid, Malformed, Secret, Verification, Verified
 from sync.billing.providers.parsing import is_id

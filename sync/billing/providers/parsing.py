@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, TypeGuard
 
-from sync.billing.domain.model import ENDED_STATUSES, Event, Item, NamePlace, Subscription
-from sync.billing.domain.steps import Kind, Step
+from sync.billing.domain.facts.model import ENDED_STATUSES, Event, Item, NamePlace, Subscription
+from sync.billing.domain.facts.steps import Kind, Step
 
 ITEMS_MAX = 1000
 QUANTITY_MAX = 1_000_000_000

@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 from planwire_client.core.commit import BILLING
 from planwire_client.core.topic import environment_of
-from sync.billing.domain import codec
-from sync.billing.domain.drift import Drift
-from sync.billing.domain.model import NOTHING, Event, Facts
+from sync.billing.domain.facts import codec
+from sync.billing.domain.facts.drift import Drift
+from sync.billing.domain.facts.model import NOTHING, Event, Facts
 from sync.billing.domain.outcome import EventResult, Outcome
 from sync.billing.services.context import BillingContext
 from sync.billing.storage.environment import reconcile_requests

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from planwire_client.core.topic import Topic
-from sync.billing.domain.customers import second_customer_reason, second_customers, vouched_for
 from sync.billing.domain.decision import PARKS, ChangeFacts
-from sync.billing.domain.model import NOTHING, Event, Facts, SubscriptionFacts, subscription_key
-from sync.billing.domain.moves import ChangedSinceError, given, joined, taken
+from sync.billing.domain.facts.customers import second_customer_reason, second_customers, vouched_for
+from sync.billing.domain.facts.model import NOTHING, Event, Facts, SubscriptionFacts, subscription_key
+from sync.billing.domain.facts.moves import ChangedSinceError, given, joined, taken
 from sync.billing.domain.outcome import ERASED, ERASED_REASON, WAITS_CATALOG, WAITS_SOFTWARE, EventResult, Outcome
 from sync.billing.domain.tenant_resolution import (
     TOMBSTONE,

@@ -13,10 +13,10 @@ import structlog
 
 from planwire_client.core import canonical_json
 from sync.billing.domain.decision import ChangeFacts, decide_without_event
-from sync.billing.domain.evaluation import Setting
-from sync.billing.domain.model import Event
+from sync.billing.domain.entitlements.evaluation import Setting
+from sync.billing.domain.entitlements.overrides import active_overrides
+from sync.billing.domain.facts.model import Event
 from sync.billing.domain.outcome import WAITS_CATALOG, EventResult, Outcome
-from sync.billing.domain.overrides import active_overrides
 from sync.billing.services.committer import Commit, Committer, Decision, Write
 from sync.billing.services.context import BillingContext
 from sync.billing.storage.tenants import facts_of, has_facts, published_state

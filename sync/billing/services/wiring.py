@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sync.billing.services.checkouts import Checkouts
 from sync.billing.services.committer import Committer
 from sync.billing.services.context import BillingContext
-from sync.billing.services.erase import Erasure
-from sync.billing.services.ingest import Ingest
+from sync.billing.services.events.checkouts import Checkouts
+from sync.billing.services.events.ingest import Ingest
+from sync.billing.services.events.resolve import TenantResolver
 from sync.billing.services.move import Moves
-from sync.billing.services.operator_links import OperatorLinks
-from sync.billing.services.reconcile import Reconciliation
 from sync.billing.services.reproject import Reprojection
-from sync.billing.services.resolve import TenantResolver
-from sync.billing.services.wakeup import Wakeup
+from sync.billing.services.tenants.erase import Erasure
+from sync.billing.services.tenants.operator_links import OperatorLinks
+from sync.billing.services.tenants.reconcile import Reconciliation
+from sync.billing.services.tenants.wakeup import Wakeup
 
 
 @dataclass(eq=False, repr=False)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from sync.billing.domain.drift import Drift
+from sync.billing.domain.facts.drift import Drift
 from sync.billing.domain.outcome import Outcome
 from sync.billing.providers.base import ListedSubscription
 from sync.store.command_pipeline import CommandPipeline, run_commands

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from sync.billing.domain.model import Event, Order, Unparsable
+from sync.billing.domain.facts.model import Event, Order, Unparsable
 from sync.billing.domain.tenant_resolution import Link, Strength, is_unreal, order_key
 from sync.billing.storage.links import find_link
 from sync.store.command_pipeline import CommandPipeline, Script

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from sync.billing.domain.model import Event, Unparsable
+from sync.billing.domain.facts.model import Event, Unparsable
 from sync.billing.domain.outcome import EventResult, Outcome
 from sync.store.command_pipeline import CommandPipeline, Script, failure, run_commands, run_script
 from sync.store.delayed_queue import DelayedQueue, Due, text_of

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sync.billing.domain.model import Event, Facts, Unparsable, subscription_key
+from sync.billing.domain.facts.model import Event, Facts, Unparsable, subscription_key
 from sync.billing.domain.tenant_resolution import (
     Link,
     Name,

@@ -10,8 +10,8 @@ from zlib import crc32
 
 import orjson
 
-from sync.billing.domain.drift import KINDS, Drift, shown_fields
-from sync.billing.domain.model import Event, subscription_key
+from sync.billing.domain.facts.drift import KINDS, Drift, shown_fields
+from sync.billing.domain.facts.model import Event, subscription_key
 from sync.billing.domain.outcome import EventResult
 from sync.store import counters
 from sync.store.command_pipeline import CommandPipeline, Script, run_commands

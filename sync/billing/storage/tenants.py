@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 
 from planwire_client.core.commit import PUBLISHER
-from sync.billing.domain import codec
-from sync.billing.domain.model import NOTHING, Facts
+from sync.billing.domain.facts import codec
+from sync.billing.domain.facts.model import NOTHING, Facts
 from sync.core.errors import SyncError
 from sync.store.models import Snapshot
 

@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, quote, urlencode, urlsplit
 import orjson
 
 from planwire_client.core.topic import LIVE
-from sync.billing.domain.model import Event, Item, NamePlace
+from sync.billing.domain.facts.model import Event, Item, NamePlace
 from sync.billing.providers import api_client
 from sync.billing.providers.base import ProviderEvent, ProviderPreview, ProviderRejected, RateLimiter, SubscriptionPage
 from sync.billing.providers.paddle.webhooks import LISTED_TYPE, METADATA, fetched, paid, read_preview

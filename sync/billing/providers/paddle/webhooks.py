@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from sync.billing.domain.model import FETCHED, Event, Order, Period, Scheduled, Subscription
+from sync.billing.domain.facts.model import FETCHED, Event, Order, Period, Scheduled, Subscription
 from sync.billing.providers import parsing
 from sync.billing.providers.base import ProviderPreview
 from sync.billing.providers.hmac_signature import Scheme, SignedWebhooks

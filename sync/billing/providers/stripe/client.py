@@ -15,7 +15,7 @@ from urllib.parse import quote
 import httpx2
 import orjson
 
-from sync.billing.domain.model import Event, Item, NamePlace
+from sync.billing.domain.facts.model import Event, Item, NamePlace
 from sync.billing.domain.tenant_naming import of_account
 from sync.billing.providers import api_client
 from sync.billing.providers.base import (

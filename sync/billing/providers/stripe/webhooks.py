@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from planwire_client.core.topic import LIVE
-from sync.billing.domain.model import (
+from sync.billing.domain.facts.model import (
     ENDED_STATUSES,
     EXPIRED,
     FETCHED,
@@ -28,7 +28,7 @@ from sync.billing.domain.model import (
     Scheduled,
     Subscription,
 )
-from sync.billing.domain.steps import Step
+from sync.billing.domain.facts.steps import Step
 from sync.billing.providers import parsing
 from sync.billing.providers.base import ProviderPreview
 from sync.billing.providers.hmac_signature import Scheme, SignedWebhooks

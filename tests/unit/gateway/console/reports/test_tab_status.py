@@ -137,7 +137,7 @@ def test_the_page_knows_the_refusal_that_is_none() -> None:
     from pathlib import Path
 
     from gateway import console
-    from sync.billing.domain.reducer import ASKED_SINCE
+    from sync.billing.domain.facts.reducer import ASKED_SINCE
 
     assert f'"{ASKED_SINCE}"' in (Path(console.__file__).parent / "static" / "model" / "attention.js").read_text()
 

@@ -19,11 +19,11 @@ from sync.billing.domain.decision import (
     event_cause,
     next_wakeup_us,
 )
-from sync.billing.domain.evaluation import Setting
-from sync.billing.domain.model import NOTHING, Event, Facts, Item, Override, ScheduledPlanChange
+from sync.billing.domain.entitlements.evaluation import Setting
+from sync.billing.domain.entitlements.projection import Projected
+from sync.billing.domain.facts.model import NOTHING, Event, Facts, Item, Override, ScheduledPlanChange
+from sync.billing.domain.facts.reducer import Reduced, reduce
 from sync.billing.domain.outcome import ERASED, OTHER_SOFTWARE, WAITS_CATALOG, WAITS_SOFTWARE, EventResult, Outcome
-from sync.billing.domain.projection import Projected
-from sync.billing.domain.reducer import Reduced, reduce
 from sync.core import instants
 from tests.support.histories import BASIC, CATALOG, CATALOG_TEXT, PRO, at, event, histories
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from planwire_client.core.reference import tenant_reference
-from sync.billing.domain.model import Event, NamePlace, Order, Unparsable
+from sync.billing.domain.facts.model import Event, NamePlace, Order, Unparsable
 from sync.billing.domain.tenant_naming import TENANT_FIELDS, Naming, sanitize, tenant_of
 
 

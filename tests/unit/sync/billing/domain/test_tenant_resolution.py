@@ -8,8 +8,8 @@ import pytest
 
 from planwire_client.core.reference import tenant_reference
 from sync.billing.catalog import catalog
-from sync.billing.domain.evaluation import Setting
-from sync.billing.domain.model import Event, Item, Order, Subscription, Unparsable
+from sync.billing.domain.entitlements.evaluation import Setting
+from sync.billing.domain.facts.model import Event, Item, Order, Subscription, Unparsable
 from sync.billing.domain.outcome import ERASED, OTHER_SOFTWARE, WAITS_CATALOG, WAITS_SOFTWARE, EventResult, Outcome
 from sync.billing.domain.tenant_naming import Naming, sanitize
 from sync.billing.domain.tenant_resolution import (

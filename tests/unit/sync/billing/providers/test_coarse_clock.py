@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from sync.billing.domain.model import NOTHING, Event
-from sync.billing.domain.reducer import Reduced, received, reduce
-from sync.billing.domain.steps import Kind
+from sync.billing.domain.facts.model import NOTHING, Event
+from sync.billing.domain.facts.reducer import Reduced, received, reduce
+from sync.billing.domain.facts.steps import Kind
 from sync.billing.providers.registry import PROVIDERS
 from tests.support.acme import AcmeWebhooks
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from hypothesis import given, strategies as st
 
-from sync.billing.domain.model import FETCHED, NOTHING, Event, Facts, Item, Order, Subscription
-from sync.billing.domain.reducer import Reduced, merge_fetched, reduce
+from sync.billing.domain.facts.model import FETCHED, NOTHING, Event, Facts, Item, Order, Subscription
+from sync.billing.domain.facts.reducer import Reduced, merge_fetched, reduce
 
 S = 1_000_000_000
 START_S = 1_795_400_000

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sync.billing.domain.model import Facts
+from sync.billing.domain.facts.model import Facts
 from sync.billing.domain.outcome import EventResult, Outcome
 from sync.billing.services.committer import CONFLICTS_MAX, Decision, Write
 from sync.store.models import Change, Snapshot, StoreError

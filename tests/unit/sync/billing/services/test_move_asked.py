@@ -9,11 +9,11 @@ import orjson
 import pytest
 
 from sync.billing.catalog.watcher import EXAMPLE, CatalogWatcher
-from sync.billing.domain.model import Event
+from sync.billing.domain.facts.model import Event
 from sync.billing.domain.outcome import Outcome
 from sync.billing.providers.base import ListedSubscription, SubscriptionPage
 from sync.billing.providers.paddle.webhooks import fetched
-from sync.billing.services.backfill_item import BackfillItem, DryRun
+from sync.billing.services.background.backfill_item import BackfillItem, DryRun
 from tests.support.bodies import subscription
 from tests.support.paddle import price_id
 from tests.support.services import Billing, billing

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sync.billing.domain.model import Unparsable
+from sync.billing.domain.facts.model import Unparsable
 from sync.billing.domain.outcome import EventResult, Outcome
 from sync.billing.storage.inbox import KEEP_DONE_S, Inbox
 from sync.store.command_pipeline import CommandPipeline

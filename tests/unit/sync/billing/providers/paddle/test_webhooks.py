@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, strategies as st
 from paddle_billing.Notifications import Secret as OfficialSecret, Verifier as OfficialVerifier
 
-from sync.billing.domain.model import Event, Item, Period, Scheduled, Unparsable
+from sync.billing.domain.facts.model import Event, Item, Period, Scheduled, Unparsable
 from sync.billing.domain.tenant_naming import sanitize
 from sync.billing.providers.base import Expired, Invalid, Malformed, Secret, Verification, Verified
 from sync.billing.providers.hmac_signature import HEADER_MAX_CHARS, SIGNATURES_MAX

@@ -9,7 +9,7 @@ import json
 import pytest
 from hypothesis import given, strategies as st
 
-from sync.billing.domain.model import Event, Item, Period, Scheduled, Unparsable
+from sync.billing.domain.facts.model import Event, Item, Period, Scheduled, Unparsable
 from sync.billing.domain.tenant_naming import sanitize
 from sync.billing.providers.base import Expired, Invalid, Malformed, Secret, Verified
 from sync.billing.providers.hmac_signature import HEADER_MAX_CHARS, SIGNATURES_MAX

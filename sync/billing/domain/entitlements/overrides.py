@@ -1,0 +1,95 @@
+"""Operators' overrides: the checks before one is added, and the facts with and without it. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from sync.billing.catalog.catalog import LEVELS, NUMBER_MAX, UNLIMITED
+from sync.billing.domain.entitlements.evaluation import Setting
+from sync.billing.domain.facts.model import PLAN, Facts, Override
+from sync.billing.domain.outcome import ChangeRejected
+
+KINDS = ("feature", "limit", "module", PLAN)
+OVERRIDES_MAX = 100
+"""Maximum number of overrides of one tenant."""
+
+UNITS_MAX = 1_000_000_000
+"""Maximum number of units of a granted plan."""
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
+
+
+def add_override(facts: Facts, override: Override, setting: Setting) -> Facts:
+    """Return the facts with the override, which replaces one of the same name, and without expired ones.
+
+    Raises:
+        ChangeRejected: `override_invalid`, `plan_unknown` or `too_many_overrides`.
+    """
+    problem = _problem(override, setting.now_ns)
+    if problem:
+        raise ChangeRejected("override_invalid", problem)
+    if override.kind == PLAN and override.name not in setting.catalog.plans:
+        known = ", ".join(sorted(setting.catalog.plans))
+        raise ChangeRejected("plan_unknown", f"the catalog has no plan {override.name[:60]!r}: expected one of {known}")
+    kept = [
+        other
+        for other in facts.overrides
+        if (other.kind, other.name) != (override.kind, override.name) and is_active(other, setting.now_ns)
+    ]
+    if len(kept) >= OVERRIDES_MAX:
+        raise ChangeRejected("too_many_overrides", f"a tenant has at most {OVERRIDES_MAX} overrides")
+    # Plans last, as the codec stores them.
+    return replace(facts, overrides=tuple(sorted((*kept, override), key=lambda one: one.kind == PLAN)))
+
+
+def is_active(override: Override, now_ns: int) -> bool:
+    """Return whether the override has not ended."""
+    return override.expires_ns is None or override.expires_ns > now_ns
+
+
+def active_overrides(facts: Facts, now_ns: int) -> dict[str, list[str]]:
+    """Return the field `overrides` of a cause: those active at `now_ns`, as KIND:NAME; {} if there are none."""
+    names = [f"{override.kind}:{override.name}" for override in facts.overrides if is_active(override, now_ns)]
+    return {"overrides": names} if names else {}
+
+
+def remove_override(facts: Facts, kind: str, name: str) -> Facts:
+    """Return the facts without an override.
+
+    Raises:
+        ChangeRejected: `not_found`: there is none of that name.
+    """
+    kept = tuple(other for other in facts.overrides if (other.kind, other.name) != (kind, name))
+    if len(kept) == len(facts.overrides):
+        raise ChangeRejected("not_found", f"no override of {kind[:20]} {name[:64]} is there")
+    return replace(facts, overrides=kept)
+
+
+def _problem(override: Override, now_ns: int) -> str:
+    value = override.value
+    if override.kind not in KINDS:
+        return f"kind must be one of {', '.join(KINDS)}"
+    if not _NAME.fullmatch(override.name):
+        return "name must be 1 to 64 of A-Z a-z 0-9 . _ - and begin with a letter"
+    if override.expires_ns is not None and override.expires_ns <= now_ns:
+        return "expires_at must lie ahead"
+    is_number = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= NUMBER_MAX
+    if override.trial and override.kind != PLAN:
+        return "only a plan can be granted as a trial"
+    if override.trial and override.expires_ns is None:
+        return "a trial needs expires_at"
+    if override.kind == PLAN:
+        if value is None:
+            return "a plan that is paid for cannot be taken away: remove the grant, or cancel the subscription"
+        is_units = is_number and isinstance(value, int) and 1 <= value <= UNITS_MAX
+        return "" if value is True or is_units else f"the value of a plan is true, or its units from 1 to {UNITS_MAX}"
+    if value is None:
+        return ""
+    if override.kind == "feature" and value is not True:
+        return "the value of a feature is true; to take it away, revoke it"
+    if override.kind == "module" and value not in LEVELS:
+        return f"the value of a module is one of {', '.join(LEVELS)}"
+    if override.kind == "limit" and not is_number and value != UNLIMITED:
+        return f'the value of a limit is a whole number from 0 to {NUMBER_MAX} (2^53-1), or "{UNLIMITED}"'
+    return ""

@@ -1,0 +1,141 @@
+"""Previews: predicts a tenant's entitlements after a change, with the same reducer and projection. Pure.
+
+Once a confirmed change has landed, `check_awaited` compares it with the prediction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from sync.billing.domain.entitlements.evaluation import Setting, bought, without_void_change
+from sync.billing.domain.entitlements.projection import Projected, State, Unprojectable, project
+from sync.billing.domain.entitlements.purchases import with_granted
+from sync.billing.domain.entitlements.scheduled_changes import find_subscription, with_plan
+from sync.billing.domain.facts.model import (
+    ENTITLEMENTS,
+    AwaitedPreview,
+    Event,
+    Facts,
+    Item,
+    Order,
+    Scheduled,
+    Subscription,
+)
+from sync.billing.domain.facts.reducer import Reduced, reduce
+from sync.billing.domain.outcome import ChangeRejected
+
+LANDS_WITHIN_NS = 3_600 * 1_000_000_000
+"""How long a confirmed change is awaited."""
+
+ITEMS_MAX = 100
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewRequest:
+    """The change to predict: exactly one of `plan`, `items` and `cancel`.
+
+    Attributes:
+        quantity: of the plan; None for the current quantity.
+        items: all items of the subscription.
+        cancel: `now` or `period_end`.
+        subscription_id: "" for the leading subscription.
+    """
+
+    plan: str = ""
+    quantity: int | None = None
+    items: tuple[Item, ...] = ()
+    cancel: str = ""
+    subscription_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """The subscription's key, its body after the change, and the state that is published then."""
+
+    key: str
+    body: Subscription
+    state: State
+
+
+def preview(facts: Facts, request: PreviewRequest, setting: Setting) -> Preview:
+    """Return the prediction for the change, as if it happened at the setting's instant.
+
+    Raises:
+        ChangeRejected: the change is impossible, or its prices are not in the catalog.
+    """
+    key, entry = find_subscription(facts, request.subscription_id, setting)
+    body, now_ns = _changed(entry.subscription, entry.provider, request, setting), setting.now_ns
+    order = Order(max(now_ns, entry.order.updated_ns + 1), max(now_ns, entry.order.occurred_ns), "preview")
+    event = Event(entry.provider, setting.environment, "preview", "preview", order, subscription=body)
+    result = reduce(facts, event)
+    assert isinstance(result, Reduced)
+    after, _ = without_void_change(with_granted(facts, result.facts, event, setting), setting)
+    projected = project(after, setting)
+    present = {item.price_id for item in entry.subscription.items}
+    unknown = [price for price in bought(body.items, entry, setting).unknown if price not in present]
+    if isinstance(projected, Unprojectable) or unknown:
+        reason = projected.reason if isinstance(projected, Unprojectable) else projected.unknown
+        raise ChangeRejected("price_unknown", reason)
+    return Preview(key, body, projected.state)
+
+
+def _changed(body: Subscription, provider: str, request: PreviewRequest, setting: Setting) -> Subscription:
+    if request.cancel == "now":
+        return replace(body, status="canceled", period=None, scheduled=None)
+    if request.cancel:
+        if body.period is None:
+            raise ChangeRejected("effective_at_required", "there is no period at whose end it could be canceled")
+        return replace(body, scheduled=Scheduled("cancel", body.period.ends_ns))
+    if request.items:
+        return replace(body, items=request.items)
+    first, *others = with_plan(body.items, request.plan, provider, setting)
+    return replace(body, items=(first if request.quantity is None else Item(first.price_id, request.quantity), *others))
+
+
+def difference(before: Mapping[str, object], after: Mapping[str, object], path: str = "") -> list[dict[str, object]]:
+    """Return the fields that differ between two states: `path`, `from` and `to` (absent where the field is absent)."""
+    found: list[dict[str, object]] = []
+    for name in sorted({**before, **after}):
+        old, new, where = before.get(name), after.get(name), f"{path}{name}"
+        if isinstance(old, Mapping | None) and isinstance(new, Mapping | None):
+            found += difference(old or {}, new or {}, f"{where}.")
+        elif old != new:
+            entry: dict[str, object] = {"path": where}
+            found.append(entry | ({"from": old} if old is not None else {}) | ({"to": new} if new is not None else {}))
+    return found
+
+
+def await_preview(facts: Facts, preview_id: str, foreseen: Preview, now_ns: int) -> Facts:
+    """Return the facts with the previewed change awaited; it replaces an earlier one."""
+    body = foreseen.body
+    entitlements = {name: foreseen.state[name] for name in ENTITLEMENTS}
+    items = tuple(sorted(body.items))
+    awaited = AwaitedPreview(preview_id, foreseen.key, items, body.status, entitlements, now_ns + LANDS_WITHIN_NS)
+    return replace(facts, awaited_preview=awaited)
+
+
+def check_awaited(
+    before: Facts, after: Facts, projected: Projected, now_ns: int
+) -> tuple[Facts, list[dict[str, object]]]:
+    """Return the facts without an awaited preview that has landed or was missed, and the differences from it.
+
+    The change has landed when the subscription has the predicted items and status. Another change of them, or none in
+    time, is a miss.
+    """
+    awaited = before.awaited_preview
+    if awaited is None or after.awaited_preview != awaited:
+        return after, []
+    old, new = before.subscriptions.get(awaited.subscription), after.subscriptions.get(awaited.subscription)
+    decided = replace(after, awaited_preview=None)
+    if new is None:
+        return decided, []
+    body = new.subscription
+    if (tuple(sorted(body.items)), body.status) == (awaited.items, awaited.status):
+        return decided, difference(awaited.entitlements, {name: projected.state[name] for name in ENTITLEMENTS})
+    moved = old is not None and (old.subscription.items, old.subscription.status) != (body.items, body.status)
+    if not moved and now_ns < awaited.until_ns:
+        return after, []
+    foreseen: dict[str, object] = {"items": [list(item) for item in awaited.items], "status": awaited.status}
+    found: dict[str, object] = {"items": [list(item) for item in sorted(body.items)], "status": body.status}
+    return decided, difference(foreseen, found)

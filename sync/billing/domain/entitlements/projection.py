@@ -1,0 +1,252 @@
+"""Facts + catalog + now -> the public entitlement state, and the next instant at which time alone may change it. Pure.
+
+Precedence of live subscriptions: the plan with the highest rank leads. Ties: the plan key that sorts first, then active
+and trialing before paused before past_due, then the larger quantity, then active before trialing, then the subscription
+key that sorts first. Status, scheduled change, period and trial are those of the leading subscription; if that is past
+due or paused, those of the leading one that is paid and not older, if there is one. The quantity is the largest of the
+leading plan. Add-ons of all live subscriptions are summed.
+Without a live subscription the default plan applies, and incomplete leads before past_due, unpaid, paused and canceled.
+An ended subscription never takes anything from another.
+
+A subscription of another customer than the tenant's own (`customers`) counts only while it is active or trialing. It
+only adds: it leads only if none of the own customer's is live, and its plan is added as a granted one is.
+
+A plan that an operator grants only adds: the plan of the highest rank is shown, features are united, and of each limit
+and module the greater counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+from sync.billing.catalog.catalog import LEVELS, NUMBER_MAX, UNLIMITED, Catalog, Offer, Plan
+from sync.billing.domain.entitlements.evaluation import EvaluatedSubscription, Setting, evaluate, is_ignored
+from sync.billing.domain.entitlements.overrides import is_active
+from sync.billing.domain.entitlements.purchases import lost_grants, unknown_reason
+from sync.billing.domain.facts.customers import second_customers
+from sync.billing.domain.facts.model import HELD, PLAN, Facts, Override, SubscriptionFacts
+from sync.core import instants
+
+State = dict[str, Any]
+"""The public state: plan, status, features, limits, modules, and the other fields that apply; no nulls."""
+
+_LEADS_LIVE = {"active": 0, "trialing": 0, "paused": 1, "past_due": 2}
+_LEADS_ENDED = {"incomplete": 0, "past_due": 1, "unpaid": 2, "paused": 3, "canceled": 4}
+
+_PAID_STATUSES = ("active", "trialing")
+"""The statuses without which a subscription of another customer than the tenant's own does not count."""
+
+_NOTHING_DUE = ("none", "canceled")
+"""The statuses that a granted plan replaces. Others stay: the customer, or a payment, is awaited."""
+
+
+@dataclass(frozen=True, slots=True)
+class Projected:
+    """The state at one instant; it may change by time alone at `valid_until_ns` (None: never).
+
+    `unknown`: the reason that names the unknown prices, whose items count for nothing; "" if there are none.
+    """
+
+    state: State
+    valid_until_ns: int | None
+    unknown: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unprojectable:
+    """The catalog lacks what was bought, and nothing is held: the state stays. `reason` names the prices."""
+
+    reason: str
+
+
+def project(facts: Facts, setting: Setting) -> Projected | Unprojectable:
+    """Return the entitlement state of the facts in the setting."""
+    subscriptions, others = _paid(facts, setting)
+    extra = _adding(others)
+    active = [override for override in facts.overrides if is_active(override, setting.now_ns)]
+    lost = {(each.provider, price_id) for each in subscriptions for price_id in each.lost}
+    lost |= lost_grants(facts, setting)
+    if lost and facts.held is None:
+        return Unprojectable(unknown_reason(lost, setting))
+    lead = _lead(subscriptions, extra)
+    shown = lead and _shown(lead, subscriptions, facts)
+    known = [subscription for subscription in subscriptions if not subscription.lost]
+    state = _granted(known, extra, setting.catalog)
+    if lost and facts.held is not None:
+        state = _held(facts.held, state)
+    if shown is not None:
+        state["status"] = shown.status
+        _describe(state, shown, facts.subscriptions[shown.key])
+    grants = [one for one in active if one.kind == PLAN and one.name in setting.catalog.plans]
+    _grant(state, lead, grants, setting.catalog)
+    _override(state, [override for override in active if override.kind != PLAN])
+    changes_ns = [instant for subscription in (*subscriptions, *others) for instant in subscription.instants_ns]
+    changes_ns += [override.expires_ns for override in facts.overrides if override.expires_ns is not None]
+    valid_until_ns = min([instant for instant in changes_ns if instant > setting.now_ns], default=None)
+    if valid_until_ns is not None:
+        state["valid_until"] = instants.text(valid_until_ns)
+    unknown = lost | {(each.provider, price_id) for each in subscriptions for price_id in each.unknown}
+    return Projected(state, valid_until_ns, unknown_reason(unknown, setting) if unknown else "")
+
+
+def leader(facts: Facts, setting: Setting) -> str | None:
+    """Return the key of the leading subscription, or None if there is none."""
+    own, others = _paid(facts, setting)
+    lead = _lead(own, _adding(others))
+    return None if lead is None else lead.key
+
+
+def _paid(facts: Facts, setting: Setting) -> tuple[list[EvaluatedSubscription], list[EvaluatedSubscription]]:
+    """Return the subscriptions of the tenant's own customers, and those of others that count now or by time alone.
+
+    Those that have become other software's are left out.
+    """
+    keys = [key for key, entry in facts.subscriptions.items() if not is_ignored(entry, setting)]
+    second = second_customers(facts)
+    own = [evaluate(key, facts, setting) for key in keys if key not in second]
+    if setting.catalog.policy.second_customer == "park":
+        return own, []
+    others = [evaluate(key, facts, setting) for key in keys if key in second]
+    return own, [other for other in others if other.status != "past_due" and not other.lost]
+
+
+def _adding(others: Sequence[EvaluatedSubscription]) -> list[EvaluatedSubscription]:
+    """Return those of other customers that count now, the highest plan first."""
+    adding = [other for other in others if other.live and other.buys and other.status in _PAID_STATUSES]
+    return sorted(adding, key=_precedence)
+
+
+def _lead(own: Sequence[EvaluatedSubscription], extra: Sequence[EvaluatedSubscription]) -> EvaluatedSubscription | None:
+    lead = min(own, key=_precedence, default=None)
+    return extra[0] if extra and (lead is None or not lead.live) else lead
+
+
+def _shown(lead: EvaluatedSubscription, own: Sequence[EvaluatedSubscription], facts: Facts) -> EvaluatedSubscription:
+    """Return the subscription whose status is shown: somebody who has bought a plan since is not asked to pay again."""
+
+    def created_ns(one: EvaluatedSubscription) -> int:
+        return facts.subscriptions[one.key].created_ns or 0
+
+    if lead.status in _PAID_STATUSES or not lead.live:
+        return lead
+    paid = [one for one in own if one.live and (one.plan or one.lost) and one.status in _PAID_STATUSES]
+    return min([one for one in paid if created_ns(one) >= created_ns(lead)], key=_precedence, default=lead)
+
+
+def _precedence(subscription: EvaluatedSubscription) -> tuple[int, float, str, int, int, str, str]:
+    """Return the sort key of the precedence above: the least leads."""
+    if not subscription.live:
+        return (1, 0, "", _LEADS_ENDED.get(subscription.status, 5), 0, "", subscription.key)
+    plan = subscription.plan
+    # A subscription of add-ons alone has no plan: it leads only if no other live one has any.
+    # Which plan the catalog has lost is not known: it may have been the highest.
+    rank, key = (-inf if subscription.lost else 1, "") if plan is None else (-plan.rank, plan.key)
+    status = subscription.status  # "active" sorts before "trialing"
+    return (0, rank, key, _LEADS_LIVE.get(status, 3), -subscription.quantity, status, subscription.key)
+
+
+def _granted(own: Sequence[EvaluatedSubscription], extra: Sequence[EvaluatedSubscription], catalog: Catalog) -> State:
+    live = [subscription for subscription in own if subscription.live]
+    lead = min(live, key=_precedence, default=None)
+    plan = lead.plan if lead is not None and lead.plan is not None else catalog.default
+    state = _of_plan(plan, max([one.quantity for one in live if one.plan is plan], default=1))
+    state["status"] = "none"
+    for other in extra:
+        if other.plan is not None:
+            _unite(state, _of_plan(other.plan, other.quantity))
+    for subscription in (*live, *extra):
+        for addon, quantity in subscription.addons:
+            _add(state, addon, quantity)
+    return state
+
+
+def _held(held: Mapping[str, Any], known: State) -> State:
+    """Return a state of what was published last; with what the catalog still knows to be bought, if that is more."""
+    state: State = {"plan": held["plan"], **{name: dict(held[name]) for name in HELD[1:]}, "status": "none"}
+    if known["plan"]["rank"] > held["plan"]["rank"]:
+        _unite(state, known)
+    return state
+
+
+def _of_plan(plan: Plan, quantity: int) -> State:
+    """Return a state of one plan alone."""
+    shown = {"key": plan.key, "name": plan.name, "rank": plan.rank}
+    state: State = {"plan": shown, "features": {}, "limits": {}, "modules": {}}
+    _add(state, plan, quantity)
+    return state
+
+
+def _add(state: State, offer: Offer, quantity: int) -> None:
+    features, limits, modules = state["features"], state["limits"], state["modules"]
+    for feature in offer.features:
+        features[feature] = True
+    # A sum is capped at the greatest number that a browser reads exactly; the order of adding does not matter.
+    for name, limit in offer.limits.items():
+        before = limits.get(name, 0)
+        limits[name] = UNLIMITED if UNLIMITED in (limit, before) else min(before + limit, NUMBER_MAX)
+    for name, each in offer.per_unit.limits.items():
+        before = limits.get(name, 0)
+        limits[name] = before if before == UNLIMITED else min(before + each * quantity, NUMBER_MAX)
+    for name, level in offer.modules.items():
+        if name not in modules or LEVELS.index(level) > LEVELS.index(modules[name]):
+            modules[name] = level
+
+
+def _grant(state: State, lead: EvaluatedSubscription | None, grants: Sequence[Override], catalog: Catalog) -> None:
+    """Add the granted plans. One that outranks what is paid for is shown in the field `grant`, with its end."""
+    is_live = lead is not None and lead.live
+    units = max(lead.quantity, 1) if lead is not None and is_live else 1
+    for grant in sorted(grants, key=lambda grant: (-catalog.plans[grant.name].rank, grant.name)):
+        granted = _of_plan(catalog.plans[grant.name], units if grant.value is True else int(grant.value or 1))
+        if _unite(state, granted):
+            ends = {} if grant.expires_ns is None else {"ends_at": instants.text(grant.expires_ns)}
+            state["grant"] = {"plan": grant.name, **({"trial": True} if grant.trial else {}), **ends}
+            if not is_live and state["status"] in _NOTHING_DUE:
+                state["status"] = "trialing" if grant.trial else "active"
+                state |= {"trial_ends_at": ends["ends_at"]} if grant.trial else {}
+
+
+def _unite(state: State, added: State) -> bool:
+    """Add to `state` what another plan grants, and take nothing from it; return whether that plan is shown now."""
+    is_higher: bool = added["plan"]["rank"] > state["plan"]["rank"]
+    if is_higher:
+        state["plan"] = added["plan"]
+    state["features"] |= added["features"]
+    for name, limit in added["limits"].items():
+        state["limits"][name] = max(limit, state["limits"].get(name, 0), key=_amount)
+    for name, level in added["modules"].items():
+        state["modules"][name] = max(level, state["modules"].get(name, level), key=LEVELS.index)
+    return is_higher
+
+
+def _amount(limit: int | str) -> float:
+    return inf if limit == UNLIMITED else float(limit)
+
+
+def _override(state: State, overrides: Sequence[Override]) -> None:
+    parts = {"feature": state["features"], "limit": state["limits"], "module": state["modules"]}
+    for override in overrides:
+        if override.value is None:
+            parts[override.kind].pop(override.name, None)
+        else:
+            parts[override.kind][override.name] = override.value
+
+
+def _describe(state: State, lead: EvaluatedSubscription, entry: SubscriptionFacts) -> None:
+    """Add the other fields that apply to the leading subscription."""
+    body = entry.subscription
+    if lead.scheduled is not None:
+        state["scheduled"] = lead.scheduled
+    if lead.awaiting_since_ns is not None:
+        state["pending"] = {"reason": "awaiting_provider", "since": instants.text(lead.awaiting_since_ns)}
+    if lead.grace_ends_ns is not None:
+        state["grace_ends_at"] = instants.text(lead.grace_ends_ns)
+    elif lead.live and body.period is not None:
+        # Never while past_due: that period is not paid.
+        starts_ns, ends_ns = body.period
+        state["period"] = {"starts_at": instants.text(starts_ns), "ends_at": instants.text(ends_ns)}
+    if body.status == "trialing" and body.trial_ends_ns is not None:
+        state["trial_ends_at"] = instants.text(body.trial_ends_ns)

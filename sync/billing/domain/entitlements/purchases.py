@@ -1,0 +1,130 @@
+"""What stands in for items that the catalog does not know, and which of them are reported. Pure.
+
+A subscription grants what its known items buy. If they buy no plan, the plan that it granted last stays (`Granted`), so
+that an unknown price never takes anything away. The newest body that bought something stands in, whatever the order of
+arrival.
+
+If an edit of the catalog takes away what was bought, the entitlements that were published last stay (`Facts.held`).
+Status, grace and the end of subscriptions apply all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+import orjson
+
+from sync.billing.domain.entitlements.evaluation import Setting, bought, is_lost
+from sync.billing.domain.entitlements.overrides import is_active
+from sync.billing.domain.facts.model import (
+    ENDED_STATUSES,
+    HELD,
+    NEVER_GRANTED,
+    PAYING_STATUSES,
+    PLAN,
+    Event,
+    Facts,
+    Granted,
+    SubscriptionFacts,
+    subscription_key,
+)
+
+
+def with_granted(before: Facts, after: Facts, event: Event, setting: Setting) -> Facts:
+    """Return the facts after an event, with what stands in for unknown items of its subscription."""
+    body = event.subscription
+    key = "" if body is None else subscription_key(event.provider, body.id)
+    entry, old = after.subscriptions.get(key), before.subscriptions.get(key)
+    if body is None or entry is None:
+        return after
+    if not bought(entry.subscription.items, entry, setting).unknown:
+        granted = None if entry is not old else entry.granted
+    elif old is not None and is_lost(old, setting):
+        granted = old.granted  # the catalog has lost the plan's price: what was published stays
+    else:
+        known = [Granted(event.order, body.items), Granted(entry.order, entry.subscription.items)]
+        if old is not None:
+            known += [Granted(old.order, old.subscription.items), old.granted or NEVER_GRANTED]
+        level, granted = max((_level(entry, each, setting), each) for each in known)
+        granted = granted if level else NEVER_GRANTED
+    if entry.granted == granted:
+        return after
+    return replace(after, subscriptions={**after.subscriptions, key: replace(entry, granted=granted)})
+
+
+def _level(entry: SubscriptionFacts, granted: Granted, setting: Setting) -> int:
+    """Return how well items stand in for others. 2: they buy a plan or are all known; 1: they buy something; 0: not."""
+    found = bought(granted.items, entry, setting)
+    if granted == NEVER_GRANTED or not (found.buys or not found.unknown):
+        return 0
+    return 1 if found.unknown and found.plan is None else 2
+
+
+def with_held(before: Facts, after: Facts, published: bytes, setting: Setting) -> Facts:
+    """Return the facts with what stays granted while the catalog has lost a part of it; without, once it has it again.
+
+    A subscription that is new to the tenant never had anything to hold here.
+
+    Args:
+        published: the state that billing has published last; empty for none.
+    """
+    paid = {key for key, entry in after.subscriptions.items() if entry.subscription.status not in ENDED_STATUSES}
+    lost = {key for key in paid if is_lost(after.subscriptions[key], setting)}
+    held = after.held
+    if not lost <= before.subscriptions.keys() or not (lost or lost_grants(after, setting)):
+        held = None
+    elif held is None and published:
+        state = orjson.loads(published)
+        held = {name: state[name] for name in HELD} if isinstance(state, dict) else None
+    return after if held is after.held else replace(after, held=held)
+
+
+def lost_grants(facts: Facts, setting: Setting) -> set[tuple[str, str]]:
+    """Return the granted plans that the catalog no longer has, as `unknown_reason` names them."""
+    granted = [one.name for one in facts.overrides if one.kind == PLAN and is_active(one, setting.now_ns)]
+    return {("", f"plan:{name}") for name in granted if name not in setting.catalog.plans}
+
+
+def reported_prices(facts: Facts, key: str, setting: Setting) -> frozenset[str]:
+    """Return the unknown prices of a subscription that is paid, or being paid. They are reported."""
+    entry = facts.subscriptions.get(key)
+    if entry is None or entry.subscription.status not in PAYING_STATUSES:
+        return frozenset()
+    return frozenset(bought(entry.subscription.items, entry, setting).unknown)
+
+
+def waits_whole(before: Facts, after: Facts, key: str, setting: Setting) -> bool:
+    """Return whether an event is of no use yet: a paid, new subscription of which the catalog knows nothing."""
+    is_new = key not in before.subscriptions and key in after.subscriptions
+    return is_new and after.subscriptions[key].granted == NEVER_GRANTED and bool(reported_prices(after, key, setting))
+
+
+def is_held(facts: Facts, key: str, setting: Setting) -> bool:
+    """Return whether nothing of a subscription's items is known, so that it keeps what it granted before."""
+    entry = facts.subscriptions[key]
+    return not bought(entry.subscription.items, entry, setting).buys
+
+
+def frees(before: Facts, after: Facts, key: str, setting: Setting) -> bool:
+    """Return whether parked events of a subscription can be used now: it is new, or its unknown prices are gone."""
+    if key not in before.subscriptions:
+        return key in after.subscriptions
+    return bool(reported_prices(before, key, setting) - reported_prices(after, key, setting))
+
+
+def items_subject(key: str) -> str:
+    """Return what an event with unknown prices waits on besides the catalog: a later event about the items."""
+    return f"items:{key}"
+
+
+def unknown_reason(prices: Collection[tuple[str, str]], setting: Setting) -> str:
+    """Return the reason that names these (provider, price id), their environment, and where the catalog has them."""
+    named = sorted({price_id for _, price_id in prices})
+    elsewhere = [
+        f"the catalog has {price_id} for {environment}"
+        for provider, price_id in sorted(prices)
+        for (name, environment), known in setting.catalog.index.items()
+        if name == provider and price_id in known
+    ]
+    return "; ".join((f"unknown price {', '.join(named)} in {setting.environment}", *elsewhere))

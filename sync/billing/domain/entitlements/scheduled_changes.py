@@ -1,0 +1,158 @@
+"""Scheduled plan changes: the checks before one is stored, and the items that the provider is asked to set. Pure.
+
+Providers cannot schedule a plan change. So it is stored in the tenant's facts; `evaluation` shows "this plan now, that
+plan later", and drops it once it is void.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+
+from sync.billing.catalog.catalog import Plan
+from sync.billing.domain.entitlements.evaluation import Setting, bought
+from sync.billing.domain.entitlements.projection import leader
+from sync.billing.domain.facts.model import LIVE_STATUSES, Facts, Item, ScheduledPlanChange, SubscriptionFacts
+from sync.billing.domain.outcome import ChangeRejected
+
+AHEAD_NS = 40 * 60 * 1_000_000_000
+"""How long before a bill the items are changed, so that it bills the new plan. Providers lock the last 30 minutes."""
+
+FURTHEST_NS = 3 * 366 * 86_400 * 1_000_000_000
+"""How far ahead a change may be scheduled."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeRequest:
+    """A requested plan change.
+
+    Attributes:
+        effective_ns: None for the end of the paid period.
+        subscription_id: "" for the leading subscription.
+        keep: the plan to grant until then. "" for the current plan; set it if the provider's items have already been
+            switched.
+    """
+
+    plan: str
+    effective_ns: int | None = None
+    subscription_id: str = ""
+    keep: str = ""
+    billing_mode: str = "do_not_bill"
+
+
+def plan_change(
+    facts: Facts, request: ChangeRequest, setting: Setting, billing_modes: Mapping[str, Collection[str]]
+) -> ScheduledPlanChange:
+    """Return the change to store; it replaces one that is already scheduled.
+
+    Args:
+        billing_modes: the supported modes by provider; a provider that is absent supports all.
+
+    Raises:
+        ChangeRejected: the change is impossible or pointless.
+    """
+    key, entry = find_subscription(facts, request.subscription_id, setting)
+    now_ns, provider = setting.now_ns, entry.provider
+    modes = billing_modes.get(provider)
+    if modes is not None and request.billing_mode not in modes:
+        raise ChangeRejected(
+            "billing_mode_unsupported",
+            f"{provider.capitalize()} does not bill {request.billing_mode}: use one of {', '.join(modes)}",
+        )
+    keep = entry.subscription.items
+    with_plan(keep, request.plan, provider, setting)  # raises if it is not sold
+    if request.keep:
+        keep = with_plan(keep, request.keep, provider, setting)
+    elif facts.scheduled_change is not None and facts.scheduled_change.subscription == key:
+        keep = facts.scheduled_change.keep
+    kept = bought(keep, entry, setting).plan
+    if kept is None:
+        raise ChangeRejected("no_plan", f"{entry.subscription.id} holds no plan to change")
+    if kept.key == request.plan:
+        raise ChangeRejected(
+            "nothing_to_change", f"the plan is {request.plan} already; to undo a scheduled change, delete it"
+        )
+    effective_ns = _effective_ns(entry, request.effective_ns, now_ns)
+    execute_ns = effective_ns
+    period = entry.subscription.period
+    if period is not None and period.ends_ns - AHEAD_NS < effective_ns:
+        # The next bill falls before or on the change, and should bill the new plan.
+        execute_ns = max(now_ns, effective_ns - AHEAD_NS)
+    return ScheduledPlanChange(key, request.plan, effective_ns, keep, execute_ns, request.billing_mode)
+
+
+def _effective_ns(entry: SubscriptionFacts, asked_ns: int | None, now_ns: int) -> int:
+    """Return when the change takes effect: as asked, or at the end of the paid period."""
+    period, coming = entry.subscription.period, entry.subscription.scheduled
+    if asked_ns is None and (period is None or entry.subscription.status == "past_due"):
+        raise ChangeRejected("effective_at_required", "there is no paid period whose end could be meant")
+    effective_ns = asked_ns if asked_ns is not None or period is None else period.ends_ns
+    assert effective_ns is not None
+    if not now_ns < effective_ns <= now_ns + FURTHEST_NS:
+        raise ChangeRejected("effective_at_invalid", "effective_at must lie ahead, at most three years")
+    if coming is not None and coming.action == "cancel" and coming.effective_ns <= effective_ns:
+        raise ChangeRejected("cancel_scheduled", "the subscription is to be canceled before that")
+    return effective_ns
+
+
+def without_change(facts: Facts) -> Facts:
+    """Return the facts without their scheduled change.
+
+    Raises:
+        ChangeRejected: `not_found`, or `already_executed`.
+    """
+    if facts.scheduled_change is None:
+        raise ChangeRejected("not_found", "no plan change is scheduled for this tenant")
+    if facts.scheduled_change.executed:
+        raise ChangeRejected("already_executed", "the provider has been told already: schedule the way back instead")
+    return replace(facts, scheduled_change=None)
+
+
+def target_items(facts: Facts, setting: Setting) -> tuple[str, tuple[Item, ...]] | None:
+    """Return the id of the scheduled change's subscription and the items to set; None if nothing is left to set."""
+    change = facts.scheduled_change
+    entry = None if change is None else facts.subscriptions.get(change.subscription)
+    if change is None or entry is None:
+        return None
+    items = entry.subscription.items
+    shown = bought(items, entry, setting).plan
+    if shown is not None and shown.key == change.plan:
+        return None
+    try:
+        return entry.subscription.id, with_plan(items, change.plan, entry.provider, setting)
+    except ChangeRejected:
+        return None  # its price is no longer in the catalog: the change stays, and shows as overdue
+
+
+def with_plan(items: tuple[Item, ...], key: str, provider: str, setting: Setting) -> tuple[Item, ...]:
+    """Return the items with their plan replaced by plan `key` at its first price: same quantity, add-ons kept.
+
+    Raises:
+        ChangeRejected: `plan_unknown` or `plan_not_sold`.
+    """
+    plans, environment = setting.catalog.plans, setting.environment
+    if key not in plans:
+        raise ChangeRejected("plan_unknown", f"the catalog has no plan {key[:64]}; it has: {', '.join(plans)}")
+    prices = plans[key].prices.get(provider, {}).get(environment)
+    if not prices:
+        raise ChangeRejected(
+            "plan_not_sold", f"{key} has no price in {environment}: to end a subscription, cancel it there"
+        )
+    offers = setting.catalog.prices(provider, environment)
+    replaced = [item for item in items if isinstance(offers.get(item.price_id), Plan)]
+    others = [item for item in items if item not in replaced]
+    return (Item(prices[0], sum(item.quantity for item in replaced) or 1), *others)
+
+
+def find_subscription(facts: Facts, subscription_id: str, setting: Setting) -> tuple[str, SubscriptionFacts]:
+    """Return the live subscription of this id, or the leading one for "", with its key.
+
+    Raises:
+        ChangeRejected: `no_subscription`.
+    """
+    wanted = [key for key, entry in facts.subscriptions.items() if entry.subscription.id == subscription_id]
+    key = next(iter(wanted), None) if subscription_id else leader(facts, setting)
+    entry = None if key is None else facts.subscriptions[key]
+    if key is None or entry is None or entry.subscription.status not in LIVE_STATUSES:
+        raise ChangeRejected("no_subscription", "the tenant has no such live subscription")
+    return key, entry

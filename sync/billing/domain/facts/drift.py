@@ -1,0 +1,76 @@
+"""Drift records: differences between our facts and the provider's, and their JSON form. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from sync.billing.domain.facts.model import Event, Facts, Subscription, subscription_key
+from sync.core import instants
+
+KINDS = ("differs", "unknown_here", "unknown_there", "missed_event", "preview", "second_customer", "published")
+"""The kinds of drift: a subscription's body differs; only the provider has it; only we have it; no webhook brought an
+event; a change differs from its preview; a subscription is of another customer than the tenant's own; a plan that was
+published before billing computed the tenant is above what is paid for, and was granted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """One difference.
+
+    Attributes:
+        kind: one of KINDS.
+        subject: the subscription, event or preview that it is about.
+        why: the reason for the comparison.
+        here, there: our value, and the provider's.
+        version: the topic's version that repaired it; 0 for none.
+    """
+
+    kind: str
+    topic: str
+    subject: str
+    why: str
+    at_us: int
+    here: object = None
+    there: object = None
+    version: int = 0
+
+    def shown(self) -> dict[str, object]:
+        """Return the record as a JSON document, without empty fields."""
+        shown = {name: value for name, value in asdict(self).items() if value not in (None, 0, "")}
+        shown["at"] = instants.text(shown.pop("at_us") * 1000)
+        return shown
+
+
+def subscription_drift(topic: str, why: str, event: Event, before: Facts, after: Facts, at_us: int) -> Drift | None:
+    """Return the drift that a fetched body has repaired: its subscription was unknown here, or had another body."""
+    assert event.subscription is not None
+    key = subscription_key(event.provider, event.subscription.id)
+    old, new = before.subscriptions.get(key), after.subscriptions.get(key)
+    if new is None or (old is not None and old.subscription == new.subscription):
+        return None
+    here, there = differences(None if old is None else old.subscription, new.subscription)
+    return Drift("unknown_here" if old is None else "differs", topic, key, why, at_us, here, there)
+
+
+def differences(here: Subscription | None, there: Subscription | None) -> tuple[object, object]:
+    """Return the fields that differ between two bodies of a subscription; None for a side without a body."""
+    left, right = ({} if body is None else shown_fields(body) for body in (here, there))
+    names = [name for name in {**left, **right} if left.get(name) != right.get(name)]
+    return ({name: left.get(name) for name in names} if here else None), (
+        {name: right.get(name) for name in names} if there else None
+    )
+
+
+def shown_fields(body: Subscription) -> dict[str, object]:
+    """Return a subscription's body as a JSON document."""
+    shown: dict[str, object] = {"status": body.status, "items": [list(item) for item in body.items]}
+    if body.customer_id is not None:
+        shown["customer_id"] = body.customer_id
+    if body.period is not None:
+        shown["period"] = [instants.text(ns) for ns in body.period]
+    if body.trial_ends_ns is not None:
+        shown["trial_ends_at"] = instants.text(body.trial_ends_ns)
+    if body.scheduled is not None:
+        action, effective_ns, resume_ns = body.scheduled
+        shown["scheduled"] = [action, *(instants.text(ns) for ns in (effective_ns, resume_ns) if ns is not None)]
+    return shown

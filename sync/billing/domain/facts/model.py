@@ -1,0 +1,301 @@
+"""The values of billing: a provider's event, and the facts kept per tenant (`codec` stores them). Pure.
+
+Every instant is an integer, nanoseconds since 1970, named `_ns`. None stands for "not applicable".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from sync.billing.domain.facts.order import FETCHED_ID as FETCHED_ID, Ahead as Ahead, Order as Order
+from sync.billing.domain.facts.steps import Seen, Step
+
+UNCOLLECTED = "uncollected"
+"""The status of a subscription that is provided, but whose payments are not collected; shown as paused."""
+
+EXPIRED = "expired"
+"""The status of a subscription that never began, since its first payment was not made; shown as none."""
+
+PAYING_STATUSES = frozenset({"incomplete", "trialing", "active", UNCOLLECTED})
+"""The statuses before and while everything is paid."""
+
+LIVE_STATUSES = frozenset({"trialing", "active", UNCOLLECTED, "past_due"})
+"""A subscription's statuses that can grant something (past_due only within its grace)."""
+
+ENDED_STATUSES = frozenset({"canceled", EXPIRED})
+"""The statuses that a subscription never leaves."""
+
+KNOWN_STATUSES = PAYING_STATUSES | {"past_due", "unpaid", "paused"} | ENDED_STATUSES
+"""The statuses of subscriptions. A state shows them by these words, except UNCOLLECTED and EXPIRED."""
+
+KNOWN_ACTIONS = frozenset({"cancel", "pause", "resume"})
+
+FETCHED = "fetched"
+"""The type of the pseudo-event that a fetch makes from the provider's answer."""
+
+
+class Item(NamedTuple):
+    """One line of a subscription: a price and how many units of it."""
+
+    price_id: str
+    quantity: int
+
+
+class Scheduled(NamedTuple):
+    """A change that the provider makes by itself: `cancel`, `pause` (until `resume_ns`, or for good) or `resume`."""
+
+    action: str
+    effective_ns: int
+    resume_ns: int | None = None
+
+
+class Period(NamedTuple):
+    """A billing period."""
+
+    starts_ns: int
+    ends_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """A whole subscription, as one event shows it.
+
+    Attributes:
+        status: one of KNOWN_STATUSES, or a status of the provider that this build does not know.
+        trial_ends_ns: the end of its last trial; meaningful only while trialing.
+        created_ns: when it was created; None if the provider does not say.
+        products: price id -> product id, for the catalog's ignore list. Not compared: older facts lack it.
+    """
+
+    id: str
+    status: str
+    items: tuple[Item, ...]
+    customer_id: str | None = None
+    period: Period | None = None
+    trial_ends_ns: int | None = None
+    scheduled: Scheduled | None = None
+    created_ns: int | None = field(default=None, compare=False)
+    products: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+
+class NamePlace(NamedTuple):
+    """A place in an event that may name its tenant: a metadata object, or the name itself; None if it is absent."""
+
+    where: str
+    value: object
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One billing fact in the provider-neutral form that webhook adapters make.
+
+    Attributes:
+        event_id: the dedupe key, the same on every delivery.
+        delivery_id: the provider's id of this one delivery, or None.
+        order: its place among the events of its subscription.
+        own: its order by its own clock, if that is ahead; None if it is `order`.
+        tenant_id: the topic id of the tenant that the event itself names, or None; see `tenant_naming`.
+        is_signed: whether a signed reference names it, and the signature was verified.
+        name_problem: why the name in the event's metadata is not accepted, and `tenant_id` is None; "" if it is.
+        names: the places that may name the tenant, strongest first.
+        named_by: the place and key that `tenant_id` is from; "" if there is none.
+        unnamed: why the event names no tenant, if it is not `name_problem`; "" if it does.
+        simulated: made by the provider's simulator, not about a real subscription.
+        subscription: the body, or None if the event carries no usable one.
+        ignored: why the event does not affect entitlements; "" if it may.
+        unstamped: fetched from a provider without modification times: `order` holds the time of the fetch.
+        step: its place among the events of the same instant, if the provider's clock is coarse; else None.
+        received_ns: when it was first received; 0 if that is not known, or makes no difference.
+        account: the account of another merchant that the event is about; None for the own account.
+        checkout_id: of the checkout that the event is about, or that made its subscription, if only that joins the two.
+    """
+
+    provider: str
+    environment: str
+    event_id: str
+    type: str
+    order: Order
+    delivery_id: str | None = None
+    tenant_id: str | None = None
+    customer_id: str | None = None
+    subscription_id: str | None = None
+    simulated: bool = False
+    subscription: Subscription | None = None
+    ignored: str = ""
+    unstamped: bool = False
+    account: str | None = None
+    checkout_id: str | None = None
+    is_signed: bool = False
+    name_problem: str = ""
+    names: tuple[NamePlace, ...] = ()
+    named_by: str = ""
+    unnamed: str = ""
+    step: Step | None = None
+    received_ns: int = 0
+    own: Order | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unparsable:
+    """A genuine body that this build cannot read as an event; `event_id` is its own, or derived from its bytes."""
+
+    event_id: str
+    type: str
+    problem: str
+
+
+class Granted(NamedTuple):
+    """The items of the newest body that the catalog knew, and its order; no items: it has never known any."""
+
+    order: Order
+    items: tuple[Item, ...]
+
+
+NEVER_GRANTED = Granted(Order(0, 0, ""), ())
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionFacts:
+    """What is known of one subscription.
+
+    Attributes:
+        granted: stands in for unknown items of `subscription`; None if it had none when it was stored.
+        order: the order of the newest event; `subscription` is its body.
+        settled: the order of the newest event that was not past_due, or None.
+        past_due: the orders of the past_due events newer than `settled`, ascending: the current run. Providers have no
+            past_due_at, so grace starts at the earliest `occurred_ns` among them. All are kept, since a late event may
+            settle the run at any of them.
+        created_ns: when it was created, the earliest time that any event says; None if none does.
+        is_vouched: whether a signed reference or an operator has given it to the tenant.
+        moved_us: the time of the move that gave it to this tenant, microseconds since 1970; 0 if it was never moved.
+        recent: the events of the newest instants of a coarse clock, ascending; see `reducer`.
+        ahead: the event from the future that is the newest by its own clock; None if there was none.
+    """
+
+    provider: str
+    subscription: Subscription
+    order: Order
+    settled: Order | None = None
+    past_due: tuple[Order, ...] = ()
+    created_ns: int | None = None
+    is_vouched: bool = False
+    moved_us: int = 0
+    granted: Granted | None = None
+    recent: tuple[Seen, ...] = ()
+    ahead: Ahead | None = None
+
+    @property
+    def customer(self) -> tuple[str, str] | None:
+        """The provider and the id of the customer who pays; None if that is not known."""
+        return None if self.subscription.customer_id is None else (self.provider, self.subscription.customer_id)
+
+    @property
+    def past_due_since_ns(self) -> int | None:
+        """The start of the current run of past_due events; None if `subscription` is not past_due."""
+        if self.subscription.status != "past_due":
+            return None
+        return min([mark.occurred_ns for mark in self.past_due], default=self.order.occurred_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledPlanChange:
+    """A plan change at a later date, kept here because providers have none.
+
+    Attributes:
+        subscription: the key of its subscription.
+        keep: the items that apply until `effective_ns`, even if the provider's body already shows another plan.
+        execute_ns: when the provider is first asked to change the items, billed by `billing_mode`.
+        executed: whether the provider has changed them.
+        problem: the error code of the last attempt; "" for none.
+    """
+
+    subscription: str
+    plan: str
+    effective_ns: int
+    keep: tuple[Item, ...]
+    execute_ns: int = 0
+    billing_mode: str = "do_not_bill"
+    executed: bool = False
+    problem: str = ""
+
+
+PLAN = "plan"
+"""The kind of an override that grants a plan, named by its key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """What an operator grants or takes away, whatever is paid for.
+
+    Attributes:
+        kind: `feature`, `limit`, `module` or PLAN.
+        value: the limit, the module's level, or True for a feature; None takes the name away. Of a plan: the number of
+            units; True for as many as are paid for.
+        expires_ns: when it ends; None for never.
+        by: who made it; "" if that is not known.
+        trial: whether a plan is granted as a trial.
+    """
+
+    kind: str
+    name: str
+    value: bool | int | str | None
+    reason: str
+    expires_ns: int | None = None
+    by: str = ""
+    trial: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitedPreview:
+    """The prediction of a confirmed preview, kept until the change lands or `until_ns` passes.
+
+    Attributes:
+        subscription: the key of the subscription that changes.
+        items, status: the subscription's when the change lands.
+        entitlements: the fields ENTITLEMENTS of the state that is published then.
+    """
+
+    preview_id: str
+    subscription: str
+    items: tuple[Item, ...]
+    status: str
+    entitlements: Mapping[str, Any]
+    until_ns: int
+
+
+ENTITLEMENTS = ("plan", "status", "features", "limits", "modules")
+"""The fields of a state that a preview predicts; the others depend on when the change happens."""
+
+HELD = ("plan", "features", "limits", "modules")
+"""The fields of a state that stay while the catalog lacks what they were granted by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that is known of a tenant; never changed in place.
+
+    Attributes:
+        subscriptions: by `subscription_key`.
+        erased_ns: when the tenant was erased; then it has no other facts, now or later.
+        moved: the subscriptions that were moved to another tenant, by key, with the time of the move in microseconds
+            since 1970. Late events do not bring them back.
+        held: the fields HELD of the state that was published last before the catalog lost what it was granted by.
+    """
+
+    subscriptions: Mapping[str, SubscriptionFacts] = field(default_factory=dict)
+    scheduled_change: ScheduledPlanChange | None = None
+    overrides: tuple[Override, ...] = ()
+    awaited_preview: AwaitedPreview | None = None
+    erased_ns: int | None = None
+    moved: Mapping[str, int] = field(default_factory=dict)
+    held: Mapping[str, Any] | None = None
+
+
+NOTHING = Facts()
+
+
+def subscription_key(provider: str, subscription_id: str) -> str:
+    """Return the key of a subscription within a tenant's facts."""
+    return f"{provider}:{subscription_id}"

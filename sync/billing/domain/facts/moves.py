@@ -1,0 +1,112 @@
+"""A subscription moves from one tenant's facts to another's: what each of the two has afterwards. Pure.
+
+Every move has its time, which rises with each move of a subscription. It is kept with the subscription where it is, and
+as a tombstone (`Facts.moved`) where it was, so that a step of an older move changes nothing after a newer one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from sync.billing.domain.facts.model import NOTHING, Facts, ScheduledPlanChange, SubscriptionFacts
+from sync.billing.domain.facts.reducer import PAST_DUE_MARKS_MAX
+from sync.billing.domain.facts.steps import Seen
+
+MOVED_MAX = 500
+"""Maximum tombstones per tenant. Beyond it the oldest are dropped: their late events have long arrived."""
+
+
+class ChangedSinceError(Exception):
+    """The subscription changed where it is taken from after it was given to its new tenant: give it again."""
+
+
+def given(
+    facts: Facts,
+    key: str,
+    entry: SubscriptionFacts | None,
+    change: ScheduledPlanChange | None,
+    moved_us: int,
+    *,
+    is_vouched: bool = False,
+) -> Facts:
+    """Return a tenant's facts after a subscription has been given to it.
+
+    Args:
+        entry: what is known of the subscription elsewhere; None for nothing.
+        change: the scheduled plan change of the subscription elsewhere.
+        moved_us: the time of the move.
+        is_vouched: whether an operator gives it. What vouched for it elsewhere does not count here.
+    """
+    known = facts.subscriptions.get(key)
+    if facts.moved.get(key, 0) > moved_us or (known is not None and known.moved_us > moved_us):
+        return facts
+    moved = {other: at_us for other, at_us in facts.moved.items() if other != key}
+    whole = joined(known, entry)
+    if whole is None:
+        return replace(facts, moved=moved)
+    return replace(
+        facts,
+        subscriptions={
+            **facts.subscriptions,
+            key: replace(whole, moved_us=moved_us, is_vouched=is_vouched or (known is not None and known.is_vouched)),
+        },
+        scheduled_change=facts.scheduled_change or change,
+        moved=moved,
+    )
+
+
+def taken(facts: Facts, key: str, was: SubscriptionFacts | None, moved_us: int) -> Facts:
+    """Return a tenant's facts after a subscription has been taken from it. A tenant without facts stays without.
+
+    Args:
+        was: the subscription's facts here when they were given to the new tenant.
+        moved_us: the time of the move.
+
+    Raises:
+        ChangedSinceError: they have changed since.
+    """
+    entry = facts.subscriptions.get(key)
+    if facts == NOTHING or facts.moved.get(key, 0) >= moved_us or (entry is not None and entry.moved_us >= moved_us):
+        return facts
+    if entry is not None and entry != was:
+        raise ChangedSinceError(key)
+    change, awaited = facts.scheduled_change, facts.awaited_preview
+    return replace(
+        facts,
+        subscriptions={other: kept for other, kept in facts.subscriptions.items() if other != key},
+        scheduled_change=None if change is not None and change.subscription == key else change,
+        awaited_preview=None if awaited is not None and awaited.subscription == key else awaited,
+        moved=_newest({**facts.moved, key: moved_us}),
+    )
+
+
+def joined(one: SubscriptionFacts | None, other: SubscriptionFacts | None) -> SubscriptionFacts | None:
+    """Return what two tenants' facts say together of one subscription; the order of the two is irrelevant."""
+    if one is None or other is None:
+        return one or other
+    newest = max(one, other, key=lambda entry: entry.order)
+    settled = max((entry.settled for entry in (one, other) if entry.settled is not None), default=None)
+    marks = sorted({mark for mark in (*one.past_due, *other.past_due) if settled is None or mark > settled})
+    created = [entry.created_ns for entry in (one, other) if entry.created_ns is not None]
+    granted = [entry.granted for entry in (one, other) if entry.granted is not None]
+    return replace(
+        newest,
+        settled=settled,
+        past_due=tuple(marks[:PAST_DUE_MARKS_MAX]),
+        created_ns=min(created, default=None),
+        granted=None if newest.granted is None else max(granted),
+        recent=_recent(one, other),
+        ahead=max((entry.ahead for entry in (one, other) if entry.ahead is not None), default=None),
+    )
+
+
+def _recent(one: SubscriptionFacts, other: SubscriptionFacts) -> tuple[Seen, ...]:
+    """Return the recent events of both, ascending; of one that both have, the entry with a body."""
+    known = sorted((*one.recent, *other.recent), key=lambda seen: seen.body is not None)
+    return tuple(sorted({seen.order: seen for seen in known}.values(), key=lambda seen: seen.order))
+
+
+def _newest(moved: Mapping[str, int]) -> dict[str, int]:
+    kept = sorted(moved, key=lambda key: moved[key], reverse=True)[:MOVED_MAX]
+    return {key: moved[key] for key in kept}

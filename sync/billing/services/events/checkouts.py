@@ -1,0 +1,152 @@
+"""Reads the checkouts that browsers have returned from, so that their pages are right even if no webhook comes.
+
+A checkout counts for a tenant if it names the tenant, or if it names nobody and its subscription does. Whose the
+subscription is then follows from all of its names, as for a webhook. Browsers choose the ids, so a tenant has a
+cool-down, and answers are remembered. If a tenant's pages name checkouts of others, its checkouts are read less often.
+"""
+
+from __future__ import annotations
+
+import structlog
+
+from planwire_client.core.topic import TENANT_KIND, Topic
+from sync.billing.domain.entitlements.evaluation import without_ignored_names
+from sync.billing.domain.facts.model import Event
+from sync.billing.domain.tenant_naming import sanitize
+from sync.billing.domain.tenant_resolution import subjects
+from sync.billing.providers.base import ProviderClient, ProviderRejected, ProviderUnavailable
+from sync.billing.services.context import BillingContext
+from sync.billing.services.events.ingest import Ingest
+from sync.billing.services.events.resolve import TenantResolver
+from sync.billing.services.reproject import Refresh, Reprojection
+from sync.billing.storage.environment import reconcile_requests
+from sync.billing.storage.links import find_link
+from sync.store.command_pipeline import CommandPipeline, run_commands
+from sync.store.delayed_queue import DelayedQueue, Due
+
+QUEUE = "checkouts"
+"""The queue's name, for logs and the metric."""
+
+MAX_WAIT_S, BACKGROUND_MAX_WAIT_S = 5.0, 2.0
+"""Maximum time for each answer of the provider; the shorter one for a tenant whose pages named others' checkouts."""
+
+COOL_DOWN_S, COOL_DOWN_DOUBLINGS = 2.0, 2
+"""Minimum time between two reads of a tenant's checkouts, and how often checkouts of others double it.
+
+A checkout that is not complete is read again after COOL_DOWN_S, and then each time after twice as long."""
+
+PATIENCE_S = 120.0
+"""Maximum time after the first read for which a checkout that is not complete is read again: that of an `expect`."""
+
+REMEMBERED_S = 600.0
+"""Time for which a checkout that was read is not read again."""
+
+DONE = b"done"
+
+_log = structlog.get_logger("sync.checkouts")
+
+
+class Checkouts:
+    """The queue of checkouts. A member is a tenant's topic, a space, and the provider's id of the checkout."""
+
+    def __init__(
+        self, context: BillingContext, resolver: TenantResolver, reprojection: Reprojection, ingest: Ingest
+    ) -> None:
+        self.queue = DelayedQueue(context.store, context.store.keys.checkouts)
+        self._context = context
+        self._store = context.store
+        self._resolver = resolver
+        self._reprojection = reprojection
+        self._ingest = ingest
+
+    async def handle(self, due: Due) -> None:
+        """Read a checkout from its provider; if it is not complete, read it again later.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        topic, _, checkout_id = due.topic.partition(" ")
+        client = self._client(Topic.parse(topic), checkout_id)
+        if client is None:
+            batch = CommandPipeline(self._store)
+            reconcile_requests(self._store).request(batch, [topic])
+            await batch.run()
+            await self.queue.ack(due)
+            return
+        pause_s = await self._read(topic, checkout_id, client)
+        if pause_s is None:
+            await self.queue.ack(due)
+        else:
+            await self.queue.reschedule(due, pause_s)
+
+    async def _read(self, topic: str, checkout_id: str, client: ProviderClient) -> float | None:
+        """Return the delay before the checkout has to be read again, in seconds; None if that is never."""
+        now_us, keys = self._context.now_us, self._store.keys
+        known, asked = keys.checkout_read(topic, checkout_id), keys.asked(topic, "checkout")
+        fruitless = keys.asked(topic, "fruitless")
+        remembered = ("PX", int(REMEMBERED_S * 1000))
+        _, since, count = await run_commands(
+            self._store, ("SET", known, now_us, "NX", *remembered), ("GET", known), ("GET", fruitless)
+        )
+        age_s = (now_us - int(since or now_us)) / 1_000_000 if since != DONE else PATIENCE_S
+        if age_s >= PATIENCE_S:
+            return None
+        failures = int(count or 0)
+        cool_ms = int(COOL_DOWN_S * 1000) << min(failures, COOL_DOWN_DOUBLINGS)
+        is_first, left_ms = await run_commands(self._store, ("SET", asked, b"1", "NX", "PX", cool_ms), ("PTTL", asked))
+        if not is_first:
+            return float(max(0, left_ms)) / 1000
+        try:
+            is_its = await self._apply(topic, checkout_id, client, background=failures > 0)
+        except ProviderUnavailable as error:
+            _log.warning("checkout_not_read", topic=topic, reason=error.reason)
+            return max(COOL_DOWN_S, error.retry_s)
+        except ProviderRejected as error:
+            # Somebody's made-up id, or an API key that may not read checkouts: a retry would not help.
+            _log.warning("checkout_not_read", topic=topic, checkout=checkout_id, reason=str(error))
+            is_its = False
+        if is_its is None:
+            return max(COOL_DOWN_S, age_s)
+        done = ("SET", known, DONE, *remembered)
+        count_it = (("DEL", fruitless),) if is_its else (("INCR", fruitless), ("PEXPIRE", fruitless, remembered[1]))
+        await run_commands(self._store, done, *count_it)
+        return None
+
+    async def _apply(self, topic: str, checkout_id: str, client: ProviderClient, *, background: bool) -> bool | None:
+        """Merge the checkout's subscription into the tenant that it belongs to; return whether it is this topic's.
+
+        Returns None if the checkout is not complete.
+
+        Raises:
+            ProviderUnavailable, ProviderRejected: the provider did not answer.
+            StoreError: the store is unreachable or failing.
+        """
+        max_wait_s = BACKGROUND_MAX_WAIT_S if background else MAX_WAIT_S
+        paid = await client.checkout(checkout_id, max_wait_s, background=background)
+        if paid is None or paid.subscription_id is None:
+            return None
+        checkout, tenant_id, fetched = self._named(paid), Topic.parse(topic).id, None
+        if checkout.tenant_id in (None, tenant_id):
+            fetched = self._named(await client.fetch(paid.subscription_id, max_wait_s, background=background))
+        if fetched is None or tenant_id not in (checkout.tenant_id, fetched.tenant_id):
+            _log.warning("checkout_of_another", topic=topic, checkout=checkout_id)
+            return False
+        await find_link(self._store, checkout)
+        home, fetched = await self._resolver.home(fetched, "")
+        if home:
+            cause = {"source": "reconcile", "event_type": "checkout"}
+            await self._reprojection.refresh(fetched.environment, home, Refresh(cause, [fetched]))
+            await self._ingest.release(fetched.environment, subjects(fetched))
+        return True
+
+    def _named(self, event: Event) -> Event:
+        named = sanitize(event, self._context.naming)
+        return without_ignored_names(named, self._context.setting(event.environment))
+
+    def _client(self, topic: Topic, checkout_id: str) -> ProviderClient | None:
+        """Return the client of the provider whose checkouts have such ids; None if there is none."""
+        for (_, environment), client in self._context.clients.items():
+            prefix = client.checkout_prefix
+            if topic.kind == TENANT_KIND and environment == topic.env and prefix and checkout_id.startswith(prefix):
+                return client
+        return None

@@ -1,0 +1,105 @@
+"""Fetches the provider's current subscription for an event: the event itself is only a hint that it changed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import structlog
+
+from sync.billing.domain import tenant_resolution
+from sync.billing.domain.entitlements.evaluation import without_ignored_names
+from sync.billing.domain.facts.model import Event
+from sync.billing.domain.outcome import WAITS_SOFTWARE, EventResult, Outcome
+from sync.billing.domain.tenant_naming import sanitize
+from sync.billing.domain.tenant_resolution import CUSTOMERS
+from sync.billing.providers.base import ProviderRejected, ProviderUnavailable
+from sync.billing.services.context import BillingContext
+from sync.billing.services.events.attempt import Answer, Attempt, Done
+from sync.billing.storage.links import find_link
+
+FETCH_MAX_WAIT_S = 2.5
+"""Maximum wait for the provider's answer; then the delivery's own body is used. Providers wait 5 s for our answer."""
+
+UNFETCHED_AGAIN_S = 30
+"""Delay before an event that cannot do without its provider is retried after the provider was unavailable."""
+
+AWAY = f"the provider could not be asked; tried again in {UNFETCHED_AGAIN_S} s"
+
+BACKGROUND_MAX_WAIT_S = 60.0
+"""Maximum wait for an answer in the background, where the rate limit takes most of it."""
+
+_log = structlog.get_logger("sync.pipeline")
+
+
+async def named_by_customer(context: BillingContext, event: Event, *, background: bool = False) -> Event:
+    """Return the event with the tenant that its customer's metadata name, if it names none itself.
+
+    Raises:
+        ProviderUnavailable: the provider did not answer.
+    """
+    client = context.clients.get((event.provider, event.environment))
+    if client is None or event.tenant_id or event.name_problem or event.subscription is None or not event.customer_id:
+        return event
+    max_wait_s = BACKGROUND_MAX_WAIT_S if background else FETCH_MAX_WAIT_S
+    try:
+        found = await client.customer_names(event.customer_id, max_wait_s, background=background)
+    except ProviderRejected as error:
+        # The API key may not read customers, or the customer is deleted: a retry would not help.
+        _log.warning("customer_not_fetched", customer_id=event.customer_id, reason=str(error))
+        return replace(event, unnamed=f"{event.unnamed}; its customer cannot be read: {error.code}")
+    own = tuple(place for place in event.names if not place.where.startswith(CUSTOMERS))
+    named = sanitize(replace(event, names=(*own, *found)), context.naming)
+    return named if named.tenant_id else replace(named, unnamed=f"{named.unnamed} (nor on its customer)")
+
+
+class ProviderFetch:
+    """Asks the providers of one process about the subscriptions of events."""
+
+    def __init__(self, context: BillingContext) -> None:
+        self._context = context
+        self._store = context.store
+
+    async def fetch(self, attempt: Attempt) -> Attempt | Done:
+        """Return the attempt with the provider's current subscription, or the end of an event that cannot be used."""
+        event = attempt.event
+        if tenant_resolution.is_unreal(event):
+            return attempt.done(EventResult(Outcome.IGNORED, "simulated event in the live environment"))
+        if event.ignored:
+            return attempt
+        return await (self._ask(attempt) if event.subscription is not None else self._fetch_thin(attempt))
+
+    async def _fetch_thin(self, attempt: Attempt) -> Attempt | Done:
+        """Return the attempt of an event without a body, with the fetched body and its links; or its end."""
+        attempt, event = await self._ask(attempt), attempt.event
+        answer = attempt.answer or Answer()
+        if answer.fetched is not None:
+            whole = tenant_resolution.with_fetched(event, answer.fetched, self._context.naming)
+            whole = without_ignored_names(whole, self._context.setting(event.environment))
+            return attempt._replace(event=whole, link=await find_link(self._store, whole))
+        if answer.is_away:
+            return attempt.done(EventResult(Outcome.PARKED, AWAY))._replace(retry_s=UNFETCHED_AGAIN_S)
+        can_ask = (event.provider, event.environment) in self._context.clients
+        setting = f"set PLANWIRE_{event.provider.upper()}_API_KEYS={event.environment}:KEY"
+        problem = "would not tell it" if can_ask else f"cannot be asked for it: {setting}"
+        reason = f"{event.type[:60]} carries no subscription, and {event.provider} {problem}"
+        return attempt.done(EventResult(Outcome.PARKED, reason, waits=(WAITS_SOFTWARE,)))
+
+    async def _ask(self, attempt: Attempt) -> Attempt:
+        """Return the attempt with the provider's current subscription, if the provider has an API client."""
+        event = attempt.event
+        client = self._context.clients.get((event.provider, event.environment))
+        if attempt.answer is not None or client is None or event.subscription_id is None:
+            return attempt
+        try:
+            # Drop the snapshot: it is older than the answer, and a commit against it would often conflict.
+            fetched = await client.fetch(event.subscription_id, FETCH_MAX_WAIT_S)
+            fetched = sanitize(fetched, self._context.naming)
+            fetched = without_ignored_names(fetched, self._context.setting(event.environment))
+            return attempt._replace(answer=Answer(fetched), snapshot=None)
+        except ProviderUnavailable as error:
+            _log.warning("not_fetched", subscription_id=event.subscription_id, reason=error.reason)
+            return attempt._replace(answer=Answer(is_away=True))
+        except ProviderRejected as error:
+            # A retry would not help: the API key is of another account, or the event is simulated.
+            _log.warning("not_fetched", subscription_id=event.subscription_id, reason=str(error))
+            return attempt._replace(answer=Answer())

@@ -1,0 +1,307 @@
+"""Processes a webhook event in five stages: store, fetch, resolve the tenant, decide, finish.
+
+Every stage is idempotent: a crash anywhere leaves the event pending in the inbox, and the next worker that claims it
+starts at the first stage. The stages do the I/O with the store and the provider; the domain makes the decisions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import secrets
+from collections.abc import Sequence
+
+import structlog
+
+from sync.billing.catalog.catalog import Catalog
+from sync.billing.domain import tenant_resolution
+from sync.billing.domain.facts.model import Event, Unparsable, subscription_key
+from sync.billing.domain.outcome import (
+    ERASED_REASON,
+    MOVED,
+    WAITS_CATALOG,
+    WAITS_SOFTWARE,
+    EventResult,
+    Outcome,
+    revival_of,
+)
+from sync.billing.domain.tenant_resolution import subjects
+from sync.billing.providers.base import WebhookAdapter
+from sync.billing.services.committer import Commit, Committer, Decision
+from sync.billing.services.context import BillingContext
+from sync.billing.services.events.attempt import Answer, Attempt, Done, decide_attempt, freed, unparsable
+from sync.billing.services.events.event_queue import EventQueue
+from sync.billing.services.events.fetch import ProviderFetch
+from sync.billing.services.events.resolve import TenantResolver
+from sync.billing.services.move import Moves, event_cause
+from sync.billing.storage.checkouts import joined, query_checkout
+from sync.billing.storage.environment import reconcile_requests
+from sync.billing.storage.inbox import Inbox, Record
+from sync.billing.storage.links import erase_links, find_link, forget_customers, query_link, read_link, store_name
+from sync.billing.storage.records import append_event, has_event, record_snapshots
+from sync.billing.storage.tenants import known_facts
+from sync.store.command_pipeline import CommandPipeline, run_commands
+from sync.store.delayed_queue import Due
+from sync.store.models import ALL_FIELDS, Snapshot, StoreError, snapshot_of
+
+RELEASE_MAX = 100
+"""Maximum parked events that a newly learned link releases at once; workers claim the rest."""
+
+_log = structlog.get_logger("sync.pipeline")
+
+
+class Ingest:
+    """Takes events from a verified body to the committed state. One per process, shared by its tasks."""
+
+    def __init__(self, context: BillingContext, committer: Committer, moves: Moves, resolver: TenantResolver) -> None:
+        self._context = context
+        self._committer = committer
+        self._moves = moves
+        self._resolver = resolver
+        self._provider_fetch = ProviderFetch(context)
+        self._store = context.store
+        self._name = secrets.token_hex(8)
+        self._claims = itertools.count(1)
+
+    async def receive(self, adapter: WebhookAdapter, body: bytes, environment: str) -> EventResult:
+        """Store and process a verified delivery; return its result.
+
+        Raises:
+            StoreError: the event may not be stored, or not be processed completely. The provider should send it again;
+                if it is stored, a worker retries it anyway.
+        """
+        stored = await self._store_event(adapter, body, environment)
+        if isinstance(stored, EventResult):
+            return stored
+        try:
+            return await self._process(stored)
+        except StoreError:
+            with contextlib.suppress(StoreError):
+                await self.postpone(environment, stored.event.event_id, 0, stored.claim)
+            raise
+
+    async def resume(self, record: Record, environment: str) -> EventResult:
+        """Process a stored event that the caller has claimed; return its result.
+
+        Raises:
+            StoreError: the store is unreachable or failing; the event stays pending.
+        """
+        event = self._context.parse(record.provider, record.body, environment, record.event_id)
+        if isinstance(event, Unparsable):
+            return await self._process(unparsable(environment, event, record.claim))
+        link = await find_link(self._store, event)
+        batch = CommandPipeline(self._store)
+        if query_checkout(batch, event):
+            event, link = await joined(self._store, event, link, *await batch.run())
+        about = (environment, record.attempts, record.received_us)
+        return await self._process(Attempt(event, *about, link, claim=record.claim))
+
+    async def retry(self, environment: str, event_id: str) -> EventResult | None:
+        """Retry a parked event now; return its result, or None if no event of that id is parked.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        inbox = self._context.environment(environment).inbox
+        record = await inbox.read(event_id)
+        is_parked = record is not None and record.status == "parked"
+        begun = await inbox.begin(Due(event_id, b"")) if is_parked else None
+        return None if begun is None else await self.resume(begun, environment)
+
+    async def postpone(
+        self, environment: str, event_id: str, delay_s: float, claim: str = "", *, counts: bool = False
+    ) -> None:
+        """Make a claimed event due in `delay_s`, unless another has claimed it. `counts`: this attempt has failed.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        batch = CommandPipeline(self._store)
+        # The store's clock decides what is due and may differ from ours: 0 is due by any clock.
+        due_us = self._context.now_us + int(delay_s * 1_000_000) if delay_s else 0
+        self._context.environment(environment).inbox.postpone(batch, event_id, due_us, claim, counts=counts)
+        await batch.run()
+
+    async def give_up(self, record: Record, environment: str, reason: str) -> None:
+        """Park a claimed event that cannot be processed, until a newer release or an operator retries it."""
+        event = Unparsable(record.event_id, record.type, reason)
+        result = EventResult(Outcome.PARKED, reason, record.topic, waits=(WAITS_SOFTWARE,))
+        await self._finish(Done(environment, event, result, claim=record.claim))
+
+    async def release(self, environment: str, waits_on: Sequence[str]) -> None:
+        """Retry the parked events that wait on any of these (RELEASE_MAX each). One that fails is retried by a worker.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        await EventQueue(self._context, self, environment).release(waits_on, RELEASE_MAX)
+
+    async def _process(self, step: Attempt | Done) -> EventResult:
+        """Run the stages after the first on an event that is stored and claimed."""
+        for stage in (self._provider_fetch.fetch, self._resolve_tenant, self._decide):
+            if isinstance(step, Attempt):
+                step = await stage(step)
+        assert isinstance(step, Done)
+        return await self._finish(step)
+
+    # Stage 1: store.
+
+    async def _store_event(
+        self, adapter: WebhookAdapter, body: bytes, environment: str
+    ) -> Attempt | Done | EventResult:
+        """Return the claimed event, or EventResult for a duplicate. Link and topic are read in the same round trip."""
+        event = self._context.parse(adapter.name, body, environment)
+        batch = CommandPipeline(self._store)
+        claim = f"{self._name}.{next(self._claims):x}"
+        self._context.environment(environment).inbox.put(batch, event, body, adapter.name, self._context.now_us, claim)
+        # Store first: a link learned from an event that is not stored would never release the events waiting on it.
+        batch.barrier()
+        topic = tenant_resolution.named_topic(event)
+        if topic is not None:
+            batch.command("HMGET", batch.keys.snap(topic), *ALL_FIELDS)
+        query_link(batch, event)
+        has_checkout = query_checkout(batch, event)
+        put, *replies = await batch.run()
+        claimed = Inbox.put_reply(put)
+        if isinstance(claimed, EventResult):
+            return claimed
+        claim = claim if claimed.number else ""  # a parked event is retried without a claim
+        if isinstance(event, Unparsable):
+            return unparsable(environment, event, claim)
+        snapshot = None if topic is None else snapshot_of(topic, replies.pop(0))
+        checkout = replies.pop() if has_checkout else None
+        link = read_link(event, replies)
+        if checkout is not None:
+            event, link = await joined(self._store, event, link, checkout)
+        return Attempt(event, environment, *claimed, link, snapshot, claim=claim)
+
+    # Stage 2, fetch: `services.fetch`. Stage 3: resolve the tenant.
+
+    async def _resolve_tenant(self, attempt: Attempt) -> Attempt | Done:
+        """Return the attempt with its topic, or the end of an event without a usable tenant."""
+        event, answer = attempt.event, attempt.answer or Answer()
+        resolved = await self._resolver.resolve(attempt)
+        link = resolved.link
+        is_named = event.tenant_id is not None or (answer.fetched is not None and answer.fetched.tenant_id is not None)
+        is_again = attempt.number != 1 and is_named
+        is_proof = event.is_signed and event.subscription is None
+        if link is not None and (link.learned_subscription or link.learned_customer or is_again or is_proof):
+            # Release before this event ends: if releasing fails, this event is retried and releases again.
+            await self.release(attempt.environment, subjects(event))
+        return resolved
+
+    # Stage 4: decide, and commit the decision.
+
+    async def _decide(self, attempt: Attempt) -> Done:
+        """Decide what the event changes, and commit it by compare-and-set."""
+        topic, event, catalog = attempt.topic, attempt.event, self._context.catalog_watcher.current
+        commit = await self._commit(attempt, catalog)
+        if commit.result.reason == MOVED.reason:
+            # It was moved after its link was read. If it was not, the store has lost its link.
+            link = await find_link(self._store, event)
+            resolved = await self._resolve_tenant(attempt._replace(link=link, snapshot=None))
+            if isinstance(resolved, Done):
+                return resolved
+            attempt, topic = resolved, resolved.topic
+            commit = await self._commit(attempt, catalog, moved_us=self._context.now_us)
+        if commit.decision.write is not None:
+            await self._check_home(attempt, commit)
+        result, is_recovered = commit.result, commit.is_repeated
+        if result.outcome is Outcome.REFUSED and attempt.number != 1:
+            (score,) = await run_commands(self._store, ("ZSCORE", self._store.keys.seen(topic), event.event_id))
+            if score is not None:  # committed by an earlier attempt that did not finish
+                result, is_recovered = result._replace(outcome=Outcome.APPLIED, reason=""), True
+                await self._committer.arm_at_once(topic)
+        is_first = attempt.number == 1 and not commit.is_repeated
+        subject = freed(event, commit, self._context.setting(attempt.environment, catalog))
+        about = (attempt.environment, event, result, is_first, attempt.answer, commit, catalog)
+        return Done(*about, frees=subject, link=attempt.link, claim=attempt.claim, is_recovered=is_recovered)
+
+    async def _commit(self, attempt: Attempt, catalog: Catalog, moved_us: int = 0) -> Commit:
+        def decision(snapshot: Snapshot) -> Decision:
+            return decide_attempt(attempt, snapshot, self._context.setting(attempt.environment, catalog), moved_us)
+
+        return await self._committer.commit(attempt.topic, decision, attempt.snapshot)
+
+    async def _check_home(self, attempt: Attempt, commit: Commit) -> None:
+        """Move a subscription that is new to its tenant on, if its link was flipped between its query and the commit.
+
+        Otherwise the move has not seen it. At a tenant that has had it, a tombstone rejects the event. Events that are
+        parked as a second customer's are released once the tenant is beyond doubt.
+        """
+        event, before, after = attempt.event, commit.decision.before, commit.decision.after
+        key = subscription_key(event.provider, str(event.subscription_id))
+        if key in after.subscriptions and (attempt.number != 1 or key not in before.subscriptions):
+            await self._moves.check(commit.topic, [after.subscriptions[key]], event_cause(event))
+        was, now = before.subscriptions.get(key), after.subscriptions.get(key)
+        if now is not None and now.is_vouched and (was is None or not was.is_vouched):
+            await self.release(attempt.environment, subjects(event))
+
+    # Stage 5: finish.
+
+    async def _finish(self, done: Done) -> EventResult:
+        """Write the result to the event log, end the event in the inbox, and return the result."""
+        event, result, known = done.event, done.result, self._context.environment(done.environment)
+        if done.retry_s is not None:
+            await self.postpone(done.environment, event.event_id, done.retry_s, done.claim)
+            return result
+        # What an event is older than, and what it is beside, may be something else by now.
+        any_reason = done.is_recovered or result.outcome is Outcome.REFUSED
+        is_logged = not done.is_first and bool(result.topic)
+        is_logged = is_logged and await has_event(self._store, event.event_id, result, any_reason=any_reason)
+        batch = CommandPipeline(self._store)
+        if done.frees:
+            known.inbox.release(batch, done.frees, RELEASE_MAX)
+        known.count(batch, result)
+        if result.reason == ERASED_REASON and isinstance(event, Event):
+            is_its = done.link is None or done.link.tenant_id in (event.tenant_id, tenant_resolution.TOMBSTONE)
+            if event.tenant_id is not None and is_its:  # its subscription may have been unknown until now
+                erase_links(batch, done.environment, subjects(event), event.tenant_id)
+        if done.commit is not None and isinstance(event, Event):
+            self._committer.follow_up(batch, done.commit)
+            forget_customers(batch, event, done.commit.decision.before, done.commit.decision.after)
+        if result.topic:
+            answer = done.answer or Answer()
+            if answer.is_away and (done.commit is None or done.commit.decision.write is None):
+                reconcile_requests(self._store).request(batch, [result.topic])
+            if answer.fetched is not None:
+                record_snapshots(batch, result.topic, [answer.fetched])
+                store_name(batch, answer.fetched)
+            if not is_logged:
+                append_event(batch, result.topic, event.event_id, event.type, result, self._context.now_us)
+        # Last, so that a failure before it leaves the event pending and all of this is repeated.
+        batch.barrier()
+        known.inbox.end(batch, event.event_id, result, again=done.rechecks_link, claim=done.claim)
+        replies = await batch.run()
+        if result.waits or result.outcome is Outcome.PARKED:
+            await self._recheck(done)
+        if done.frees:
+            others = [id for id in replies[0] if id.decode() != event.event_id]
+            await EventQueue(self._context, self, done.environment).take_up(others)
+        return result
+
+    async def _recheck(self, done: Done) -> None:
+        """Release a parked event if its cause has disappeared between the decision and the parking."""
+        event, environment, reason = done.event, done.environment, done.result.reason
+        _log.warning("event_parked", environment=environment, event_id=event.event_id, type=event.type, reason=reason)
+        if WAITS_CATALOG in done.result.waits and self._context.catalog_watcher.current is not done.catalog:
+            await self._context.environment(environment).inbox.reopen(WAITS_CATALOG)
+        topic, waits = done.result.topic, done.result.waits
+        if waits == (revival_of(topic),):
+            facts = known_facts(await self._store.read(topic))
+            if facts is None or facts.erased_ns is None:
+                await self.release(environment, waits)
+        if done.rechecks_link and isinstance(event, Event):
+            await self._recheck_link(event)
+
+    async def _recheck_link(self, event: Event) -> None:
+        """Release the events that wait on a link if it was learned between the query and the parking.
+
+        If this process or the store stops first, the event is retried once when its lease has expired.
+        """
+        if await self._resolver.is_known(event):
+            await self.release(event.environment, subjects(event))
+            return
+        batch = CommandPipeline(self._store)
+        self._context.environment(event.environment).inbox.cancel_retry(batch, event.event_id)
+        await batch.run()

@@ -1,0 +1,105 @@
+"""Compares queued tenants with their providers, and searches the providers' lists for tenants that the store has lost.
+
+Browsers cause comparisons, so each tenant has a cool-down. They cause no searches (`store.losses`), which have a queue
+of their own: a long list delays no comparison.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from planwire_client.core.topic import TENANT_KIND, Topic
+from sync.billing.services.context import BillingContext
+from sync.billing.services.tenants.reconcile import BACKGROUND_MAX_WAIT_S, Found, Reconciliation
+from sync.billing.storage.environment import reconcile_requests
+from sync.process.supervisor import Supervisor
+from sync.store import losses
+from sync.store.command_pipeline import run_commands
+from sync.store.delayed_queue import DelayedQueue, Due
+from sync.store.isolation import Failure, failure_of
+
+COOL_DOWN_S = 3.0
+"""Minimum time between two requested comparisons of a tenant, for each subscription that the first one asked about."""
+
+SEARCH_PAUSE_S = 5.0
+"""Pause after a pass through a provider's list. What is requested meanwhile shares the next pass."""
+
+PROVIDER_PAUSE_S = 30.0
+"""Delay before a comparison is retried after its provider was unavailable."""
+
+RECONCILE, SEARCH = "reconcile", "search"
+"""Names of the two queues, for logs and the metric."""
+
+
+class Comparisons:
+    """The work on the two queues.
+
+    Attributes:
+        requests: the tenants to be compared.
+        searches: the tenants to be searched in the providers' lists.
+    """
+
+    def __init__(self, context: BillingContext, reconciliation: Reconciliation, supervisor: Supervisor) -> None:
+        self.requests = reconcile_requests(context.store)
+        self.searches = losses.searches(context.store)
+        self._store = context.store
+        self._isolation = context.isolation
+        self._reconciliation = reconciliation
+        self._supervisor = supervisor
+        self._lost: dict[str, dict[str, Due]] = {}
+
+    async def compare(self, environment: str, due: Due) -> None:
+        """Compare a tenant, unless that was just done; then it is compared at the end of the cool-down."""
+        asked = self._store.keys.asked(due.topic, "state")
+        is_first, left_ms = await run_commands(
+            self._store, ("SET", asked, b"1", "NX", "PX", int(COOL_DOWN_S * 1000)), ("PTTL", asked)
+        )
+        if not is_first:
+            await self.requests.reschedule(due, left_ms / 1000)
+            return
+        if await self._reconciliation.is_lost(due.topic):
+            await losses.search_once(self._store, [due.topic])
+            await self.requests.ack(due)
+            return
+        reconcile = self._reconciliation.reconcile
+        report = await reconcile(environment, due.topic, "wanted", BACKGROUND_MAX_WAIT_S, searches=False)
+        if report.asked > 1:
+            await run_commands(self._store, ("PEXPIRE", asked, int(COOL_DOWN_S * 1000 * report.asked)))
+        await self._end(self.requests, due, is_complete=not report.unasked)
+
+    async def collect(self, due: Due) -> None:
+        """Note a tenant for the next pass, if it still has no subscription and a provider can be asked."""
+        topic = Topic.parse(due.topic)
+        can_ask = topic.kind == TENANT_KIND and self._reconciliation.can_ask(topic.env)
+        if can_ask and await self._reconciliation.is_blank(due.topic):
+            self._lost.setdefault(topic.env, {})[topic.id] = due
+        else:
+            await self.searches.ack(due)
+
+    async def search(self) -> None:
+        """Rebuild the collected tenants, in one pass through the provider's list."""
+        while self._lost:
+            environment, tenants = self._lost.popitem()
+            if self._supervisor.stopped.is_set():
+                for due in tenants.values():
+                    await self.searches.reschedule(due)
+                continue
+            found = await failure_of(self._reconciliation.find(environment, set(tenants)))
+            for due in tenants.values():
+                if isinstance(found, Failure):
+                    await self._isolation.failed(SEARCH, self.searches, due, found.error)
+                else:
+                    rebuild = partial(self._rebuild, environment, found)
+                    await self._isolation.attempt(SEARCH, self.searches, rebuild, due)
+            await self._supervisor.pause(SEARCH_PAUSE_S)
+
+    async def _rebuild(self, environment: str, found: Found, due: Due) -> None:
+        if (answers := found.answers.get(due.topic)) is not None:
+            await self._reconciliation.repair(environment, due.topic, "lost", answers)
+        await self._end(self.searches, due, is_complete=found.is_complete)
+
+    async def _end(self, queue: DelayedQueue, due: Due, *, is_complete: bool) -> None:
+        if is_complete:
+            await queue.ack(due)
+        else:
+            await queue.reschedule(due, PROVIDER_PAUSE_S)

@@ -1,0 +1,216 @@
+"""A checkout that a page names: read at intervals until it is complete, once after that, and for its tenant only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from sync.billing.catalog.watcher import EXAMPLE, CatalogWatcher
+from sync.billing.domain.facts.model import Event, NamePlace
+from sync.billing.providers.base import ProviderRejected, ProviderUnavailable
+from sync.billing.providers.paddle.webhooks import fetched, paid
+from sync.billing.services.events.checkouts import COOL_DOWN_S, PATIENCE_S, REMEMBERED_S
+from sync.core import instants
+from tests.support.bodies import subscription
+from tests.support.paddle import price_id
+from tests.support.services import TOPIC, Billing, billing
+
+
+class Provider:
+    """A provider's API: its transactions and its subscription, or `failure`."""
+
+    checkout_prefix = "txn_"
+
+    def __init__(self) -> None:
+        self.services: Billing | None = None
+        self.transaction: dict[str, Any] = {}
+        self.body: dict[str, Any] = {}
+        self.failure: Exception | None = None
+        self.asked: list[str] = []
+        self.background: list[bool] = []
+
+    async def checkout(self, checkout_id: str, max_wait_s: float, *, background: bool = False) -> Event | None:
+        """Return the transaction."""
+        self.asked.append(checkout_id)
+        self.background.append(background)
+        if self.failure is not None:
+            raise self.failure
+        return paid(self.transaction, "live")
+
+    async def customer_names(
+        self, customer_id: str, max_wait_s: float, *, background: bool = False
+    ) -> tuple[NamePlace, ...]:
+        """Return nothing."""
+        return ()
+
+    async def fetch(self, subscription_id: str, max_wait_s: float, *, background: bool = False) -> Event:
+        """Return the subscription."""
+        assert self.services is not None
+        self.asked.append(subscription_id)
+        return fetched(self.body, "live", self.services.now_ns())
+
+
+@pytest.fixture
+def provider() -> Provider:
+    return Provider()
+
+
+@pytest.fixture
+def services(provider: Provider) -> Iterator[Billing]:
+    with billing(CatalogWatcher(EXAMPLE), clients={("paddle", "live"): provider}) as services:
+        provider.services = services
+        now = instants.text(services.now_ns())
+        provider.body = subscription(items=[(price_id("pro"), 1)], updated_at=now)
+        provider.transaction = {"id": "txn_1", "status": "completed", "updated_at": now, "subscription_id": "sub_1"}
+        provider.transaction |= {"custom_data": {"tenant_id": "acme"}, "customer_id": "ctm_1"}
+        yield services
+
+
+async def request(services: Billing, checkout: str = "txn_1", topic: str = TOPIC) -> None:
+    await services.store.request(services.store.keys.checkouts, [f"{topic} {checkout}"])
+
+
+async def work(services: Billing) -> int:
+    """Handle what is due; return its number."""
+    due = await services.checkouts.queue.claim(10)
+    for each in due:
+        await services.checkouts.handle(each)
+    return len(due)
+
+
+async def due_s(services: Billing) -> float:
+    """When the queue's first member is due, in seconds from now; -1 if there is none."""
+    found: Any = await services.store.redis.zrange(services.store.keys.checkouts, 0, 0, withscores=True)
+    return round((found[0][1] - services.now_us) / 1e6, 3) if found else -1
+
+
+async def test_its_subscription_is_merged_and_the_answer_is_remembered(services: Billing, provider: Provider) -> None:
+    await request(services)
+    assert await work(services) == 1
+    assert await services.plan() == "pro"
+    assert provider.asked == ["txn_1", "sub_1"]
+    await request(services)
+    await work(services)
+    assert len(provider.asked) == 2
+    services.clock.advance(REMEMBERED_S + 1)
+    await request(services)
+    await work(services)
+    assert len(provider.asked) == 4
+
+
+@pytest.mark.parametrize("change", [{"status": "ready"}, {"subscription_id": None}])
+async def test_one_that_is_not_complete_is_read_again_less_and_less_often(
+    services: Billing, provider: Provider, change: dict[str, Any]
+) -> None:
+    whole = provider.transaction
+    provider.transaction = {**whole, **change}
+    await request(services)
+    pauses = []
+    for _ in range(4):
+        assert await work(services) == 1
+        pauses.append(await due_s(services))
+        services.clock.advance(pauses[-1] + 0.1)
+    assert pauses == pytest.approx([2, 2, 4, 8], rel=0.2)
+    provider.transaction = whole
+    assert await work(services) == 1
+    assert await services.plan() == "pro"
+
+
+async def test_after_some_time_it_is_not_read_any_more(services: Billing, provider: Provider) -> None:
+    provider.transaction["status"] = "ready"
+    await request(services)
+    await work(services)
+    services.clock.advance(PATIENCE_S + 1)
+    assert await work(services) == 1
+    assert (await due_s(services), provider.asked) == (-1, ["txn_1"])
+
+
+async def test_a_tenant_s_checkouts_are_read_one_by_one_and_less_often_if_they_are_not_its(
+    services: Billing, provider: Provider
+) -> None:
+    provider.failure = ProviderRejected("not_found", "no such transaction")
+    for number in range(6):
+        await request(services, f"txn_{number}")
+    await request(services, "txn_9", "tenant:other")
+    await work(services)
+    assert provider.asked == ["txn_0", "txn_9"]
+    waits: list[float] = []
+    while (wait_s := await due_s(services)) > 0:
+        services.clock.advance(wait_s + 0.1)
+        waits.append(wait_s)
+        await work(services)
+    assert len(provider.asked) == len(set(provider.asked)) == 7
+    assert waits == pytest.approx([2, 4, 8, 8, 8], rel=0.2)
+    assert provider.background == [False, False, *[True] * 5]
+    provider.failure = None
+    services.clock.advance(10)
+    await request(services, "txn_good")
+    await work(services)
+    assert await services.plan() == "pro"
+
+
+async def test_while_the_provider_is_away_it_waits(services: Billing, provider: Provider) -> None:
+    provider.failure = ProviderUnavailable("no answer")
+    await request(services)
+    await work(services)
+    assert await due_s(services) == COOL_DOWN_S
+    provider.failure = None
+    services.clock.advance(COOL_DOWN_S + 0.1)
+    await work(services)
+    assert await services.plan() == "pro"
+
+
+@pytest.mark.parametrize(
+    ("checkout", "metadata", "plan"),
+    [
+        ("acme", None, "pro"),
+        (None, "acme", "pro"),
+        ("acme", "acme", "pro"),
+        (None, None, None),
+        ("other", None, None),
+        ("other", "acme", None),
+        (None, "other", None),
+    ],
+)
+async def test_it_or_its_subscription_must_name_the_tenant(
+    services: Billing, provider: Provider, checkout: str | None, metadata: str | None, plan: str | None
+) -> None:
+    provider.transaction["custom_data"] = checkout and {"tenant_id": checkout}
+    provider.body["custom_data"] = metadata and {"tenant_id": metadata}
+    await request(services)
+    await work(services)
+    state = await services.state()
+    assert (state and state["plan"]["key"]) == plan
+    assert await services.state("tenant:other") is None
+    assert provider.asked == ["txn_1"] if checkout == "other" else ["txn_1", "sub_1"]
+
+
+async def test_the_subscription_s_own_name_is_stronger_than_its_checkout_s(
+    services: Billing, provider: Provider
+) -> None:
+    provider.body["custom_data"] = {"tenant_id": "other"}
+    await request(services)
+    await work(services)
+    assert (await services.state(), await services.plan("tenant:other")) == (None, "pro")
+
+
+async def test_events_that_wait_for_the_checkout_s_name_are_released(services: Billing, provider: Provider) -> None:
+    provider.body["custom_data"] = None
+    parked = await services.ingest.receive(
+        services.adapters["paddle"], services.body(None, custom_data=None, event_id="evt_1"), "live"
+    )
+    assert parked.outcome == "parked"
+    await request(services)
+    await work(services)
+    record = await services.environment("live").inbox.read("evt_1")
+    assert record is not None
+    assert (record.status, await services.plan()) == ("done", "pro")
+
+
+async def test_a_checkout_of_no_known_provider_has_the_tenant_compared(services: Billing, provider: Provider) -> None:
+    await request(services, "cs_live_1")
+    await work(services)
+    wanted: Any = await services.store.redis.zrange(services.store.keys.reconcile, 0, -1)
+    assert (wanted, provider.asked, await due_s(services)) == ([TOPIC.encode()], [], -1)
