@@ -28,7 +28,7 @@ from sync.billing.domain.entitlements.takeover import take_over
 from sync.billing.domain.facts.customers import second_customer_drift, second_customer_reason, second_customers
 from sync.billing.domain.facts.drift import Drift
 from sync.billing.domain.facts.model import LIVE_STATUSES, NOTHING, Event, Facts, subscription_key
-from sync.billing.domain.facts.reducer import Moved, Reduced, Stale, Unusable, merge_fetched, reduce
+from sync.billing.domain.facts.reducer import Moved, Reduced, Stale, Unusable, merge_fetched, received, reduce
 from sync.billing.domain.outcome import (
     ERASED,
     ERASED_REASON,
@@ -90,6 +90,7 @@ def decide(
     published: State | None = None,
     moved_us: int = 0,
     *,
+    received_ns: int | None = None,
     shown: bytes = b"",
     is_again: bool = False,
 ) -> EventResult | Decided:
@@ -99,9 +100,12 @@ def decide(
         fetched: the provider's own answer about the event's subscription, if it was asked.
         published: the state that billing takes over from a publisher; None for a topic that is its own, or new.
         moved_us: the time of the move that gave the subscription to this tenant; 0 if it was never moved.
+        received_ns: when the event was first received; None: it counts as of its own time.
         shown: the state that billing has published last; empty for none.
         is_again: whether the event was processed before: an unknown price that was parked then may still be unknown.
     """
+    if received_ns is not None:
+        event = received(facts, event, received_ns)
     if facts.erased_ns is not None:
         return after_erasure(topic, facts.erased_ns, event, fetched or event)
     if _is_other_software(facts, event, setting):

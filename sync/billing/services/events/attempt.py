@@ -10,7 +10,6 @@ from sync.billing.domain.decision import Decided, decide, decide_without_event, 
 from sync.billing.domain.entitlements.evaluation import Setting
 from sync.billing.domain.entitlements.purchases import frees, items_subject
 from sync.billing.domain.facts.model import Event, Unparsable, subscription_key
-from sync.billing.domain.facts.reducer import received
 from sync.billing.domain.outcome import ERASED_REASON, WAITS_SOFTWARE, EventResult, Outcome
 from sync.billing.domain.tenant_resolution import Link
 from sync.billing.services.committer import Commit, Decision, Write
@@ -102,16 +101,27 @@ def decide_attempt(attempt: Attempt, snapshot: Snapshot, setting: Setting, moved
     Args:
         moved_us: the least time of the move that gave the subscription to the topic, if its link does not know it.
     """
-    topic, answer = attempt.topic, attempt.answer or Answer()
+    topic, event, answer = attempt.topic, attempt.event, attempt.answer or Answer()
     try:
         facts = facts_of(snapshot)
     except FactsError as error:
         return Decision(EventResult(Outcome.PARKED, str(error), topic, snapshot.version, (WAITS_SOFTWARE,)))
-    event = received(facts, attempt.event, attempt.received_us * 1000)
+    received_ns = attempt.received_us * 1000
     moved_us = max(moved_us, attempt.link.moved_us if attempt.link is not None else 0)
     is_again, event_id, published = attempt.number != 1, event.event_id, published_state(snapshot)
     shown = snapshot.state if has_facts(snapshot) else b""
-    decided = decide(topic, facts, event, answer.fetched, setting, published, moved_us, shown=shown, is_again=is_again)
+    decided = decide(
+        topic,
+        facts,
+        event,
+        answer.fetched,
+        setting,
+        published,
+        moved_us,
+        received_ns=received_ns,
+        shown=shown,
+        is_again=is_again,
+    )
     is_refused = isinstance(decided, EventResult) and decided.outcome is Outcome.REFUSED
     if is_refused and is_again and has_facts(snapshot) and not snapshot.restored:
         # What it waited for may have changed what the facts mean: a price that the catalog has by now.
@@ -124,7 +134,7 @@ def decide_attempt(attempt: Attempt, snapshot: Snapshot, setting: Setting, moved
         return Decision(decided, before=facts, after=facts)
     write = Write(
         canonical_json.encode(decided.state),
-        event_cause(attempt.event, answer.fetched, attempt.received_us, decided.facts, setting.now_ns),
+        event_cause(event, answer.fetched, attempt.received_us, decided.facts, setting.now_ns),
         event_id=event_id,
         enlists=attempt.number != 1 or not has_facts(snapshot),
         wants_reconcile=answer.is_away,
