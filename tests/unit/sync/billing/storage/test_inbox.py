@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from sync.billing.domain.model import Unparsable
@@ -11,23 +9,9 @@ from sync.billing.domain.outcome import EventResult, Outcome
 from sync.billing.storage.inbox import KEEP_DONE_S, Inbox
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.store import Store
-from tests.support.memory_store import Clock, memory_store
+from tests.support.memory_store import START_US, Clock
 
 LEASE_S = 30.0
-NOW_US = 1_795_395_356_406_607
-
-
-@pytest.fixture
-def clock() -> Clock:
-    clock = Clock()
-    clock.set(NOW_US)
-    return clock
-
-
-@pytest.fixture
-def store(clock: Clock) -> Iterator[Store]:
-    with memory_store(clock) as store:
-        yield store
 
 
 @pytest.fixture
@@ -37,7 +21,7 @@ def inbox(store: Store) -> Inbox:
 
 async def put(store: Store, inbox: Inbox, id: str, claim: str = "") -> EventResult | int:
     batch = CommandPipeline(store)
-    inbox.put(batch, Unparsable(id, "kind", ""), b"{}", "paddle", NOW_US, claim)
+    inbox.put(batch, Unparsable(id, "kind", ""), b"{}", "paddle", START_US, claim)
     return Inbox.put_reply((await batch.run())[0])
 
 
