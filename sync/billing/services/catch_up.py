@@ -68,30 +68,30 @@ class CatchUp:
             try:
                 after = cursor.decode() if cursor else ""
                 page, more = await self._client.events(after, until_ns - FIRST_S * 1_000_000_000, MAX_WAIT_S)
-                settled = [told for told in page if told.occurred_ns <= until_ns]
-                missed += await self._take(settled)
+                settled = [entry for entry in page if entry.occurred_ns <= until_ns]
+                missed += await self._store_events(settled)
             finally:
                 await self._lease.release()
             if len(settled) < len(page) or not more:
                 break
         return missed
 
-    async def _take(self, told: Sequence[ProviderEvent]) -> int:
+    async def _store_events(self, events: Sequence[ProviderEvent]) -> int:
         """Put events into the inbox, move the cursor past them, and return how many were new to the inbox."""
-        if not told:
+        if not events:
             return 0
         known, at_us = self._environment, self._context.now_us
         batch = CommandPipeline(self._store)
-        for entry in told:
+        for entry in events:
             event = self._adapter.parse(entry.body, known.name)
             known.inbox.put(batch, event, entry.body, self._adapter.name, at_us)
         puts = [Inbox.put_reply(reply) for reply in await batch.run()]
-        missed = [entry for entry, put in zip(told, puts, strict=True) if put == 1]
+        missed = [entry for entry, put in zip(events, puts, strict=True) if put == 1]
         batch = CommandPipeline(self._store)
         for entry in missed:
             known.inbox.postpone(batch, entry.event_id, 0)
             known.drifts.add(batch, Drift("missed_event", "", entry.event_id, "catch-up", at_us))
-        batch.command("SET", self._cursor, told[-1].event_id)
+        batch.command("SET", self._cursor, events[-1].event_id)
         await batch.run()
         if missed:
             _log.warning("events_missed", environment=known.name, count=len(missed))
