@@ -47,10 +47,10 @@ class Unprojectable:
 def project(facts: Facts, setting: Setting) -> Projected | Unprojectable:
     """Return the entitlement state of the facts in the setting."""
     subscriptions = [evaluate(key, facts, setting) for key in facts.subscriptions]
-    unknown = {price_id for subscription in subscriptions for price_id in subscription.unknown}
+    unknown = [price_id for subscription in subscriptions for price_id in subscription.unknown]
     if unknown:
-        return Unprojectable(tuple(sorted(unknown)))
-    lead = min(subscriptions, key=_precedence, default=None)
+        return Unprojectable(tuple(sorted(set(unknown))))
+    lead = subscriptions[0] if len(subscriptions) == 1 else min(subscriptions, key=_precedence, default=None)
     state = _granted(lead, [subscription for subscription in subscriptions if subscription.live], setting.catalog)
     _override(state, facts.overrides, setting.now_ns)
     if lead is not None:
