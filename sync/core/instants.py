@@ -39,23 +39,20 @@ def parse(text: object) -> int:
         InstantError: `text` is not such an instant.
     """
     try:
-        return _parsed(text if isinstance(text, str) else "")
+        match = _TEXT.fullmatch(text if isinstance(text, str) else "")
+        if match is None:
+            raise ValueError(text)
+        day, hour, minute, second, fraction, sign, *offsets = match.groups()
+        hours, minutes, whole = int(hour), int(minute), int(second)
+        offset_hours, offset_minutes = map(int, offsets) if sign else (0, 0)
+        offset = offset_hours * 3600 + offset_minutes * 60
+        seconds = _day_s(day) + hours * 3600 + minutes * 60 + whole + (offset if sign == "-" else -offset)
+        if hours > 23 or minutes > 59 or whole > 60 or offset_hours > 23 or offset_minutes > 59 or seconds < 0:
+            raise ValueError(text)
     except ValueError:
         shown = f"{str(text)[:60]!r} is not an RFC 3339 time between {EARLIEST_YEAR} and {LATEST_YEAR}"
         raise InstantError(shown) from None
-
-
-def _parsed(text: str) -> int:
-    match = _TEXT.fullmatch(text)
-    if match is None:
-        raise ValueError(text)
-    day, hour, minute, second, fraction, sign, offset_hour, offset_minute = match.groups(default="0")
-    hours, minutes, whole, offset_hours, offset_minutes = map(int, (hour, minute, second, offset_hour, offset_minute))
-    offset = offset_hours * 3600 + offset_minutes * 60
-    seconds = _day_s(day) + hours * 3600 + minutes * 60 + whole + (offset if sign == "-" else -offset)
-    if hours > 23 or minutes > 59 or whole > 60 or offset_hours > 23 or offset_minutes > 59 or seconds < 0:
-        raise ValueError(text)
-    return seconds * NS_PER_S + int(fraction.ljust(9, "0"))
+    return seconds * NS_PER_S + (int(fraction.ljust(9, "0")) if fraction else 0)
 
 
 @lru_cache(maxsize=4096)

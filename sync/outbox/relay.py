@@ -82,12 +82,12 @@ class Relay:
         self._poll_s = poll_s
         self._rows = RowCommitter(store)
         self._stopped = asyncio.Event()
-        self._told = asyncio.Event()
+        self._notified = asyncio.Event()
 
     def stop(self) -> None:
         """Make `run` return after the batch at hand is committed."""
         self._stopped.set()
-        self._told.set()
+        self._notified.set()
 
     async def run(self) -> None:
         """Relay until `stop`. While the database or the store is unreachable, retry with backoff."""
@@ -102,9 +102,9 @@ class Relay:
             try:
                 async with await connect(self._url, autocommit=True) as connection:
                     await connection.execute(f"LISTEN {CHANNEL}")
-                    self._told.set()  # rows from before LISTEN have no notification
+                    self._notified.set()  # rows from before LISTEN have no notification
                     async for _ in connection.notifies():
-                        self._told.set()
+                        self._notified.set()
             except psycopg.Error as error:
                 _log.warning("outbox_not_listening", error=str(error).strip())
             await asyncio.sleep(random.uniform(0.5, 1.5) * self._poll_s)  # noqa: S311 - jitter
@@ -115,11 +115,11 @@ class Relay:
             try:
                 async with await connect(self._url) as connection:
                     while not self._stopped.is_set():
-                        self._told.clear()
+                        self._notified.clear()
                         relayed = await self.relay_once(connection)
                         failures = 0
                         if not relayed:
-                            await _waited(self._told, random.uniform(0.5, 1) * self._poll_s)  # noqa: S311 - jitter
+                            await _waited(self._notified, random.uniform(0.5, 1) * self._poll_s)  # noqa: S311 - jitter
             except (psycopg.Error, StoreError) as error:
                 failures += 1
                 _log.warning("outbox_waits", error=str(error).strip(), failures=failures)

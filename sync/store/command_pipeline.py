@@ -74,8 +74,7 @@ class CommandPipeline:
     def __init__(self, store: Connection, *, shared: bool = True) -> None:
         """Collect commands for `store`. `shared`: whether they may be coalesced with concurrent pipelines."""
         self._redis = store.redis
-        self._round_trips = store.round_trips
-        self._is_shared = shared
+        self._exchange = store.round_trips.submit if shared else self._exchange_alone
         self.keys = store.keys
         self._commands: list[_Command] = []
         self._barriers: list[int] = []
@@ -105,10 +104,10 @@ class CommandPipeline:
         replies: list[Any] = []
         for stop in (*self._barriers, len(self._commands)):
             if commands := self._commands[len(replies) : stop]:
-                for reply in await self._exchanged(commands):
-                    if isinstance(reply, Exception):
-                        raise failure(reply) from reply
-                    replies.append(reply)
+                replies += await self._exchange(commands)
+            for reply in replies:
+                if isinstance(reply, Exception):
+                    raise failure(reply) from reply
         return replies
 
     async def attempt(self) -> list[Any]:
@@ -117,13 +116,9 @@ class CommandPipeline:
         Raises:
             StoreError: the store is unreachable.
         """
-        return await self._exchanged(self._commands)
+        return await self._exchange(self._commands) if self._commands else []
 
-    async def _exchanged(self, commands: list[_Command]) -> list[Any]:
-        if not commands:
-            return []
-        if self._is_shared:
-            return await self._round_trips.submit(commands)
+    async def _exchange_alone(self, commands: list[_Command]) -> list[Any]:
         (answer,) = await send(self._redis, [commands])
         return answer
 
@@ -183,7 +178,7 @@ async def _execute(redis: Redis, commands: Sequence[_Command], by: str) -> list[
     ]
     try:
         async with asyncio.timeout(REPLIES_TIMEOUT_S):
-            if isinstance(redis, ClusterRedis):
+            if type(redis) is ClusterRedis:  # isinstance is slow: redis-py's clients are protocols
                 return await cluster_commands.run(redis.nodes, plain)
             return await exchange(redis, plain)
     except (RedisError, OSError, asyncio.IncompleteReadError) as error:

@@ -24,6 +24,9 @@ from redis.asyncio import Redis
 from sync.store.keys import DEFAULT_KEYS, Keys
 from sync.store.store import Store
 
+START_US = 1_795_395_356_406_607
+"""Where the clock of unit tests stands at first: microseconds since 1970."""
+
 
 class Clock:
     """The store's clock. It runs with the machine's until `set` or `advance` is called; from then on it stands."""

@@ -15,11 +15,10 @@ from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.tenants import facts_of
 from sync.core import instants
 from tests.support.bodies import envelope, subscription
-from tests.support.memory_store import Clock, memory_store
+from tests.support.memory_store import START_US, Clock, memory_store
 from tests.support.paddle import price_id
 
 TOPIC = "tenant:acme"
-START_US = 1_795_395_356_406_607
 DAY_S = 86_400
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from pathlib import Path
 
@@ -45,7 +46,7 @@ class CatalogWatcher:
 def _mark(path: Path) -> tuple[int, int, int] | None:
     """Return (mtime, size, inode), which changes when the file is edited or replaced; None without a file."""
     try:
-        found = path.stat()
+        found = os.stat(path)
     except OSError:
         return None
     return found.st_mtime_ns, found.st_size, found.st_ino

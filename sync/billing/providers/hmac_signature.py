@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -61,7 +62,7 @@ class Scheme:
         return timestamps[0], marks
 
 
-class SignedWebhooks:
+class SignedWebhooks(ABC):
     """A webhook adapter of a provider whose events are JSON objects with an id and a type, signed by `scheme`.
 
     A subclass sets the attributes and implements `read`.
@@ -77,13 +78,13 @@ class SignedWebhooks:
     type_field = "type"
     has_coarse_clock = False
 
+    @abstractmethod
     def read(self, environment: str, envelope: dict[str, Any], event_id: str, kind: str) -> Event:
         """Return the event in a verified JSON object.
 
         Raises:
             ValueError: it cannot be read; the text says why.
         """
-        raise NotImplementedError
 
     def parse(self, body: bytes, environment: str) -> Event | Unparsable:
         """Return the event in a verified body of `environment`. Never raises.

@@ -264,7 +264,7 @@ def _words(query: Query, name: str) -> frozenset[str]:
 
 
 def _is_wanted(sub: Subscription, query: Query) -> bool:
-    told: Mapping[str, frozenset[str]] = {
+    values: Mapping[str, frozenset[str]] = {
         "id": frozenset({sub.id}),
         "customer_id": frozenset({sub.customer_id}),
         "address_id": frozenset({sub.address_id}),
@@ -273,7 +273,7 @@ def _is_wanted(sub: Subscription, query: Query) -> bool:
         "scheduled_change_action": frozenset({"none" if sub.scheduled is None else sub.scheduled.action}),
         "collection_mode": frozenset({"automatic"}),
     }
-    for name, has in told.items():
+    for name, has in values.items():
         wanted = _words(query, name)
         if wanted and wanted.isdisjoint(has):
             return False

@@ -102,7 +102,7 @@ class _Stage:
     random: Random
     now_us: int
     world: World = field(default_factory=World)
-    told: list[Event] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
 
     def play(self) -> World:
         """Return the world after the history, with all events (beyond EVENTS_KEPT too)."""
@@ -112,7 +112,7 @@ class _Stage:
         if self.scenario.mix:
             for _ in range(self.scenario.actions * len(self.tenants)):
                 self._act_at_random(self.random.choice(self.tenants))
-        return replace(self.world, events=tuple(self.told))
+        return replace(self.world, events=tuple(self.events))
 
     def _act_at_random(self, tenant: str) -> None:
         for _ in range(TRIES):
@@ -148,7 +148,7 @@ class _Stage:
 
     def _keep(self, outcome: Outcome) -> None:
         self.world = outcome.world
-        self.told += outcome.events
+        self.events += outcome.events
 
 
 def _with_faults(faults: Faults, events: Sequence[Event], mint: Mint, random: Random) -> list[Send]:

@@ -138,7 +138,7 @@ async def _unconverged(env: str, written: Script, read_state: ReadState) -> list
         if not left or time.monotonic() >= deadline:
             break
         await asyncio.sleep(POLL_S)
-    return [f"{tenant} ends at {_told(_seen(shown[tenant]))}, not at {_told(it)}" for tenant, it in left.items()]
+    return [f"{tenant} ends at {_text(_seen(shown[tenant]))}, not at {_text(it)}" for tenant, it in left.items()]
 
 
 def _seen(state: Json) -> Expected | None:
@@ -158,7 +158,7 @@ def _object(value: Json) -> Mapping[str, Json]:
     return value if isinstance(value, dict) else {}
 
 
-def _told(it: Expected | None) -> str:
+def _text(it: Expected | None) -> str:
     if it is None:
         return "nothing"
     then = f", then {it.scheduled}" if it.scheduled else ""
@@ -187,7 +187,7 @@ class _Sender:
 
     async def _deliver(self, send: Send) -> None:
         """Send one delivery and check the answer; a genuine delivery is retried like a provider's."""
-        told = f"{send.event_type} {send.event_id} of {send.tenant}"
+        about = f"{send.event_type} {send.event_id} of {send.tenant}"
         is_genuine = send.kind == "genuine"
         for attempt in range(RETRIES + 1):
             status, answer = await self._post(send)
@@ -195,12 +195,12 @@ class _Sender:
             if status is not None and status < 500 and not (is_genuine and status in (408, 429)):
                 is_right = 200 <= status < 300 if is_genuine else status >= 400
                 if not is_right:
-                    self._report.violations.append(f"a {send.kind} {told} was answered {answer}")
+                    self._report.violations.append(f"a {send.kind} {about} was answered {answer}")
                 return
             if attempt < RETRIES:
                 self._report.retries += 1
                 await asyncio.sleep(min(RETRY_FIRST_S * 2.0**attempt, RETRY_MAX_S))
-        self._report.violations.append(f"{told} was never taken: {answer}")
+        self._report.violations.append(f"{about} was never taken: {answer}")
 
     async def _post(self, send: Send) -> tuple[int | None, str]:
         """Return the status (None without an answer), and the answer in words."""

@@ -88,9 +88,9 @@ def checkout(
         custom_data={"tenant_id": tenant} if linked else None,
     )
     transaction_id = turn.new_id("txn")
-    turn.tell("subscription.created", subscription, transaction_id)
-    turn.tell("subscription.trialing" if is_trial else "subscription.activated", subscription)
-    turn.tell_paid(subscription, 0 if is_trial else offers.monthly(subscription.items), "web", transaction_id)
+    turn.emit("subscription.created", subscription, transaction_id)
+    turn.emit("subscription.trialing" if is_trial else "subscription.activated", subscription)
+    turn.emit_payment(subscription, 0 if is_trial else offers.monthly(subscription.items), "web", transaction_id)
     return turn.done(subscription)
 
 
@@ -115,11 +115,11 @@ def update(turn: Turn, before: Subscription, patch: Patch) -> Outcome:
     if due > 0 and before.declines:
         _refuse_if(patch.prevents_on_decline, "subscription_payment_declined")
         after = replace(after, status="past_due")
-    turn.tell("subscription.updated", after)
+    turn.emit("subscription.updated", after)
     if after.status == "past_due" and before.status != "past_due":
-        turn.tell("subscription.past_due", after)
+        turn.emit("subscription.past_due", after)
     elif due > 0:
-        turn.tell_paid(after, due, "subscription_update")
+        turn.emit_payment(after, due, "subscription_update")
     return turn.done(after)
 
 
@@ -166,7 +166,7 @@ def activate(turn: Turn, before: Subscription) -> Outcome:
     if before.declines:
         return turn.failed(before, Period.month(turn.now_us))
     at_us = turn.stamp()
-    return turn.told(billed(before, Period.month(at_us), at_us), "activated", "updated", pays=True)
+    return turn.outcome_of(billed(before, Period.month(at_us), at_us), "activated", "updated", pays=True)
 
 
 def renew(turn: Turn, before: Subscription) -> Outcome:
@@ -190,7 +190,7 @@ def renew(turn: Turn, before: Subscription) -> Outcome:
     period = _period_after(before.period, turn.now_us)
     if before.declines:
         return turn.failed(before, period)
-    return turn.told(billed(before, period, turn.stamp()), "updated", pays=True)
+    return turn.outcome_of(billed(before, period, turn.stamp()), "updated", pays=True)
 
 
 def fail_renewal(turn: Turn, before: Subscription) -> Outcome:
@@ -208,8 +208,8 @@ def recover(turn: Turn, before: Subscription) -> Outcome:
     is_paid = before.status != "past_due"
     _refuse_if(is_paid, "invalid_field", f"the subscription is {before.status}, nothing is overdue")
     after = replace(billed(before, before.period, turn.stamp()), declines=False)
-    turn.tell_paid(after, offers.monthly(after.items), "subscription_recurring")
-    return turn.told(after, "updated")
+    turn.emit_payment(after, offers.monthly(after.items), "subscription_recurring")
+    return turn.outcome_of(after, "updated")
 
 
 def decline(turn: Turn, before: Subscription) -> Outcome:
@@ -233,7 +233,7 @@ def move_end(turn: Turn, before: Subscription, ends_us: int) -> Outcome:
         scheduled=None if before.scheduled is None else replace(before.scheduled, effective_us=ends_us),
         updated_us=turn.stamp(),
     )
-    return turn.told(after, "updated")
+    return turn.outcome_of(after, "updated")
 
 
 def _period_after(period: Period, now_us: int) -> Period:

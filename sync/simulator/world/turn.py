@@ -36,7 +36,7 @@ class Turn:
         self.now_us = now_us
         self._new_id = new_id
         self._stamp_us = world.stamp_us
-        self._told: list[Event] = []
+        self._emitted: list[Event] = []
 
     def stamp(self) -> int:
         """Return the present time or, if the clock has not advanced, a microsecond after the last timestamp."""
@@ -47,15 +47,15 @@ class Turn:
         """Return a new id with this prefix."""
         return self._new_id(prefix, self.now_us)
 
-    def tell(self, kind: str, data: Subscription | Transaction, transaction_id: str | None = None) -> None:
+    def emit(self, kind: str, data: Subscription | Transaction, transaction_id: str | None = None) -> None:
         """Add an event."""
         at_us = self.stamp()
-        self._told.append(Event(self._new_id("evt", at_us), data.env, kind, at_us, data, transaction_id))
+        self._emitted.append(Event(self._new_id("evt", at_us), data.env, kind, at_us, data, transaction_id))
 
-    def tell_paid(self, of: Subscription, amount: int, origin: str, transaction_id: str | None = None) -> None:
+    def emit_payment(self, of: Subscription, amount: int, origin: str, transaction_id: str | None = None) -> None:
         """Add the event of a completed payment. `transaction_id`: given if the subscription's creation has named it."""
         identity = transaction_id or self.new_id("txn")
-        self.tell(
+        self.emit(
             "transaction.completed",
             Transaction(
                 id=identity,
@@ -77,44 +77,44 @@ class Turn:
     def done(self, after: Subscription) -> Outcome:
         """Return the outcome: the world with this subscription, and the events."""
         subscriptions = {**self.world.subscriptions, after.id: after}
-        events = (*self.world.events, *self._told)[-EVENTS_KEPT:]
-        return Outcome(World(subscriptions, events, self._stamp_us), after, tuple(self._told))
+        events = (*self.world.events, *self._emitted)[-EVENTS_KEPT:]
+        return Outcome(World(subscriptions, events, self._stamp_us), after, tuple(self._emitted))
 
-    def told(self, after: Subscription, *kinds: str, pays: bool = False) -> Outcome:
+    def outcome_of(self, after: Subscription, *kinds: str, pays: bool = False) -> Outcome:
         """Add subscription events, such as `updated`, and with `pays` a month's payment; return the outcome."""
         for kind in kinds:
-            self.tell(f"subscription.{kind}", after)
+            self.emit(f"subscription.{kind}", after)
         if pays:
-            self.tell_paid(after, offers.monthly(after.items), "subscription_recurring")
+            self.emit_payment(after, offers.monthly(after.items), "subscription_recurring")
         return self.done(after)
 
     def ended(self, before: Subscription) -> Outcome:
         """Cancel the subscription."""
         at_us = self.stamp()
         after = replace(before, status="canceled", canceled_us=at_us, updated_us=at_us, scheduled=None, paused_us=None)
-        return self.told(after, "canceled", "updated")
+        return self.outcome_of(after, "canceled", "updated")
 
     def paused(self, before: Subscription, resume_us: int | None, on_resume: OnResume) -> Outcome:
         """Pause the subscription. `resume_us`: when it resumes; None for no end."""
         at_us = self.stamp()
         back = None if resume_us is None else ScheduledChange("resume", resume_us, None, on_resume)
         after = replace(before, status="paused", paused_us=at_us, updated_us=at_us, scheduled=back)
-        return self.told(after, "paused", "updated")
+        return self.outcome_of(after, "paused", "updated")
 
     def resumed(self, before: Subscription, on_resume: OnResume) -> Outcome:
         """Resume the paused subscription, in its old period or in a new, paid one."""
         at_us = self.stamp()
         back = replace(before, paused_us=None, scheduled=None)
         if on_resume == "continue_existing_billing_period" and self.now_us < before.period.ends_us:
-            return self.told(replace(back, status="active", updated_us=at_us), "resumed", "updated")
-        return self.told(billed(back, Period.month(at_us), at_us), "resumed", "updated", pays=True)
+            return self.outcome_of(replace(back, status="active", updated_us=at_us), "resumed", "updated")
+        return self.outcome_of(billed(back, Period.month(at_us), at_us), "resumed", "updated", pays=True)
 
     def failed(self, before: Subscription, period: Period) -> Outcome:
         """Fail the renewal. There are three events; the first looks like a paid renewal."""
         looks_paid = billed(before, period, self.stamp())
-        self.tell("subscription.updated", looks_paid)
+        self.emit("subscription.updated", looks_paid)
         after = replace(looks_paid, status="past_due", updated_us=self.stamp(), declines=True)
-        return self.told(after, "updated", "past_due")
+        return self.outcome_of(after, "updated", "past_due")
 
     def scheduled(self, before: Subscription, change: ScheduledChange, replaces: bool = False) -> Outcome:
         """Schedule a change.
@@ -124,7 +124,7 @@ class Turn:
         """
         if before.scheduled is not None and not replaces:
             raise ApiError("subscription_locked_pending_changes")
-        return self.told(replace(before, scheduled=change, updated_us=self.stamp()), "updated")
+        return self.outcome_of(replace(before, scheduled=change, updated_us=self.stamp()), "updated")
 
 
 def billed(before: Subscription, period: Period, at_us: int) -> Subscription:

@@ -227,8 +227,7 @@ class _Sentinels(Sentinel):
         """
         reasons = []
         for watcher in tuple(self.sentinels):
-            options = watcher.connection_pool.connection_kwargs
-            name = f"{options['host']}:{options['port']}"
+            name = "{host}:{port}".format_map(watcher.connection_pool.connection_kwargs)
             try:
                 masters: Any = await watcher.sentinel_masters()
             except (RedisConnectionError, RedisTimeoutError) as error:

@@ -104,7 +104,7 @@ def without_change(facts: Facts) -> Facts:
     if facts.scheduled_change is None:
         raise ChangeRejected("not_found", "no plan change is scheduled for this tenant")
     if facts.scheduled_change.executed:
-        raise ChangeRejected("already_executed", "the provider has been told already: schedule the way back instead")
+        raise ChangeRejected("already_executed", "the provider has made it already: schedule the way back instead")
     return replace(facts, scheduled_change=None)
 
 

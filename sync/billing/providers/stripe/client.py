@@ -299,8 +299,8 @@ def _check(response: httpx2.Response, body: object) -> None:
     status = response.status_code
     retry_after = response.headers.get("Retry-After", "")
     # Stripe sends whole seconds only.
-    is_told = retry_after.isascii() and retry_after.isdigit()
-    api_client.check_status(status, min(float(retry_after), RETRY_AFTER_MAX_S) if is_told else THROTTLED_S)
+    is_given = retry_after.isascii() and retry_after.isdigit()
+    api_client.check_status(status, min(float(retry_after), RETRY_AFTER_MAX_S) if is_given else THROTTLED_S)
     if status == 409:
         # Another call is changing the same object: a retry can succeed.
         raise ProviderUnavailable("it is busy with the same object")

@@ -75,8 +75,8 @@ class CatchUp:
             try:
                 after = cursor.decode(errors="replace") if cursor else ""
                 page, more = await self._client.events(after, until_ns - FIRST_S * 1_000_000_000, MAX_WAIT_S)
-                settled = [told for told in page if not until_ns < told.occurred_ns <= future_ns]
-                found, is_held = await self._take(settled)
+                settled = [entry for entry in page if not until_ns < entry.occurred_ns <= future_ns]
+                found, is_held = await self._store_events(settled)
                 missed += found
             finally:
                 await self._lease.release()
@@ -84,21 +84,21 @@ class CatchUp:
                 break
         return missed
 
-    async def _take(self, told: Sequence[ProviderEvent]) -> tuple[int, bool]:
+    async def _store_events(self, events: Sequence[ProviderEvent]) -> tuple[int, bool]:
         """Put events into the inbox and move the cursor past them.
 
         Returns:
             How many were new to the inbox, and whether this process still had the lease: without it the cursor stays.
         """
-        if not told:
+        if not events:
             return 0, True
         known, at_us = self._environment, self._context.now_us
         batch = CommandPipeline(self._store)
-        for entry in told:
+        for entry in events:
             event = self._context.parse(self._adapter.name, entry.body, known.name, entry.event_id)
             known.inbox.put(batch, event, entry.body, self._adapter.name, at_us)
         missed = []
-        for entry, reply in zip(told, await batch.attempt(), strict=True):
+        for entry, reply in zip(events, await batch.attempt(), strict=True):
             if not isinstance(reply, Exception):
                 put = Inbox.put_reply(reply)
                 missed += [entry] if isinstance(put, Claim) and put.number == 1 else []
@@ -112,7 +112,7 @@ class CatchUp:
             known.inbox.postpone(batch, entry.event_id, 0)
             known.drifts.add(batch, Drift("missed_event", "", entry.event_id, "catch-up", at_us))
         batch.barrier()
-        self._lease.add_set(batch, self._cursor, told[-1].event_id)
+        self._lease.add_set(batch, self._cursor, events[-1].event_id)
         is_held = bool((await batch.run())[-1])
         if missed:
             _log.warning("events_missed", environment=known.name, count=len(missed))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,10 +9,9 @@ import pytest
 from sync.store.command_pipeline import CommandPipeline, run_commands
 from sync.store.delayed_queue import DelayedQueue, Due
 from sync.store.store import Store
-from tests.support.memory_store import Clock, memory_store
+from tests.support.memory_store import START_US, Clock
 
 KEY = "pw:{timers/live}:due"
-NOW_US = 1_795_395_356_406_607
 OLD_CLAIM = """
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
@@ -38,19 +36,6 @@ end
 return 1
 """
 """The scripts of the build before (b71a029)."""
-
-
-@pytest.fixture
-def clock() -> Clock:
-    clock = Clock()
-    clock.set(NOW_US)
-    return clock
-
-
-@pytest.fixture
-def store(clock: Clock) -> Iterator[Store]:
-    with memory_store(clock) as store:
-        yield store
 
 
 @pytest.fixture
@@ -82,35 +67,35 @@ async def is_clean(store: Store) -> bool:
 
 async def test_what_is_requested_is_due_at_once_and_in_microseconds(store: Store, queue: DelayedQueue) -> None:
     await request(store, queue, "tenant:a", "tenant:b")
-    assert await score(store) == NOW_US
+    assert await score(store) == START_US
     assert [due.topic for due in await queue.claim(10)] == ["tenant:a", "tenant:b"]
     assert await queue.claim(10) == []
 
 
 async def test_who_is_queued_keeps_its_place_and_an_earlier_time_counts(store: Store, queue: DelayedQueue) -> None:
-    await earlier(store, queue, "tenant:a", NOW_US + 500)
+    await earlier(store, queue, "tenant:a", START_US + 500)
     await request(store, queue, "tenant:a")
-    assert await score(store) == NOW_US + 500
-    await earlier(store, queue, "tenant:a", NOW_US + 900)
-    assert await score(store) == NOW_US + 500
-    await earlier(store, queue, "tenant:a", NOW_US + 100)
-    assert await score(store) == NOW_US + 100
+    assert await score(store) == START_US + 500
+    await earlier(store, queue, "tenant:a", START_US + 900)
+    assert await score(store) == START_US + 500
+    await earlier(store, queue, "tenant:a", START_US + 100)
+    assert await score(store) == START_US + 100
     batch = CommandPipeline(store)
     queue.schedule_once(batch, "tenant:a", 1)
     await batch.run()
-    assert await score(store) == NOW_US + 100
+    assert await score(store) == START_US + 100
 
 
 async def test_an_ack_removes_or_sets_the_next_time(store: Store, queue: DelayedQueue) -> None:
     await request(store, queue, "tenant:a", "tenant:b")
     one, other = await queue.claim(10)
     assert await queue.ack(one)
-    assert await queue.ack(other, NOW_US + 7)
-    assert (await score(store, "tenant:a"), await score(store, "tenant:b")) == (None, NOW_US + 7)
+    assert await queue.ack(other, START_US + 7)
+    assert (await score(store, "tenant:a"), await score(store, "tenant:b")) == (None, START_US + 7)
     assert await is_clean(store)
 
 
-@pytest.mark.parametrize("next_us", [None, NOW_US + 10**9])
+@pytest.mark.parametrize("next_us", [None, START_US + 10**9])
 async def test_a_request_during_a_claim_is_not_lost(store: Store, queue: DelayedQueue, next_us: int | None) -> None:
     await request(store, queue, "tenant:a")
     (due,) = await queue.claim(1)
@@ -125,8 +110,8 @@ async def test_a_request_during_a_claim_is_not_lost(store: Store, queue: Delayed
 async def test_neither_is_an_earlier_time(store: Store, queue: DelayedQueue) -> None:
     await earlier(store, queue, "tenant:a", 1)
     (due,) = await queue.claim(1)
-    await earlier(store, queue, "tenant:a", NOW_US + 60_000_000)
-    assert await queue.ack(due, NOW_US + 10**12)
+    await earlier(store, queue, "tenant:a", START_US + 60_000_000)
+    assert await queue.ack(due, START_US + 10**12)
     assert [due.topic for due in await queue.claim(1)] == ["tenant:a"]
 
 
@@ -137,7 +122,7 @@ async def test_work_that_is_not_done_is_due_after_its_pause_whatever_was_request
     (due,) = await queue.claim(1)
     await request(store, queue, "tenant:a")
     assert await queue.reschedule(due, 30)
-    assert await score(store) == NOW_US + 30_000_000
+    assert await score(store) == START_US + 30_000_000
     assert await is_clean(store)
 
 
@@ -168,7 +153,7 @@ async def test_a_late_holder_that_nobody_followed_may_end_its_claim_while_reques
     await request(store, queue, "tenant:b")
     assert await queue.ack(one)
     assert await queue.ack(other)
-    assert (await score(store, "tenant:a"), await score(store, "tenant:b")) == (None, NOW_US + 15_000_000)
+    assert (await score(store, "tenant:a"), await score(store, "tenant:b")) == (None, START_US + 15_000_000)
 
 
 async def test_a_holder_so_late_that_no_request_was_noted_has_lost_its_claim(
@@ -306,7 +291,7 @@ async def test_what_is_cancelled_while_it_is_claimed_stays_so(store: Store, queu
     batch = CommandPipeline(store)
     queue.cancel(batch, "tenant:a")
     await batch.run()
-    assert not await queue.ack(due, NOW_US)
+    assert not await queue.ack(due, START_US)
     assert await score(store) is None
     assert await is_clean(store)
 
@@ -366,13 +351,13 @@ class TestTheBuildBefore:
         assert [due.topic for due in await queue.claim(1)] == ["tenant:a"]
 
     async def test_its_requests_in_seconds_are_due(self, store: Store, queue: DelayedQueue) -> None:
-        await run_commands(store, ("ZADD", KEY, "NX", NOW_US // 10**6, "tenant:a"))
+        await run_commands(store, ("ZADD", KEY, "NX", START_US // 10**6, "tenant:a"))
         (due,) = await queue.claim(1)
         assert await queue.ack(due)
 
     async def test_its_timer_during_our_claim_stays(self, store: Store, queue: DelayedQueue) -> None:
         await request(store, queue, "tenant:a")
         (due,) = await queue.claim(1)
-        await run_commands(store, ("ZADD", KEY, "LT", NOW_US + 5, "tenant:a"))
-        assert not await queue.ack(due, NOW_US + 10**12)
-        assert await score(store) == NOW_US + 5
+        await run_commands(store, ("ZADD", KEY, "LT", START_US + 5, "tenant:a"))
+        assert not await queue.ack(due, START_US + 10**12)
+        assert await score(store) == START_US + 5

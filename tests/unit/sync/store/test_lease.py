@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -10,22 +10,9 @@ from sync.store import lease
 from sync.store.command_pipeline import run_commands
 from sync.store.lease import WALK_FRESH_S, WALK_LEASE_S, Lease, SharedWalk
 from sync.store.store import Store
-from tests.support.memory_store import Clock, memory_store
+from tests.support.memory_store import Clock
 
 KEY = "pw:{backfill/live/paddle}:lease"
-
-
-@pytest.fixture
-def clock() -> Clock:
-    clock = Clock()
-    clock.set(1_795_395_356_406_607)
-    return clock
-
-
-@pytest.fixture
-def store(clock: Clock) -> Iterator[Store]:
-    with memory_store(clock) as store:
-        yield store
 
 
 async def test_one_holds_it_until_it_is_released(store: Store) -> None:

@@ -12,13 +12,6 @@ from gateway.console.reports import lease
 from gateway.console.reports.lease import GONE_S, LEASE_S, WATCHED_MAX
 from sync.store.models import Change
 from sync.store.store import Store
-from tests.support.memory_store import memory_store
-
-
-@pytest.fixture
-def store() -> Iterator[Store]:
-    with memory_store() as store:
-        yield store
 
 
 @pytest.fixture

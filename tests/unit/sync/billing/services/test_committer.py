@@ -11,7 +11,8 @@ from sync.billing.domain.facts.model import Facts
 from sync.billing.domain.outcome import EventResult, Outcome
 from sync.billing.services.committer import CONFLICTS_MAX, Decision, Write
 from sync.store.models import Change, Snapshot, StoreError
-from tests.support.services import START_US, TOPIC, Billing
+from tests.support.memory_store import START_US
+from tests.support.services import TOPIC, Billing
 
 WRITE = Write(b'{"n":1}', b'{"source":"test"}', enlists=True)
 APPLIED = EventResult(Outcome.APPLIED, "because")

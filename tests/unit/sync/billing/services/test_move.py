@@ -23,7 +23,8 @@ from sync.billing.services.move import MOVED_TYPE, Subject
 from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.tenants import facts_of
 from sync.core import instants
-from sync.store.command_pipeline import CommandPipeline
+from sync.store.coalescer import Coalescer
+from sync.store.command_pipeline import RoundTrips
 from sync.store.delayed_queue import Due
 from sync.store.models import StoreError
 from sync.store.store import Store
@@ -105,18 +106,18 @@ async def drained(services: BillingServices, clock: Clock) -> None:
 def killed_after(commands: int) -> Iterator[list[int]]:
     """Run only so many commands of the store; from then on the process is dead. Yields the number of all that ran."""
     ran = [0]
-    exchanged = CommandPipeline._exchanged
+    submit = Coalescer.submit
 
-    async def counting(self: CommandPipeline, asked: list[Any]) -> list[Any]:
+    async def counting(self: RoundTrips, asked: list[Any]) -> list[Any]:
         left = commands - ran[0]
         ran[0] += min(len(asked), left)
         if len(asked) <= left:
-            return await exchanged(self, asked)
+            return await submit(self, asked)
         if left > 0:
-            await exchanged(self, asked[:left])
+            await submit(self, asked[:left])
         raise StoreError("killed")
 
-    with mock.patch.object(CommandPipeline, "_exchanged", counting):
+    with mock.patch.object(Coalescer, "submit", counting):
         yield ran
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from sync.billing.domain.facts.model import Unparsable
@@ -12,23 +10,9 @@ from sync.billing.storage.inbox import KEEP_DONE_S, Inbox
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.store import Store
 from tests.support.inbox import take_up
-from tests.support.memory_store import Clock, memory_store
+from tests.support.memory_store import START_US, Clock
 
 LEASE_S = 30.0
-NOW_US = 1_795_395_356_406_607
-
-
-@pytest.fixture
-def clock() -> Clock:
-    clock = Clock()
-    clock.set(NOW_US)
-    return clock
-
-
-@pytest.fixture
-def store(clock: Clock) -> Iterator[Store]:
-    with memory_store(clock) as store:
-        yield store
 
 
 @pytest.fixture
@@ -36,13 +20,13 @@ def inbox(store: Store) -> Inbox:
     return Inbox(store, "live", LEASE_S)
 
 
-async def put(store: Store, inbox: Inbox, id: str, claim: str = "", at_us: int = NOW_US) -> EventResult | int:
+async def put(store: Store, inbox: Inbox, id: str, claim: str = "", at_us: int = START_US) -> EventResult | int:
     batch = CommandPipeline(store)
     inbox.put(batch, Unparsable(id, "kind", ""), b"{}", "paddle", at_us, claim)
     reply = Inbox.put_reply((await batch.run())[0])
     if isinstance(reply, EventResult):
         return reply
-    assert reply.received_us == NOW_US
+    assert reply.received_us == START_US
     return reply.number
 
 
@@ -67,7 +51,7 @@ async def test_a_second_delivery_is_a_duplicate_while_the_first_is_processed_and
 
 async def test_the_same_delivery_sent_again_claims_again(store: Store, inbox: Inbox) -> None:
     assert await put(store, inbox, "evt_1", "claim") == 1
-    assert await put(store, inbox, "evt_1", "claim", NOW_US + 5) == 2, "and keeps the time of the first receipt"
+    assert await put(store, inbox, "evt_1", "claim", START_US + 5) == 2, "and keeps the time of the first receipt"
     assert await put(store, inbox, "evt_1", "other") == EventResult(Outcome.DUPLICATE)
 
 

@@ -18,6 +18,20 @@ async def pending(services: Billing) -> int:
     return (await services.environment("live").inbox.counts())[0]
 
 
+async def fails(
+    services: Billing, monkeypatch: pytest.MonkeyPatch, part: object, method: str, error: Exception
+) -> None:
+    """Deliver `evt_1`, whose processing ends with `error` at a method of a part."""
+
+    async def broken(*_: object) -> Any:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(part, method, broken)
+        with pytest.raises(type(error), match=str(error)):
+            await services.receive(event_id="evt_1")
+
+
 async def test_an_event_makes_a_version_with_its_cause_and_a_repeat_makes_none(services: Billing) -> None:
     first = await services.receive(event_id="evt_1")
     assert (first.outcome, first.topic) == (Outcome.APPLIED, TOPIC)
@@ -67,13 +81,7 @@ async def test_an_unreadable_body_is_parked_until_newer_software(services: Billi
 async def test_what_fails_after_it_was_stored_is_due_at_once_and_processed_by_a_worker(
     services: Billing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def failing(*_: object) -> Any:
-        raise StoreError("gone")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(services.committer, "commit", failing)
-        with pytest.raises(StoreError, match="gone"):
-            await services.receive(event_id="evt_1")
+    await fails(services, monkeypatch, services.committer, "commit", StoreError("gone"))
     assert await pending(services) == 1
     record = await take_up(services.environment("live").inbox)
     assert record.attempts == 2
@@ -85,13 +93,7 @@ async def test_what_fails_after_it_was_stored_is_due_at_once_and_processed_by_a_
 async def test_a_crash_after_the_commit_is_completed_without_a_second_version(
     services: Billing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def crashed(*_: object) -> Any:
-        raise RuntimeError("killed")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(services.ingest, "_finish", crashed)
-        with pytest.raises(RuntimeError, match="killed"):
-            await services.receive(event_id="evt_1")
+    await fails(services, monkeypatch, services.ingest, "_finish", RuntimeError("killed"))
     version = (await services.store.read(TOPIC)).version
     assert await services.environment("live").inbox.claim(10) == [], "its lease still holds"
     services.clock.advance(LEASE_S + 1)
