@@ -29,7 +29,7 @@ from sync.billing.domain.outcome import EventResult
 from sync.billing.providers.base import ProviderUnavailable
 from sync.billing.providers.paddle.webhooks import PaddleWebhooks
 from sync.billing.providers.stripe import webhooks as stripe
-from sync.billing.services.events.attempt import Done
+from sync.billing.services.events.attempt import Processed
 from sync.billing.services.wiring import BillingServices
 from sync.http.endpoint import Caller
 from sync.http.problem import Problem
@@ -301,18 +301,18 @@ class TestParked:
     ) -> None:
         """The store goes, or the process is killed, right after an event was parked whose link was learned before."""
         first, other = await bootstrap.build_services(store, settings), await bootstrap.build_services(store, settings)
-        finish = first.ingest._finish
+        finish = first.ingest.finisher.finish
 
-        async def learned_meanwhile(done: Done) -> EventResult:
+        async def learned_meanwhile(processed: Processed) -> EventResult:
             await other.ingest.receive(PaddleWebhooks(), webhook(2), "live")
-            return await finish(done)
+            return await finish(processed)
 
         async def cut_off(event: Event) -> None:
             raise StoreError("away")
 
         with monkeypatch.context() as patched:
-            patched.setattr(first.ingest, "_finish", learned_meanwhile)
-            patched.setattr(first.ingest, "_recheck_link", cut_off)
+            patched.setattr(first.ingest.finisher, "finish", learned_meanwhile)
+            patched.setattr(first.ingest.finisher, "recheck_link", cut_off)
             with pytest.raises(StoreError):
                 await first.ingest.receive(PaddleWebhooks(), webhook(3, event_id="evt_cut", tenant=None), "live")
         inbox = first.environment("live").inbox

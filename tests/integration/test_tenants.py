@@ -21,9 +21,9 @@ from planwire_client.core.commit import BILLING
 from sync.billing.api import routes as billing_routes
 from sync.billing.api.operations import Asked, BillingOperations
 from sync.billing.catalog.watcher import EXAMPLE, CatalogWatcher
-from sync.billing.domain.decision import EXECUTE_AGAIN_S
 from sync.billing.domain.entitlements.overrides import OVERRIDES_MAX, add_override
 from sync.billing.domain.entitlements.scheduled_changes import AHEAD_NS
+from sync.billing.domain.entitlements.wakeups import EXECUTE_AGAIN_S
 from sync.billing.domain.facts import codec, model
 from sync.billing.domain.facts.model import ENTITLEMENTS
 from sync.billing.providers.paddle.client import PaddleClient

@@ -21,8 +21,8 @@ from sync.billing.catalog.watcher import CatalogWatcher
 from sync.billing.domain.facts.model import Event, Unparsable
 from sync.billing.domain.outcome import WAITS_CATALOG, EventResult, Outcome
 from sync.billing.providers.paddle.webhooks import PaddleWebhooks
-from sync.billing.services.events.attempt import Done
-from sync.billing.services.events.ingest import RELEASE_MAX
+from sync.billing.services.events.attempt import Processed
+from sync.billing.services.events.event_queue import RELEASE_MAX
 from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.environment import reconcile_requests
 from sync.billing.storage.inbox import Record
@@ -531,15 +531,15 @@ class TestCatalog:
         self, services: BillingServices, store: Store, catalog: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The worker has seen the new file and swept before the event, judged by the old one, is parked."""
-        finish = services.ingest._finish
+        finish = services.ingest.finisher.finish
 
-        async def edited_meanwhile(done: Done) -> EventResult:
+        async def edited_meanwhile(processed: Processed) -> EventResult:
             edit(catalog, CATALOG.replace('"pri_pro"', '"pri_pro", "pri_new"'))
             assert await services_of(store, catalog).environment("live").inbox.reopen(WAITS_CATALOG) == 0
-            return await finish(done)
+            return await finish(processed)
 
         with monkeypatch.context() as patched:
-            patched.setattr(services.ingest, "_finish", edited_meanwhile)
+            patched.setattr(services.ingest.finisher, "finish", edited_meanwhile)
             receipt = await receive(services, webhook(1, items=[("pri_new", 1)]))
         assert receipt.outcome == "parked"
         record = await take_up(services.environment("live").inbox)

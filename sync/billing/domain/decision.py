@@ -1,31 +1,29 @@
 """Decides what an event, or a reprojection without one, commits to a tenant; or returns why nothing changes. Pure.
 
-It calls the reducer, then the projection; `services.committer` reads the facts and commits the decision.
+It calls the reducer, then the projection. `storage.tenants` reads a `Tenant`; `services.committer` commits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import assert_never
-
-import orjson
+from typing import NamedTuple, assert_never
 
 from sync.billing.domain.entitlements.evaluation import Setting, is_ignored, is_lost, without_void_change
-from sync.billing.domain.entitlements.overrides import active_overrides
 from sync.billing.domain.entitlements.preview import check_awaited
 from sync.billing.domain.entitlements.projection import Projected, State, Unprojectable, project
 from sync.billing.domain.entitlements.purchases import (
-    is_held,
+    buys_anything,
+    is_new_and_unknown,
     items_subject,
+    keep_published,
+    remember_granted,
     reported_prices,
     unknown_reason,
-    waits_whole,
-    with_granted,
-    with_held,
 )
 from sync.billing.domain.entitlements.takeover import take_over
-from sync.billing.domain.facts.customers import second_customer_drift, second_customer_reason, second_customers
+from sync.billing.domain.entitlements.wakeups import next_wakeup_us
+from sync.billing.domain.facts.customers import PARKED_BY_POLICY, second_customer_drift, second_customer_note
 from sync.billing.domain.facts.drift import Drift
 from sync.billing.domain.facts.model import LIVE_STATUSES, NOTHING, Event, Facts, subscription_key
 from sync.billing.domain.facts.reducer import Moved, Reduced, Stale, Unusable, merge_fetched, received, reduce
@@ -43,18 +41,48 @@ from sync.billing.domain.outcome import (
 from sync.billing.domain.tenant_resolution import subjects
 from sync.core import instants
 
-ASK_AGAIN_MIN_S, ASK_AGAIN_MAX_S = 10, 900
-"""Bounds of the delay before the provider is asked again about an overdue change: half of the time overdue."""
-
 ChangeFacts = Callable[[Facts], Facts]
 """A change of a tenant's facts. It may be called more than once, and its exceptions propagate."""
 
-EXECUTE_AGAIN_S = 300
-"""Delay before the provider is asked again to make a scheduled change after a failed attempt."""
+
+class Tenant(NamedTuple):
+    """A tenant as it is stored when a decision is made.
+
+    Attributes:
+        facts: NOTHING if none are stored.
+        is_known: whether facts are stored, even empty ones. If not, the topic is new or a publisher's, or the store
+            has lost the facts.
+        shown: the state that billing has published last; empty for none.
+        published: the state that billing takes over from a publisher; None for a topic that is its own, or new.
+    """
+
+    topic: str
+    facts: Facts = NOTHING
+    is_known: bool = False
+    shown: bytes = b""
+    published: State | None = None
 
 
-PARKS = '[policy] second_customer is "park": link the subscription with `planwire link`, or change the policy'
-"""What to do about a second customer's event that is parked."""
+class Delivery(NamedTuple):
+    """An event as it is processed now.
+
+    Attributes:
+        fetched: the provider's own answer about the event's subscription, if it was asked.
+        received_ns: when the event was first received; None: it counts as of its own time.
+        moved_us: the time of the move that gave the subscription to this tenant; 0 if it was never moved.
+        is_again: whether the event was processed before: an unknown price that was parked then may still be unknown.
+    """
+
+    event: Event
+    fetched: Event | None = None
+    received_ns: int | None = None
+    moved_us: int = 0
+    is_again: bool = False
+
+    @property
+    def key(self) -> str:
+        """The key of the event's subscription within the facts."""
+        return _key(self.event)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +92,11 @@ class Decided:
     Attributes:
         wake_us: next wakeup of the topic, microseconds since 1970; None for never.
         note: why a part of the request is not in them, or what was dropped; "" for neither.
-        is_stale: whether the event is not the newest of its subscription; then `note` says why.
         drifts: the drift records of what it found: a preview that differs from the result, a second customer, a
             published plan.
         waits: what unknown prices wait on; an event is parked beside its commit.
-        is_held: whether the event shows nothing that the catalog knows.
+        is_parked: whether the event is parked, since it shows nothing that the catalog knows.
+        is_stale: whether the event is not the newest of its subscription; then `note` says why.
     """
 
     facts: Facts
@@ -77,78 +105,88 @@ class Decided:
     note: str = ""
     drifts: tuple[Drift, ...] = ()
     waits: tuple[str, ...] = ()
-    is_held: bool = False
+    is_parked: bool = False
     is_stale: bool = False
 
 
-def decide(
-    topic: str,
-    facts: Facts,
-    event: Event,
-    fetched: Event | None,
-    setting: Setting,
-    published: State | None = None,
-    moved_us: int = 0,
-    *,
-    received_ns: int | None = None,
-    shown: bytes = b"",
-    is_again: bool = False,
-) -> EventResult | Decided:
-    """Return a tenant's facts and state after the event, or the result if they do not change.
-
-    Args:
-        fetched: the provider's own answer about the event's subscription, if it was asked.
-        published: the state that billing takes over from a publisher; None for a topic that is its own, or new.
-        moved_us: the time of the move that gave the subscription to this tenant; 0 if it was never moved.
-        received_ns: when the event was first received; None: it counts as of its own time.
-        shown: the state that billing has published last; empty for none.
-        is_again: whether the event was processed before: an unknown price that was parked then may still be unknown.
-    """
-    if received_ns is not None:
-        event = received(facts, event, received_ns)
+def decide(tenant: Tenant, delivery: Delivery, setting: Setting) -> EventResult | Decided:
+    """Return a tenant's facts and state after an event, or the event's result if they do not change."""
+    topic, facts = tenant.topic, tenant.facts
+    if delivery.received_ns is not None:
+        delivery = delivery._replace(event=received(facts, delivery.event, delivery.received_ns))
+    event = delivery.event
     if facts.erased_ns is not None:
-        return after_erasure(topic, facts.erased_ns, event, fetched or event)
+        return after_erasure(topic, facts.erased_ns, event, delivery.fetched or event)
     if _is_other_software(facts, event, setting):
         return OTHER_SOFTWARE
-    result = _reduced(facts, event, setting, reduce(facts, event, moved_us))
-    if fetched is not None:
-        is_new = isinstance(result, Reduced)
-        before = result.facts if isinstance(result, Reduced) else facts
-        answer = _reduced(before, fetched, setting, merge_fetched(before, fetched, moved_us, confirms=is_new))
-        if isinstance(answer, Reduced):
-            result = answer
-        elif isinstance(result, Unusable) and isinstance(answer, Stale):
-            return EventResult(Outcome.UNCHANGED, answer.reason)
+    result = _reduced_and_merged(facts, delivery, setting)
     match result:
+        case EventResult():
+            return result
         case Stale(reason):
-            items = () if event.subscription is None else event.subscription.items
-            prices = reported_prices(facts, _key(event), setting) & {item.price_id for item in items}
-            if is_again and prices:
-                waits = (WAITS_CATALOG, items_subject(_key(event)))
-                return EventResult(Outcome.PARKED, _unknown(event, prices, setting), waits=waits)
-            return EventResult(Outcome.REFUSED, reason)
+            return _rejected_as_stale(facts, delivery, reason, setting)
         case Moved():
             return MOVED
         case Unusable(reason):
             return EventResult(Outcome.PARKED, reason, waits=(WAITS_SOFTWARE,))
-        case Reduced(reduced, stale):
-            note, key = _second_customer(reduced, event), _key(event)
-            if note and _is_parked(facts, event, setting):
-                return EventResult(Outcome.PARKED, f"{note}; {PARKS}", waits=(*subjects(event), WAITS_CATALOG))
-            decided = _conclude(topic, facts, reduced, setting, note or stale, published, shown)
-            if isinstance(decided, Unprojectable):
-                return EventResult(Outcome.PARKED, decided.reason, waits=(WAITS_CATALOG,))
-            prices = reported_prices(reduced, key, setting)
-            is_lost_now = bool(prices) and is_lost(reduced.subscriptions[key], setting)
-            if not is_lost_now and not prices - reported_prices(facts, key, setting):
-                return replace(decided, waits=(), is_stale=bool(stale))  # reported before
-            reason, waits = _unknown(event, prices, setting), (WAITS_CATALOG, items_subject(key))
-            if waits_whole(facts, reduced, key, setting):
-                return EventResult(Outcome.PARKED, reason, waits=waits)
-            reason = f"{note}; {reason}" if note else reason
-            return replace(decided, note=reason, waits=waits, is_held=is_held(reduced, key, setting))
+        case Reduced(after, stale):
+            return _decide_reduced(tenant, delivery, after, stale, setting)
         case _:
             assert_never(result)
+
+
+def _reduced_and_merged(
+    facts: Facts, delivery: Delivery, setting: Setting
+) -> Reduced | Stale | Moved | Unusable | EventResult:
+    """Return the facts after the event and the provider's answer, or why they stay."""
+    event, fetched, moved_us = delivery.event, delivery.fetched, delivery.moved_us
+    result = _reduced(facts, event, setting, reduce(facts, event, moved_us))
+    if fetched is None:
+        return result
+    is_new = isinstance(result, Reduced)
+    before = result.facts if isinstance(result, Reduced) else facts
+    answer = _reduced(before, fetched, setting, merge_fetched(before, fetched, moved_us, confirms=is_new))
+    if isinstance(answer, Reduced):
+        return answer
+    if isinstance(result, Unusable) and isinstance(answer, Stale):
+        return EventResult(Outcome.UNCHANGED, answer.reason)
+    return result
+
+
+def _rejected_as_stale(facts: Facts, delivery: Delivery, reason: str, setting: Setting) -> EventResult:
+    """Return the result of an event that brings nothing new. While its prices are unknown, it stays parked."""
+    event, key = delivery.event, delivery.key
+    items = () if event.subscription is None else event.subscription.items
+    prices = reported_prices(facts, key, setting) & {item.price_id for item in items}
+    if not delivery.is_again or not prices:
+        return EventResult(Outcome.REFUSED, reason)
+    return EventResult(Outcome.PARKED, _unknown(event, prices, setting), waits=(WAITS_CATALOG, items_subject(key)))
+
+
+def _decide_reduced(
+    tenant: Tenant, delivery: Delivery, after: Facts, stale: str, setting: Setting
+) -> EventResult | Decided:
+    """Return the decision about an event that changes the facts to `after`; parked for its customer or its prices.
+
+    Args:
+        stale: why the event is not the newest of its subscription; "" if it is.
+    """
+    before, event, key = tenant.facts, delivery.event, delivery.key
+    note = second_customer_note(after, key)
+    if note and _is_parked_by_policy(before, event, setting):
+        return EventResult(Outcome.PARKED, f"{note}; {PARKED_BY_POLICY}", waits=(*subjects(event), WAITS_CATALOG))
+    decided = _conclude(tenant, after, setting, note or stale)
+    if isinstance(decided, Unprojectable):
+        return EventResult(Outcome.PARKED, decided.reason, waits=(WAITS_CATALOG,))
+    prices = reported_prices(after, key, setting)
+    is_reported = prices <= reported_prices(before, key, setting)
+    if is_reported and not (prices and is_lost(after.subscriptions[key], setting)):
+        return replace(decided, waits=(), is_stale=bool(stale))
+    reason, waits = _unknown(event, prices, setting), (WAITS_CATALOG, items_subject(key))
+    if is_new_and_unknown(before, after, key, setting):
+        return EventResult(Outcome.PARKED, reason, waits=waits)
+    reason = f"{note}; {reason}" if note else reason
+    return replace(decided, note=reason, waits=waits, is_parked=not buys_anything(after, key, setting))
 
 
 def _reduced(
@@ -158,7 +196,7 @@ def _reduced(
     if isinstance(result, Moved | Unusable):
         return result
     after = result.facts if isinstance(result, Reduced) else before
-    joined = with_granted(before, after, event, setting)
+    joined = remember_granted(before, after, event, setting)
     if joined is after:
         return result
     return replace(result, facts=joined) if isinstance(result, Reduced) else Reduced(joined)
@@ -173,39 +211,29 @@ def _unknown(event: Event, prices: Collection[str], setting: Setting) -> str:
 
 
 def decide_without_event(
-    topic: str,
-    facts: Facts,
-    fetched: Sequence[Event],
-    change: ChangeFacts,
-    setting: Setting,
-    *,
-    is_known: bool,
-    published: State | None = None,
-    shown: bytes = b"",
+    tenant: Tenant, fetched: Sequence[Event], change: ChangeFacts, setting: Setting
 ) -> EventResult | Decided:
     """Merge the fetched bodies, apply `change`, and return the facts and state; or the result if nothing is projected.
 
-    Args:
-        is_known: whether facts are stored, even empty ones. If not, the topic is a publisher's, or the store lost the
-            facts: then empty facts are not projected.
-        published, shown: see `decide`.
+    Empty facts that are not stored are not projected.
 
     Raises:
         Exception: whatever `change` raises.
     """
-    if facts.erased_ns is not None:
+    if tenant.facts.erased_ns is not None:
         return EventResult(Outcome.UNCHANGED, ERASED_REASON)
-    after, note = facts, ""
+    after, note = tenant.facts, ""
     waits: tuple[str, ...] = ()
     for event in fetched:
         if _is_other_software(after, event, setting):
             continue
         answer = _reduced(after, event, setting, merge_fetched(after, event))
         if isinstance(answer, Reduced):
-            reason, key = _second_customer(answer.facts, event), _key(event)
-            if reason and _is_parked(after, event, setting):
-                note = f"{reason}; {PARKS}"
-            elif waits_whole(after, answer.facts, key, setting):
+            key = _key(event)
+            reason = second_customer_note(answer.facts, key)
+            if reason and _is_parked_by_policy(after, event, setting):
+                note = f"{reason}; {PARKED_BY_POLICY}"
+            elif is_new_and_unknown(after, answer.facts, key, setting):
                 note = _unknown(event, reported_prices(answer.facts, key, setting), setting)
                 waits = (WAITS_CATALOG,)
             else:
@@ -213,22 +241,15 @@ def decide_without_event(
         elif isinstance(answer, Unusable):
             note = answer.reason
     after = change(after)
-    if after == NOTHING and (waits or not is_known):
+    if after == NOTHING and (waits or not tenant.is_known):
         return EventResult(Outcome.UNCHANGED, note, waits=waits)
-    decided = _conclude(topic, facts, after, setting, note, published, shown)
+    decided = _conclude(tenant, after, setting, note)
     if isinstance(decided, Unprojectable):
         return EventResult(Outcome.UNCHANGED, decided.reason, waits=(WAITS_CATALOG,))
     return decided
 
 
-def _second_customer(after: Facts, event: Event) -> str:
-    """Return the sentence about the event's subscription if its customer is not the tenant's own; else ""."""
-    assert event.subscription is not None
-    key = subscription_key(event.provider, event.subscription.id)
-    return second_customer_reason(after, key) if key in second_customers(after) else ""
-
-
-def _is_parked(before: Facts, event: Event, setting: Setting) -> bool:
+def _is_parked_by_policy(before: Facts, event: Event, setting: Setting) -> bool:
     """Return whether a second customer's event is parked: by the policy, unless its subscription is known already."""
     assert event.subscription is not None
     is_known = subscription_key(event.provider, event.subscription.id) in before.subscriptions
@@ -251,14 +272,13 @@ def _is_other_software(facts: Facts, event: Event, setting: Setting) -> bool:
     return subscription_key(event.provider, event.subscription.id) not in facts.subscriptions
 
 
-def _conclude(
-    topic: str, before: Facts, after: Facts, setting: Setting, note: str, published: State | None, shown: bytes
-) -> Decided | Unprojectable:
+def _conclude(tenant: Tenant, after: Facts, setting: Setting, note: str) -> Decided | Unprojectable:
     """Project the new facts, keep a published plan, and compare the result with an awaited preview."""
+    topic, before, published = tenant.topic, tenant.facts, tenant.published
     after, dropped = without_void_change(after, setting)
     projected = project(after, setting)
-    if after.held is not None or isinstance(projected, Unprojectable):
-        after = with_held(before, after, shown, setting)
+    if after.kept is not None or isinstance(projected, Unprojectable):
+        after = keep_published(before, after, tenant.shown, setting)
         projected = project(after, setting)
     drifts: tuple[Drift, ...] = ()
     if published is not None and isinstance(projected, Projected):
@@ -275,46 +295,3 @@ def _conclude(
     note = note or dropped or projected.unknown
     waits = (WAITS_CATALOG,) if projected.unknown else ()
     return Decided(facts, projected.state, next_wakeup_us(projected, facts, setting), note, drifts, waits)
-
-
-def next_wakeup_us(projected: Projected, facts: Facts, setting: Setting) -> int | None:
-    """Return when a topic must be evaluated again without an event, in microseconds since 1970, or None for never.
-
-    It is the earliest of: the state's next change by time, the next query to the provider, and the next attempt at a
-    scheduled plan change.
-    """
-    now_us, due_us = setting.now_ns // 1000, []
-    if projected.valid_until_ns is not None:
-        due_us.append(_rounded_up_us(projected.valid_until_ns))
-    if any(environment == setting.environment for _, environment in setting.askable):
-        change = facts.scheduled_change
-        entry = None if change is None else facts.subscriptions.get(change.subscription)
-        is_askable = entry is not None and (entry.provider, setting.environment) in setting.askable
-        if change is not None and not change.executed and is_askable:
-            # The first attempt has no delay, even if it is due now: soon the bill locks the subscription.
-            again_s = EXECUTE_AGAIN_S if change.problem else 0
-            due_us.append(max(_rounded_up_us(change.execute_ns), now_us + again_s * 1_000_000))
-        pending = projected.state.get("pending")
-        if pending is not None:
-            half_s = (now_us - instants.parse(pending["since"]) // 1000) / 2_000_000
-            due_us.append(now_us + int(min(max(half_s, ASK_AGAIN_MIN_S), ASK_AGAIN_MAX_S) * 1_000_000))
-    return min(due_us, default=None)
-
-
-def _rounded_up_us(ns: int) -> int:
-    """Return the instant in microseconds: a timer must not fire before it."""
-    return -(-ns // 1000)
-
-
-def event_cause(event: Event, fetched: Event | None, received_us: int, facts: Facts, now_ns: int) -> bytes:
-    """Return the cause of the version that an event creates, as JSON; `facts` are the version's."""
-    document: dict[str, object] = {
-        "source": event.provider,
-        "event_id": event.event_id,
-        "event_type": event.type,
-        "occurred_at": instants.text(event.order.occurred_ns),
-        "received_at": instants.text(received_us * 1000),
-    }
-    if fetched is not None:
-        document["fetched_at"] = instants.text(fetched.order.occurred_ns)
-    return orjson.dumps(document | active_overrides(facts, now_ns))

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from planwire_client.core.topic import Topic
-from sync.billing.domain.decision import PARKS, ChangeFacts
-from sync.billing.domain.facts.customers import second_customer_reason, second_customers, vouched_for
+from sync.billing.domain.decision import ChangeFacts
+from sync.billing.domain.facts.customers import PARKED_BY_POLICY, second_customer_note, vouched_for
 from sync.billing.domain.facts.model import NOTHING, Event, Facts, SubscriptionFacts, subscription_key
 from sync.billing.domain.facts.moves import ChangedSinceError, given, joined, taken
 from sync.billing.domain.outcome import ERASED, ERASED_REASON, WAITS_CATALOG, WAITS_SOFTWARE, EventResult, Outcome
@@ -42,7 +42,7 @@ VOUCHED_TYPE = "subscription.vouched"
 """That of a subscription whose tenant a signed reference or an operator has confirmed."""
 
 
-def event_cause(event: Event) -> dict[str, str]:
+def move_cause(event: Event) -> dict[str, str]:
     """Return the cause of the versions that a move makes which an event leads to."""
     return {"source": event.provider, "event_id": event.event_id, "event_type": MOVED_TYPE}
 
@@ -254,9 +254,10 @@ class Moves:
             return None
         entry = (await self._facts(subject, link.tenant_id)).subscriptions.get(subject.key)
         after = given(facts, subject.key, entry, None, self._context.now_us)
-        if entry is None or subject.key not in second_customers(after):
+        note = "" if entry is None else second_customer_note(after, subject.key)
+        if not note:
             return None
-        reason = f"{second_customer_reason(after, subject.key)}; {PARKS}"
+        reason = f"{note}; {PARKED_BY_POLICY}"
         return EventResult(Outcome.PARKED, reason, waits=(subject.link_subject, WAITS_CATALOG))
 
     async def _facts(self, subject: Subject, tenant_id: str) -> Facts:

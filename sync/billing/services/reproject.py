@@ -19,10 +19,10 @@ from sync.billing.domain.facts.model import Event
 from sync.billing.domain.outcome import WAITS_CATALOG, EventResult, Outcome
 from sync.billing.services.committer import Commit, Committer, Decision, Write
 from sync.billing.services.context import BillingContext
-from sync.billing.storage.tenants import facts_of, has_facts, published_state
+from sync.billing.storage.tenants import tenant_of
 from sync.store.models import Snapshot
 
-RESTORED = "the store lost its tail: the state was put back, its facts are older until the provider tells them anew"
+RESTORED = "the store lost its tail: the state was put back, its facts stay older until the provider is asked"
 """The reason of a result that leaves a restored state unchanged."""
 
 _log = structlog.get_logger("sync.reprojection")
@@ -88,8 +88,8 @@ class Reprojection:
         await self._committer.record(commit, what, refresh.fetched, refresh.missing)
         result = commit.result
         if WAITS_CATALOG in result.waits or (commit.decision.write is None and result.reason == RESTORED):
-            is_held = commit.decision.write is None or commit.decision.after.held is not None
-            what = "state_held" if is_held else "price_unknown"
+            is_kept = commit.decision.write is None or commit.decision.after.kept is not None
+            what = "state_held" if is_kept else "price_unknown"
             _log.error(what, topic=topic, reason=result.reason)
         return commit
 
@@ -99,18 +99,9 @@ def decide_refresh(snapshot: Snapshot, refresh: Refresh, setting: Setting) -> De
     topic, version = snapshot.topic, snapshot.version
     if refresh.if_version not in (None, version) or refresh.if_rev not in (None, snapshot.rev):
         return Decision(EventResult(Outcome.CONFLICT, "", topic, version))
-    before = facts_of(snapshot)
-    is_known = has_facts(snapshot)
-    decided = decide_without_event(
-        topic,
-        before,
-        refresh.fetched,
-        refresh.change,
-        setting,
-        is_known=is_known,
-        published=published_state(snapshot),
-        shown=snapshot.state if is_known else b"",
-    )
+    tenant = tenant_of(snapshot)
+    before = tenant.facts
+    decided = decide_without_event(tenant, refresh.fetched, refresh.change, setting)
     if isinstance(decided, EventResult):
         result = EventResult(decided.outcome, decided.reason, topic, version, decided.waits)
         return Decision(result, before=before, after=before)
@@ -124,6 +115,6 @@ def decide_refresh(snapshot: Snapshot, refresh: Refresh, setting: Setting) -> De
         result = EventResult(Outcome.UNCHANGED, reason, topic, version, decided.waits)
         return Decision(result, None, before, before, decided.wake_us, refresh.arms)
     cause = orjson.dumps({**refresh.cause, **active_overrides(decided.facts, setting.now_ns)})
-    write = Write(state, cause, enlists=not is_known)
+    write = Write(state, cause, enlists=not tenant.is_known)
     result = EventResult(Outcome.APPLIED, decided.note, waits=decided.waits)
     return Decision(result, write, before, decided.facts, decided.wake_us, refresh.arms, decided.drifts)

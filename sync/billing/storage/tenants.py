@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 
 from planwire_client.core.commit import PUBLISHER
+from sync.billing.domain.decision import Tenant
 from sync.billing.domain.facts import codec
 from sync.billing.domain.facts.model import NOTHING, Facts
 from sync.core.errors import SyncError
@@ -41,7 +42,18 @@ def has_facts(snapshot: Snapshot) -> bool:
     return bool(snapshot.private) and snapshot.owner != PUBLISHER
 
 
-def published_state(snapshot: Snapshot) -> dict[str, Any] | None:
+def tenant_of(snapshot: Snapshot) -> Tenant:
+    """Return the tenant of a snapshot, as decisions take it.
+
+    Raises:
+        FactsError: the private part holds something else than facts.
+    """
+    facts, is_known = facts_of(snapshot), has_facts(snapshot)
+    shown = snapshot.state if is_known else b""
+    return Tenant(snapshot.topic, facts, is_known, shown, _published_state(snapshot))
+
+
+def _published_state(snapshot: Snapshot) -> dict[str, Any] | None:
     """Return the state that a publisher has published and the next commit of billing takes over; None if there is none.
 
     Builds from before the owner did not store who published a state. A restored one may be billing's own then.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from sync.billing.domain.entitlements.evaluation import Setting, bought, without_void_change
 from sync.billing.domain.entitlements.projection import Projected, State, Unprojectable, project
-from sync.billing.domain.entitlements.purchases import with_granted
+from sync.billing.domain.entitlements.purchases import remember_granted
 from sync.billing.domain.entitlements.scheduled_changes import find_subscription, with_plan
 from sync.billing.domain.facts.model import (
     ENTITLEMENTS,
@@ -70,7 +70,7 @@ def preview(facts: Facts, request: PreviewRequest, setting: Setting) -> Preview:
     event = Event(entry.provider, setting.environment, "preview", "preview", order, subscription=body)
     result = reduce(facts, event)
     assert isinstance(result, Reduced)
-    after, _ = without_void_change(with_granted(facts, result.facts, event, setting), setting)
+    after, _ = without_void_change(remember_granted(facts, result.facts, event, setting), setting)
     projected = project(after, setting)
     present = {item.price_id for item in entry.subscription.items}
     unknown = [price for price in bought(body.items, entry, setting).unknown if price not in present]

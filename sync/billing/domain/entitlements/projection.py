@@ -27,7 +27,7 @@ from sync.billing.domain.entitlements.evaluation import EvaluatedSubscription, S
 from sync.billing.domain.entitlements.overrides import is_active
 from sync.billing.domain.entitlements.purchases import lost_grants, unknown_reason
 from sync.billing.domain.facts.customers import second_customers
-from sync.billing.domain.facts.model import HELD, PLAN, Facts, Override, SubscriptionFacts
+from sync.billing.domain.facts.model import KEPT, PLAN, Facts, Override, SubscriptionFacts
 from sync.core import instants
 
 State = dict[str, Any]
@@ -57,7 +57,7 @@ class Projected:
 
 @dataclass(frozen=True, slots=True)
 class Unprojectable:
-    """The catalog lacks what was bought, and nothing is held: the state stays. `reason` names the prices."""
+    """The catalog lacks what was bought, and nothing is kept: the state stays. `reason` names the prices."""
 
     reason: str
 
@@ -69,14 +69,14 @@ def project(facts: Facts, setting: Setting) -> Projected | Unprojectable:
     active = [override for override in facts.overrides if is_active(override, setting.now_ns)]
     lost = {(each.provider, price_id) for each in subscriptions for price_id in each.lost}
     lost |= lost_grants(facts, setting)
-    if lost and facts.held is None:
+    if lost and facts.kept is None:
         return Unprojectable(unknown_reason(lost, setting))
     lead = _lead(subscriptions, extra)
     shown = lead and _shown(lead, subscriptions, facts)
     known = [subscription for subscription in subscriptions if not subscription.lost]
     state = _granted(known, extra, setting.catalog)
-    if lost and facts.held is not None:
-        state = _held(facts.held, state)
+    if lost and facts.kept is not None:
+        state = _with_kept(facts.kept, state)
     if shown is not None:
         state["status"] = shown.status
         _describe(state, shown, facts.subscriptions[shown.key])
@@ -163,10 +163,10 @@ def _granted(own: Sequence[EvaluatedSubscription], extra: Sequence[EvaluatedSubs
     return state
 
 
-def _held(held: Mapping[str, Any], known: State) -> State:
+def _with_kept(kept: Mapping[str, Any], known: State) -> State:
     """Return a state of what was published last; with what the catalog still knows to be bought, if that is more."""
-    state: State = {"plan": held["plan"], **{name: dict(held[name]) for name in HELD[1:]}, "status": "none"}
-    if known["plan"]["rank"] > held["plan"]["rank"]:
+    state: State = {"plan": kept["plan"], **{name: dict(kept[name]) for name in KEPT[1:]}, "status": "none"}
+    if known["plan"]["rank"] > kept["plan"]["rank"]:
         _unite(state, known)
     return state
 

@@ -4,7 +4,7 @@ A subscription grants what its known items buy. If they buy no plan, the plan th
 that an unknown price never takes anything away. The newest body that bought something stands in, whatever the order of
 arrival.
 
-If an edit of the catalog takes away what was bought, the entitlements that were published last stay (`Facts.held`).
+If an edit of the catalog takes away what was bought, the entitlements that were published last stay (`Facts.kept`).
 Status, grace and the end of subscriptions apply all the same.
 """
 
@@ -19,7 +19,7 @@ from sync.billing.domain.entitlements.evaluation import Setting, bought, is_lost
 from sync.billing.domain.entitlements.overrides import is_active
 from sync.billing.domain.facts.model import (
     ENDED_STATUSES,
-    HELD,
+    KEPT,
     NEVER_GRANTED,
     PAYING_STATUSES,
     PLAN,
@@ -31,7 +31,7 @@ from sync.billing.domain.facts.model import (
 )
 
 
-def with_granted(before: Facts, after: Facts, event: Event, setting: Setting) -> Facts:
+def remember_granted(before: Facts, after: Facts, event: Event, setting: Setting) -> Facts:
     """Return the facts after an event, with what stands in for unknown items of its subscription."""
     body = event.subscription
     key = "" if body is None else subscription_key(event.provider, body.id)
@@ -61,23 +61,23 @@ def _level(entry: SubscriptionFacts, granted: Granted, setting: Setting) -> int:
     return 1 if found.unknown and found.plan is None else 2
 
 
-def with_held(before: Facts, after: Facts, published: bytes, setting: Setting) -> Facts:
-    """Return the facts with what stays granted while the catalog has lost a part of it; without, once it has it again.
+def keep_published(before: Facts, after: Facts, published: bytes, setting: Setting) -> Facts:
+    """Return the facts with the published entitlements kept while the catalog lacks a part of them; else without.
 
-    A subscription that is new to the tenant never had anything to hold here.
+    A subscription that is new to the tenant has nothing to keep here.
 
     Args:
         published: the state that billing has published last; empty for none.
     """
     paid = {key for key, entry in after.subscriptions.items() if entry.subscription.status not in ENDED_STATUSES}
     lost = {key for key in paid if is_lost(after.subscriptions[key], setting)}
-    held = after.held
+    kept = after.kept
     if not lost <= before.subscriptions.keys() or not (lost or lost_grants(after, setting)):
-        held = None
-    elif held is None and published:
+        kept = None
+    elif kept is None and published:
         state = orjson.loads(published)
-        held = {name: state[name] for name in HELD} if isinstance(state, dict) else None
-    return after if held is after.held else replace(after, held=held)
+        kept = {name: state[name] for name in KEPT} if isinstance(state, dict) else None
+    return after if kept is after.kept else replace(after, kept=kept)
 
 
 def lost_grants(facts: Facts, setting: Setting) -> set[tuple[str, str]]:
@@ -94,19 +94,19 @@ def reported_prices(facts: Facts, key: str, setting: Setting) -> frozenset[str]:
     return frozenset(bought(entry.subscription.items, entry, setting).unknown)
 
 
-def waits_whole(before: Facts, after: Facts, key: str, setting: Setting) -> bool:
-    """Return whether an event is of no use yet: a paid, new subscription of which the catalog knows nothing."""
+def is_new_and_unknown(before: Facts, after: Facts, key: str, setting: Setting) -> bool:
+    """Return whether a subscription is new and paid, and the catalog knows none of its items."""
     is_new = key not in before.subscriptions and key in after.subscriptions
     return is_new and after.subscriptions[key].granted == NEVER_GRANTED and bool(reported_prices(after, key, setting))
 
 
-def is_held(facts: Facts, key: str, setting: Setting) -> bool:
-    """Return whether nothing of a subscription's items is known, so that it keeps what it granted before."""
+def buys_anything(facts: Facts, key: str, setting: Setting) -> bool:
+    """Return whether the catalog knows any of a subscription's items. If not, it keeps what it granted before."""
     entry = facts.subscriptions[key]
-    return not bought(entry.subscription.items, entry, setting).buys
+    return bool(bought(entry.subscription.items, entry, setting).buys)
 
 
-def frees(before: Facts, after: Facts, key: str, setting: Setting) -> bool:
+def unblocks(before: Facts, after: Facts, key: str, setting: Setting) -> bool:
     """Return whether parked events of a subscription can be used now: it is new, or its unknown prices are gone."""
     if key not in before.subscriptions:
         return key in after.subscriptions

@@ -35,8 +35,8 @@ def encode(facts: Facts) -> bytes:
         document["erased_ns"] = facts.erased_ns
     if facts.moved:
         document["moved"] = facts.moved
-    if facts.held is not None:
-        document["kept"] = facts.held
+    if facts.kept is not None:
+        document["kept"] = facts.kept
     return orjson.dumps(document, default=list, option=orjson.OPT_SORT_KEYS)
 
 

@@ -16,6 +16,11 @@ from sync.billing.domain.facts.model import Facts
 SECOND_CUSTOMER = "second_customer"
 """The kind of the drift record about a subscription of another customer."""
 
+PARKED_BY_POLICY = (
+    '[policy] second_customer is "park": link the subscription with `planwire link`, or change the policy'
+)
+"""What to do about an event of another customer that is parked."""
+
 
 def own_customers(facts: Facts) -> set[tuple[str, str]]:
     """Return the tenant's own customers, each as provider and id."""
@@ -45,8 +50,10 @@ def vouched_for(facts: Facts, key: str) -> Facts:
     return replace(facts, subscriptions={**facts.subscriptions, key: replace(entry, is_vouched=True)})
 
 
-def second_customer_reason(facts: Facts, key: str) -> str:
-    """Return the sentence about a subscription of another customer, and what an operator may do."""
+def second_customer_note(facts: Facts, key: str) -> str:
+    """Return the sentence about a subscription of another customer; "" if its customer is the tenant's own."""
+    if key not in second_customers(facts):
+        return ""
     own = " and ".join(sorted(id for _, id in own_customers(facts)))
     paying = facts.subscriptions[key].subscription.customer_id
     return f"customer {paying} of {key} is another than the tenant's own, {own}"

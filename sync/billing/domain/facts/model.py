@@ -268,7 +268,7 @@ class AwaitedPreview:
 ENTITLEMENTS = ("plan", "status", "features", "limits", "modules")
 """The fields of a state that a preview predicts; the others depend on when the change happens."""
 
-HELD = ("plan", "features", "limits", "modules")
+KEPT = ("plan", "features", "limits", "modules")
 """The fields of a state that stay while the catalog lacks what they were granted by."""
 
 
@@ -281,7 +281,7 @@ class Facts:
         erased_ns: when the tenant was erased; then it has no other facts, now or later.
         moved: the subscriptions that were moved to another tenant, by key, with the time of the move in microseconds
             since 1970. Late events do not bring them back.
-        held: the fields HELD of the state that was published last before the catalog lost what it was granted by.
+        kept: the fields KEPT of the state that was published last before the catalog lost what it was granted by.
     """
 
     subscriptions: Mapping[str, SubscriptionFacts] = field(default_factory=dict)
@@ -290,7 +290,7 @@ class Facts:
     awaited_preview: AwaitedPreview | None = None
     erased_ns: int | None = None
     moved: Mapping[str, int] = field(default_factory=dict)
-    held: Mapping[str, Any] | None = None
+    kept: Mapping[str, Any] | None = None
 
 
 NOTHING = Facts()

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import orjson
+
 from planwire_client.core import canonical_json
 from sync.billing.catalog.catalog import Catalog
-from sync.billing.domain.decision import Decided, decide, decide_without_event, event_cause
+from sync.billing.domain.decision import Decided, Delivery, decide, decide_without_event
 from sync.billing.domain.entitlements.evaluation import Setting
-from sync.billing.domain.entitlements.purchases import frees, items_subject
-from sync.billing.domain.facts.model import Event, Unparsable, subscription_key
+from sync.billing.domain.entitlements.overrides import active_overrides
+from sync.billing.domain.entitlements.purchases import items_subject, unblocks
+from sync.billing.domain.facts.model import Event, Facts, Unparsable, subscription_key
 from sync.billing.domain.outcome import ERASED_REASON, WAITS_SOFTWARE, EventResult, Outcome
 from sync.billing.domain.tenant_resolution import Link
 from sync.billing.services.committer import Commit, Decision, Write
-from sync.billing.storage.tenants import FactsError, facts_of, has_facts, published_state
+from sync.billing.storage.tenants import FactsError, tenant_of
+from sync.core import instants
 from sync.store.models import Snapshot
 
 
@@ -47,22 +51,22 @@ class Attempt(NamedTuple):
     answer: Answer | None = None
     claim: str = ""
 
-    def done(self, result: EventResult) -> Done:
+    def ended(self, result: EventResult) -> Processed:
         """Return the end of the attempt without a decision about a topic."""
-        return Done(self.environment, self.event, result, answer=self.answer, link=self.link, claim=self.claim)
+        return Processed(self.environment, self.event, result, answer=self.answer, link=self.link, claim=self.claim)
 
 
-class Done(NamedTuple):
-    """How an attempt ends.
+class Processed(NamedTuple):
+    """A processed event, to be finished.
 
     Attributes:
         is_first: whether this is the first attempt that can have written to the event log.
         catalog: the catalog of the decision.
         rechecks_link: whether the event is parked for lack of a link that may have been learned meanwhile.
         link: as of the attempt.
-        frees: what parked events wait on that can be used now.
+        unblocks: what parked events wait on that can be used now.
         retry_s: delay after which the event, which stays pending, is retried; None: the event ends.
-        is_recovered: whether an earlier attempt has committed the event, and may have told another reason.
+        is_recovered: whether an earlier attempt has committed the event, and may have had another reason.
     """
 
     environment: str
@@ -73,26 +77,26 @@ class Done(NamedTuple):
     commit: Commit | None = None
     catalog: Catalog | None = None
     rechecks_link: bool = False
-    frees: str = ""
+    unblocks: str = ""
     retry_s: float | None = None
     link: Link | None = None
     claim: str = ""
     is_recovered: bool = False
 
 
-def freed(event: Event, commit: Commit, setting: Setting) -> str:
+def unblocked_by(event: Event, commit: Commit, setting: Setting) -> str:
     """Return what parked events wait on that can be used after the commit of an event; "" if there are none."""
     decision = commit.decision
     if decision.write is None or event.subscription is None:
         return ""
     key = subscription_key(event.provider, event.subscription.id)
-    return items_subject(key) if frees(decision.before, decision.after, key, setting) else ""
+    return items_subject(key) if unblocks(decision.before, decision.after, key, setting) else ""
 
 
-def unparsable(environment: str, event: Unparsable, claim: str) -> Done:
+def unparsable(environment: str, event: Unparsable, claim: str) -> Processed:
     """Return the end of an event that this build cannot read."""
     result = EventResult(Outcome.PARKED, f"unparsable: {event.problem}", waits=(WAITS_SOFTWARE,))
-    return Done(environment, event, result, claim=claim)
+    return Processed(environment, event, result, claim=claim)
 
 
 def decide_attempt(attempt: Attempt, snapshot: Snapshot, setting: Setting, moved_us: int = 0) -> Decision:
@@ -103,29 +107,17 @@ def decide_attempt(attempt: Attempt, snapshot: Snapshot, setting: Setting, moved
     """
     topic, event, answer = attempt.topic, attempt.event, attempt.answer or Answer()
     try:
-        facts = facts_of(snapshot)
+        tenant = tenant_of(snapshot)
     except FactsError as error:
         return Decision(EventResult(Outcome.PARKED, str(error), topic, snapshot.version, (WAITS_SOFTWARE,)))
-    received_ns = attempt.received_us * 1000
+    facts, is_again, event_id = tenant.facts, attempt.number != 1, event.event_id
     moved_us = max(moved_us, attempt.link.moved_us if attempt.link is not None else 0)
-    is_again, event_id, published = attempt.number != 1, event.event_id, published_state(snapshot)
-    shown = snapshot.state if has_facts(snapshot) else b""
-    decided = decide(
-        topic,
-        facts,
-        event,
-        answer.fetched,
-        setting,
-        published,
-        moved_us,
-        received_ns=received_ns,
-        shown=shown,
-        is_again=is_again,
-    )
+    delivery = Delivery(event, answer.fetched, attempt.received_us * 1000, moved_us, is_again)
+    decided = decide(tenant, delivery, setting)
     is_refused = isinstance(decided, EventResult) and decided.outcome is Outcome.REFUSED
-    if is_refused and is_again and has_facts(snapshot) and not snapshot.restored:
+    if is_refused and is_again and tenant.is_known and not snapshot.restored:
         # What it waited for may have changed what the facts mean: a price that the catalog has by now.
-        anew = decide_without_event(topic, facts, (), lambda facts: facts, setting, is_known=True, shown=shown)
+        anew = decide_without_event(tenant, (), lambda facts: facts, setting)
         if isinstance(anew, Decided) and canonical_json.encode(anew.state) != snapshot.state:
             decided, event_id = anew, ""  # its id is committed already
     if isinstance(decided, EventResult):
@@ -136,9 +128,23 @@ def decide_attempt(attempt: Attempt, snapshot: Snapshot, setting: Setting, moved
         canonical_json.encode(decided.state),
         event_cause(event, answer.fetched, attempt.received_us, decided.facts, setting.now_ns),
         event_id=event_id,
-        enlists=attempt.number != 1 or not has_facts(snapshot),
+        enlists=is_again or not tenant.is_known,
         wants_reconcile=answer.is_away,
     )
-    outcome = Outcome.PARKED if decided.is_held else Outcome.REFUSED if decided.is_stale else Outcome.APPLIED
+    outcome = Outcome.PARKED if decided.is_parked else Outcome.REFUSED if decided.is_stale else Outcome.APPLIED
     result = EventResult(outcome, decided.note, waits=decided.waits)
     return Decision(result, write, facts, decided.facts, decided.wake_us, drifts=decided.drifts)
+
+
+def event_cause(event: Event, fetched: Event | None, received_us: int, facts: Facts, now_ns: int) -> bytes:
+    """Return the cause of the version that an event creates, as JSON; `facts` are the version's."""
+    document: dict[str, object] = {
+        "source": event.provider,
+        "event_id": event.event_id,
+        "event_type": event.type,
+        "occurred_at": instants.text(event.order.occurred_ns),
+        "received_at": instants.text(received_us * 1000),
+    }
+    if fetched is not None:
+        document["fetched_at"] = instants.text(fetched.order.occurred_ns)
+    return orjson.dumps(document | active_overrides(facts, now_ns))

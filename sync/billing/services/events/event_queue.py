@@ -17,6 +17,9 @@ from sync.store.models import StoreRejected
 QUEUE = "inbox"
 """The queue's name, for logs and the metric."""
 
+RELEASE_MAX = 100
+"""Maximum parked events that are released at once; workers claim the rest."""
+
 Claimed = Due | Record
 """A claimed event: `Due` until its record is read, which begins an attempt."""
 

@@ -14,7 +14,7 @@ from sync.billing.domain.tenant_naming import sanitize
 from sync.billing.domain.tenant_resolution import CUSTOMERS
 from sync.billing.providers.base import ProviderRejected, ProviderUnavailable
 from sync.billing.services.context import BillingContext
-from sync.billing.services.events.attempt import Answer, Attempt, Done
+from sync.billing.services.events.attempt import Answer, Attempt, Processed
 from sync.billing.storage.links import find_link
 
 FETCH_MAX_WAIT_S = 2.5
@@ -59,16 +59,16 @@ class ProviderFetch:
         self._context = context
         self._store = context.store
 
-    async def fetch(self, attempt: Attempt) -> Attempt | Done:
+    async def fetch(self, attempt: Attempt) -> Attempt | Processed:
         """Return the attempt with the provider's current subscription, or the end of an event that cannot be used."""
         event = attempt.event
         if tenant_resolution.is_unreal(event):
-            return attempt.done(EventResult(Outcome.IGNORED, "simulated event in the live environment"))
+            return attempt.ended(EventResult(Outcome.IGNORED, "simulated event in the live environment"))
         if event.ignored:
             return attempt
         return await (self._ask(attempt) if event.subscription is not None else self._fetch_thin(attempt))
 
-    async def _fetch_thin(self, attempt: Attempt) -> Attempt | Done:
+    async def _fetch_thin(self, attempt: Attempt) -> Attempt | Processed:
         """Return the attempt of an event without a body, with the fetched body and its links; or its end."""
         attempt, event = await self._ask(attempt), attempt.event
         answer = attempt.answer or Answer()
@@ -77,12 +77,12 @@ class ProviderFetch:
             whole = without_ignored_names(whole, self._context.setting(event.environment))
             return attempt._replace(event=whole, link=await find_link(self._store, whole))
         if answer.is_away:
-            return attempt.done(EventResult(Outcome.PARKED, AWAY))._replace(retry_s=UNFETCHED_AGAIN_S)
+            return attempt.ended(EventResult(Outcome.PARKED, AWAY))._replace(retry_s=UNFETCHED_AGAIN_S)
         can_ask = (event.provider, event.environment) in self._context.clients
         setting = f"set PLANWIRE_{event.provider.upper()}_API_KEYS={event.environment}:KEY"
-        problem = "would not tell it" if can_ask else f"cannot be asked for it: {setting}"
+        problem = "does not return it" if can_ask else f"cannot be asked for it: {setting}"
         reason = f"{event.type[:60]} carries no subscription, and {event.provider} {problem}"
-        return attempt.done(EventResult(Outcome.PARKED, reason, waits=(WAITS_SOFTWARE,)))
+        return attempt.ended(EventResult(Outcome.PARKED, reason, waits=(WAITS_SOFTWARE,)))
 
     async def _ask(self, attempt: Attempt) -> Attempt:
         """Return the attempt with the provider's current subscription, if the provider has an API client."""

@@ -11,43 +11,31 @@ import itertools
 import secrets
 from collections.abc import Sequence
 
-import structlog
-
 from sync.billing.catalog.catalog import Catalog
 from sync.billing.domain import tenant_resolution
-from sync.billing.domain.facts.model import Event, Unparsable, subscription_key
+from sync.billing.domain.facts.model import Unparsable, subscription_key
 from sync.billing.domain.outcome import (
-    ERASED_REASON,
     MOVED,
-    WAITS_CATALOG,
     WAITS_SOFTWARE,
     EventResult,
     Outcome,
-    revival_of,
 )
 from sync.billing.domain.tenant_resolution import subjects
 from sync.billing.providers.base import WebhookAdapter
 from sync.billing.services.committer import Commit, Committer, Decision
 from sync.billing.services.context import BillingContext
-from sync.billing.services.events.attempt import Answer, Attempt, Done, decide_attempt, freed, unparsable
-from sync.billing.services.events.event_queue import EventQueue
+from sync.billing.services.events.attempt import Answer, Attempt, Processed, decide_attempt, unblocked_by, unparsable
+from sync.billing.services.events.event_queue import RELEASE_MAX, EventQueue
 from sync.billing.services.events.fetch import ProviderFetch
+from sync.billing.services.events.finish import Finisher
 from sync.billing.services.events.resolve import TenantResolver
-from sync.billing.services.move import Moves, event_cause
+from sync.billing.services.move import Moves, move_cause
 from sync.billing.storage.checkouts import joined, query_checkout
-from sync.billing.storage.environment import reconcile_requests
 from sync.billing.storage.inbox import Inbox, Record
-from sync.billing.storage.links import erase_links, find_link, forget_customers, query_link, read_link, store_name
-from sync.billing.storage.records import append_event, has_event, record_snapshots
-from sync.billing.storage.tenants import known_facts
+from sync.billing.storage.links import find_link, query_link, read_link
 from sync.store.command_pipeline import CommandPipeline, run_commands
 from sync.store.delayed_queue import Due
 from sync.store.models import ALL_FIELDS, Snapshot, StoreError, snapshot_of
-
-RELEASE_MAX = 100
-"""Maximum parked events that a newly learned link releases at once; workers claim the rest."""
-
-_log = structlog.get_logger("sync.pipeline")
 
 
 class Ingest:
@@ -59,6 +47,7 @@ class Ingest:
         self._moves = moves
         self._resolver = resolver
         self._provider_fetch = ProviderFetch(context)
+        self.finisher = Finisher(context, committer, resolver, self)
         self._store = context.store
         self._name = secrets.token_hex(8)
         self._claims = itertools.count(1)
@@ -126,7 +115,7 @@ class Ingest:
         """Park a claimed event that cannot be processed, until a newer release or an operator retries it."""
         event = Unparsable(record.event_id, record.type, reason)
         result = EventResult(Outcome.PARKED, reason, record.topic, waits=(WAITS_SOFTWARE,))
-        await self._finish(Done(environment, event, result, claim=record.claim))
+        await self.finisher.finish(Processed(environment, event, result, claim=record.claim))
 
     async def release(self, environment: str, waits_on: Sequence[str]) -> None:
         """Retry the parked events that wait on any of these (RELEASE_MAX each). One that fails is retried by a worker.
@@ -136,19 +125,19 @@ class Ingest:
         """
         await EventQueue(self._context, self, environment).release(waits_on, RELEASE_MAX)
 
-    async def _process(self, step: Attempt | Done) -> EventResult:
+    async def _process(self, step: Attempt | Processed) -> EventResult:
         """Run the stages after the first on an event that is stored and claimed."""
         for stage in (self._provider_fetch.fetch, self._resolve_tenant, self._decide):
             if isinstance(step, Attempt):
                 step = await stage(step)
-        assert isinstance(step, Done)
-        return await self._finish(step)
+        assert isinstance(step, Processed)
+        return await self.finisher.finish(step)
 
     # Stage 1: store.
 
     async def _store_event(
         self, adapter: WebhookAdapter, body: bytes, environment: str
-    ) -> Attempt | Done | EventResult:
+    ) -> Attempt | Processed | EventResult:
         """Return the claimed event, or EventResult for a duplicate. Link and topic are read in the same round trip."""
         event = self._context.parse(adapter.name, body, environment)
         batch = CommandPipeline(self._store)
@@ -177,7 +166,7 @@ class Ingest:
 
     # Stage 2, fetch: `services.fetch`. Stage 3: resolve the tenant.
 
-    async def _resolve_tenant(self, attempt: Attempt) -> Attempt | Done:
+    async def _resolve_tenant(self, attempt: Attempt) -> Attempt | Processed:
         """Return the attempt with its topic, or the end of an event without a usable tenant."""
         event, answer = attempt.event, attempt.answer or Answer()
         resolved = await self._resolver.resolve(attempt)
@@ -192,7 +181,7 @@ class Ingest:
 
     # Stage 4: decide, and commit the decision.
 
-    async def _decide(self, attempt: Attempt) -> Done:
+    async def _decide(self, attempt: Attempt) -> Processed:
         """Decide what the event changes, and commit it by compare-and-set."""
         topic, event, catalog = attempt.topic, attempt.event, self._context.catalog_watcher.current
         commit = await self._commit(attempt, catalog)
@@ -200,7 +189,7 @@ class Ingest:
             # It was moved after its link was read. If it was not, the store has lost its link.
             link = await find_link(self._store, event)
             resolved = await self._resolve_tenant(attempt._replace(link=link, snapshot=None))
-            if isinstance(resolved, Done):
+            if isinstance(resolved, Processed):
                 return resolved
             attempt, topic = resolved, resolved.topic
             commit = await self._commit(attempt, catalog, moved_us=self._context.now_us)
@@ -213,9 +202,9 @@ class Ingest:
                 result, is_recovered = result._replace(outcome=Outcome.APPLIED, reason=""), True
                 await self._committer.arm_at_once(topic)
         is_first = attempt.number == 1 and not commit.is_repeated
-        subject = freed(event, commit, self._context.setting(attempt.environment, catalog))
+        subject = unblocked_by(event, commit, self._context.setting(attempt.environment, catalog))
         about = (attempt.environment, event, result, is_first, attempt.answer, commit, catalog)
-        return Done(*about, frees=subject, link=attempt.link, claim=attempt.claim, is_recovered=is_recovered)
+        return Processed(*about, unblocks=subject, link=attempt.link, claim=attempt.claim, is_recovered=is_recovered)
 
     async def _commit(self, attempt: Attempt, catalog: Catalog, moved_us: int = 0) -> Commit:
         def decision(snapshot: Snapshot) -> Decision:
@@ -232,76 +221,7 @@ class Ingest:
         event, before, after = attempt.event, commit.decision.before, commit.decision.after
         key = subscription_key(event.provider, str(event.subscription_id))
         if key in after.subscriptions and (attempt.number != 1 or key not in before.subscriptions):
-            await self._moves.check(commit.topic, [after.subscriptions[key]], event_cause(event))
+            await self._moves.check(commit.topic, [after.subscriptions[key]], move_cause(event))
         was, now = before.subscriptions.get(key), after.subscriptions.get(key)
         if now is not None and now.is_vouched and (was is None or not was.is_vouched):
             await self.release(attempt.environment, subjects(event))
-
-    # Stage 5: finish.
-
-    async def _finish(self, done: Done) -> EventResult:
-        """Write the result to the event log, end the event in the inbox, and return the result."""
-        event, result, known = done.event, done.result, self._context.environment(done.environment)
-        if done.retry_s is not None:
-            await self.postpone(done.environment, event.event_id, done.retry_s, done.claim)
-            return result
-        # What an event is older than, and what it is beside, may be something else by now.
-        any_reason = done.is_recovered or result.outcome is Outcome.REFUSED
-        is_logged = not done.is_first and bool(result.topic)
-        is_logged = is_logged and await has_event(self._store, event.event_id, result, any_reason=any_reason)
-        batch = CommandPipeline(self._store)
-        if done.frees:
-            known.inbox.release(batch, done.frees, RELEASE_MAX)
-        known.count(batch, result)
-        if result.reason == ERASED_REASON and isinstance(event, Event):
-            is_its = done.link is None or done.link.tenant_id in (event.tenant_id, tenant_resolution.TOMBSTONE)
-            if event.tenant_id is not None and is_its:  # its subscription may have been unknown until now
-                erase_links(batch, done.environment, subjects(event), event.tenant_id)
-        if done.commit is not None and isinstance(event, Event):
-            self._committer.follow_up(batch, done.commit)
-            forget_customers(batch, event, done.commit.decision.before, done.commit.decision.after)
-        if result.topic:
-            answer = done.answer or Answer()
-            if answer.is_away and (done.commit is None or done.commit.decision.write is None):
-                reconcile_requests(self._store).request(batch, [result.topic])
-            if answer.fetched is not None:
-                record_snapshots(batch, result.topic, [answer.fetched])
-                store_name(batch, answer.fetched)
-            if not is_logged:
-                append_event(batch, result.topic, event.event_id, event.type, result, self._context.now_us)
-        # Last, so that a failure before it leaves the event pending and all of this is repeated.
-        batch.barrier()
-        known.inbox.end(batch, event.event_id, result, again=done.rechecks_link, claim=done.claim)
-        replies = await batch.run()
-        if result.waits or result.outcome is Outcome.PARKED:
-            await self._recheck(done)
-        if done.frees:
-            others = [id for id in replies[0] if id.decode() != event.event_id]
-            await EventQueue(self._context, self, done.environment).take_up(others)
-        return result
-
-    async def _recheck(self, done: Done) -> None:
-        """Release a parked event if its cause has disappeared between the decision and the parking."""
-        event, environment, reason = done.event, done.environment, done.result.reason
-        _log.warning("event_parked", environment=environment, event_id=event.event_id, type=event.type, reason=reason)
-        if WAITS_CATALOG in done.result.waits and self._context.catalog_watcher.current is not done.catalog:
-            await self._context.environment(environment).inbox.reopen(WAITS_CATALOG)
-        topic, waits = done.result.topic, done.result.waits
-        if waits == (revival_of(topic),):
-            facts = known_facts(await self._store.read(topic))
-            if facts is None or facts.erased_ns is None:
-                await self.release(environment, waits)
-        if done.rechecks_link and isinstance(event, Event):
-            await self._recheck_link(event)
-
-    async def _recheck_link(self, event: Event) -> None:
-        """Release the events that wait on a link if it was learned between the query and the parking.
-
-        If this process or the store stops first, the event is retried once when its lease has expired.
-        """
-        if await self._resolver.is_known(event):
-            await self.release(event.environment, subjects(event))
-            return
-        batch = CommandPipeline(self._store)
-        self._context.environment(event.environment).inbox.cancel_retry(batch, event.event_id)
-        await batch.run()

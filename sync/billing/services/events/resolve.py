@@ -12,9 +12,9 @@ from sync.billing.domain.tenant_naming import sanitize
 from sync.billing.domain.tenant_resolution import Link, Strength
 from sync.billing.providers.base import ProviderUnavailable
 from sync.billing.services.context import BillingContext
-from sync.billing.services.events.attempt import Attempt, Done
+from sync.billing.services.events.attempt import Attempt, Processed
 from sync.billing.services.events.fetch import AWAY, UNFETCHED_AGAIN_S, named_by_customer
-from sync.billing.services.move import Moves, Subject, event_cause
+from sync.billing.services.move import Moves, Subject, move_cause
 from sync.billing.storage.links import customers_tenants, find_link, flip, move_customer, read_stored
 from sync.billing.storage.tenants import known_facts
 from sync.store.command_pipeline import CommandPipeline
@@ -28,18 +28,18 @@ class TenantResolver:
         self._store = context.store
         self._moves = moves
 
-    async def resolve(self, attempt: Attempt) -> Attempt | Done:
+    async def resolve(self, attempt: Attempt) -> Attempt | Processed:
         """Return the attempt with its topic and link, or the end of an event without a usable tenant."""
         event, link = attempt.event, attempt.link
         if link is None:
-            return attempt.done(await self._unlinked(event))
+            return attempt.ended(await self._unlinked(event))
         fetched, catalog = attempt.answer and attempt.answer.fetched, self._context.catalog_watcher.current
         try:
-            resolved = await self.owner(event, link, event_cause(event), fetched)
+            resolved = await self.owner(event, link, move_cause(event), fetched)
         except ProviderUnavailable:
-            return attempt.done(EventResult(Outcome.PARKED, AWAY))._replace(retry_s=UNFETCHED_AGAIN_S)
+            return attempt.ended(EventResult(Outcome.PARKED, AWAY))._replace(retry_s=UNFETCHED_AGAIN_S)
         if isinstance(resolved, EventResult):
-            return attempt.done(resolved)._replace(rechecks_link=link.tenant_id is None, catalog=catalog)
+            return attempt.ended(resolved)._replace(rechecks_link=link.tenant_id is None, catalog=catalog)
         topic = self._topic(event, resolved)
         is_as_read = resolved.revision == link.revision and not link.left
         snapshot = attempt.snapshot if is_as_read and attempt.snapshot and attempt.snapshot.topic == topic else None
@@ -50,13 +50,13 @@ class TenantResolver:
         if link.tenant_id != resolved.tenant_id:
             (version,) = await self._store.versions([attempt.topic])
             reason = f"{event.subscription_id} is moved from tenant {link.tenant_id}: {event.type[:60]} names it"
-            return attempt.done(EventResult(Outcome.APPLIED, reason, attempt.topic, version))
+            return attempt.ended(EventResult(Outcome.APPLIED, reason, attempt.topic, version))
         if event.is_signed:
-            result = await self._moves.vouch(Subject.of(event), resolved, event_cause(event))
+            result = await self._moves.vouch(Subject.of(event), resolved, move_cause(event))
             if result is not None:
-                return attempt.done(result)
+                return attempt.ended(result)
         outcome = Outcome.UNCHANGED if resolved.learned_subscription else Outcome.IGNORED
-        return attempt.done(EventResult(outcome, event.ignored))
+        return attempt.ended(EventResult(outcome, event.ignored))
 
     async def owner(
         self,
@@ -110,7 +110,7 @@ class TenantResolver:
         link = await find_link(self._store, event)
         if link is None or link.tenant_id is None:
             return topic, event
-        resolved = await self.owner(event, link, event_cause(event))
+        resolved = await self.owner(event, link, move_cause(event))
         if isinstance(resolved, EventResult):
             return topic, event
         return self._topic(event, resolved), tenant_resolution.vouched(event, resolved)

@@ -4,44 +4,34 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import orjson
-import pytest
 from hypothesis import given, strategies as st
 
 from sync.billing.catalog import catalog
 from sync.billing.domain.decision import (
-    ASK_AGAIN_MAX_S,
-    ASK_AGAIN_MIN_S,
-    EXECUTE_AGAIN_S,
     Decided,
+    Delivery,
+    Tenant,
     decide,
     decide_without_event,
-    event_cause,
-    next_wakeup_us,
 )
 from sync.billing.domain.entitlements.evaluation import Setting
-from sync.billing.domain.entitlements.projection import Projected
 from sync.billing.domain.facts.model import NOTHING, Event, Facts, Item, Override, ScheduledPlanChange
-from sync.billing.domain.facts.reducer import Reduced, reduce
 from sync.billing.domain.outcome import ERASED, OTHER_SOFTWARE, WAITS_CATALOG, WAITS_SOFTWARE, EventResult, Outcome
-from sync.core import instants
 from tests.support.histories import BASIC, CATALOG, CATALOG_TEXT, PRO, at, event, histories
 
 TOPIC = "tenant:acme"
 IGNORING = catalog.parse(CATALOG_TEXT + '[ignore]\nprices.paddle.live = ["pri_theirs"]')
 SETTING = Setting(CATALOG, "live", (), at(20))
-NOW_US = at(10) // 1000
-ASKABLE = (("paddle", "live"),)
 
 
 def decided(facts: Facts, event: Event, fetched: Event | None = None) -> Decided:
-    result = decide(TOPIC, facts, event, fetched, SETTING)
+    result = decide(Tenant(TOPIC, facts), Delivery(event, fetched), SETTING)
     assert isinstance(result, Decided), result
     return result
 
 
 def left(facts: Facts, event: Event, fetched: Event | None = None) -> EventResult:
-    result = decide(TOPIC, facts, event, fetched, SETTING)
+    result = decide(Tenant(TOPIC, facts), Delivery(event, fetched), SETTING)
     assert isinstance(result, EventResult), result
     return result
 
@@ -74,13 +64,11 @@ class TestDecide:
     def test_other_softwares_subscription_is_ignored_unless_the_tenant_had_it_before(self) -> None:
         theirs = [Item("pri_theirs", 1)]
         setting = SETTING._replace(catalog=IGNORING)
-        assert decide(TOPIC, NOTHING, event("active", 1, theirs), None, setting) == OTHER_SOFTWARE
-        answer = decide_without_event(
-            TOPIC, NOTHING, [event("active", 1, theirs)], lambda facts: facts, setting, is_known=False
-        )
+        assert decide(Tenant(TOPIC), Delivery(event("active", 1, theirs)), setting) == OTHER_SOFTWARE
+        answer = decide_without_event(Tenant(TOPIC), [event("active", 1, theirs)], lambda facts: facts, setting)
         assert answer == EventResult(Outcome.UNCHANGED)
         ours = decided(NOTHING, event("active", 1)).facts
-        after = decide(TOPIC, ours, event("active", 2, theirs), None, setting)
+        after = decide(Tenant(TOPIC, ours), Delivery(event("active", 2, theirs)), setting)
         assert isinstance(after, Decided)
         assert (after.state["plan"]["key"], after.state["status"]) == ("free", "none")
 
@@ -111,7 +99,7 @@ class TestDecide:
         for order in (history, data.draw(st.permutations(history))):
             facts = NOTHING
             for each in order:
-                result = decide(TOPIC, facts, each, None, SETTING)
+                result = decide(Tenant(TOPIC, facts), Delivery(each), SETTING)
                 facts = result.facts if isinstance(result, Decided) else facts
             ends.append(facts)
         assert ends[0] == ends[1]
@@ -125,7 +113,7 @@ class TestDecide:
         for order in (ours, data.draw(st.permutations([*ours, *theirs]))):
             facts = NOTHING
             for each in order:
-                result = decide(TOPIC, facts, each, None, setting)
+                result = decide(Tenant(TOPIC, facts), Delivery(each), setting)
                 facts = result.facts if isinstance(result, Decided) else facts
             ends.append(facts)
         assert ends[0] == ends[1]
@@ -138,7 +126,7 @@ class TestWithoutEvent:
         def changed(before: Facts) -> Facts:
             return replace(before, **change)  # type: ignore[arg-type] # the fields of Facts
 
-        return decide_without_event(TOPIC, facts, fetched, changed, SETTING, is_known=is_known)
+        return decide_without_event(Tenant(TOPIC, facts, is_known), fetched, changed, SETTING)
 
     def test_what_is_not_stored_is_not_projected(self) -> None:
         assert self.look(NOTHING, is_known=False) == EventResult(Outcome.UNCHANGED)
@@ -169,62 +157,3 @@ class TestWithoutEvent:
         assert isinstance(result, Decided)
         assert result.facts.scheduled_change is None
         assert result.note == "the scheduled change to basic is dropped: its subscription has ended"
-
-
-@pytest.mark.parametrize("is_fetched", [False, True])
-def test_a_cause_names_the_event_the_fetch_and_the_overrides(is_fetched: bool) -> None:
-    facts = Facts(overrides=(Override("limit", "seats", 5, "why"), Override("module", "x", "read", "why", at(1))))
-    fetched = event("active", 2) if is_fetched else None
-    cause = orjson.loads(event_cause(event("active", 1), fetched, at(3) // 1000, facts, at(20)))
-    assert (cause["source"], cause["received_at"]) == ("paddle", "2026-11-04T00:00:00Z")
-    assert cause["overrides"] == ["limit:seats"], "those that count"
-    assert ("fetched_at" in cause) is is_fetched
-
-
-def changing(**fields: object) -> Facts:
-    result = reduce(NOTHING, event("active", 1))
-    assert isinstance(result, Reduced)
-    key = next(iter(result.facts.subscriptions))
-    change = ScheduledPlanChange(key, "basic", at(12), PRO, at(11))
-    return replace(result.facts, scheduled_change=replace(change, **fields))  # type: ignore[arg-type]
-
-
-def wake_us(facts: Facts = NOTHING, valid_until_ns: int | None = None, since_s: float | None = None) -> int | None:
-    pending = {} if since_s is None else {"pending": {"since": instants.text(NOW_US * 1000 - int(since_s * 1e9))}}
-    return next_wakeup_us(Projected(dict(pending), valid_until_ns), facts, Setting(CATALOG, "live", ASKABLE, at(10)))
-
-
-def test_nothing_to_come_is_never() -> None:
-    assert wake_us() is None
-
-
-def test_a_state_is_looked_at_when_it_may_change_and_not_before() -> None:
-    assert wake_us(valid_until_ns=1_001) == 2
-
-
-@pytest.mark.parametrize(
-    ("since_s", "again_s"), [(0, ASK_AGAIN_MIN_S), (100, 50), (10 * ASK_AGAIN_MAX_S, ASK_AGAIN_MAX_S)]
-)
-def test_an_overdue_change_is_asked_about_after_half_its_delay(since_s: float, again_s: float) -> None:
-    assert wake_us(since_s=since_s) == NOW_US + again_s * 1_000_000
-
-
-def test_the_earliest_counts() -> None:
-    assert wake_us(valid_until_ns=NOW_US * 1000 + 1_000, since_s=100) == NOW_US + 1
-    assert wake_us(changing(), valid_until_ns=at(12)) == at(11) // 1000
-
-
-def test_a_scheduled_change_is_made_at_its_time_and_tried_again_later() -> None:
-    assert wake_us(changing()) == at(11) // 1000
-    assert wake_us(changing(execute_ns=at(9))) == NOW_US, "at once, if its time has passed"
-    assert wake_us(changing(execute_ns=at(9), problem="locked")) == NOW_US + EXECUTE_AGAIN_S * 1_000_000
-    assert wake_us(changing(executed=True)) is None
-    assert wake_us(changing(subscription="paddle:gone")) is None
-
-
-def test_a_provider_that_cannot_be_asked_is_not_waited_for() -> None:
-    projected = Projected({"pending": {"since": instants.text(at(1))}}, None)
-    for askable in ((), (("paddle", "sandbox"),)):
-        assert next_wakeup_us(projected, changing(), Setting(CATALOG, "live", askable, at(10))) is None
-    stripe_alone = (("stripe", "live"),)
-    assert next_wakeup_us(Projected({}, None), changing(), Setting(CATALOG, "live", stripe_alone, at(10))) is None

@@ -191,22 +191,29 @@ async def test_an_operator_s_move_that_is_killed_is_completed_by_the_timers(cata
 
 @pytest.mark.parametrize("late", [0, 1, 2])
 @pytest.mark.parametrize("is_known", [True, False])
-async def test_a_worker_that_was_held_up_revives_nothing(catalog: CatalogWatcher, late: int, is_known: bool) -> None:
-    """It has read the link, and commits when the subscription has moved on; at a known tenant and at a new one."""
+@pytest.mark.parametrize("held_up", [1, 2])
+async def test_a_worker_that_was_held_up_revives_nothing(
+    catalog: CatalogWatcher, late: int, is_known: bool, held_up: int
+) -> None:
+    """It has read the link, and commits when the subscription has moved on; at a known tenant and at a new one.
+
+    Its first or its second commit is late: those of a move come before that of the event.
+    """
     history = [body(1, "a"), body(2, "a" if is_known else "b", "pri_basic"), body(3, "b"), body(4, "c")]
     with memory_store() as store:
         slow, fast = services_of(store, catalog), services_of(store, catalog)
         await receive(fast, *history[:late])
-        commit, done = slow.ingest._commit, list[bool]()
+        commit, calls = slow.committer.commit, itertools.count(1)
 
-        async def overtaken(*arguments: Any, **options: Any) -> Any:
-            if not done:
-                done.append(True)
+        async def overtaken(*arguments: Any) -> Any:
+            if next(calls) == held_up:
                 await receive(fast, *history[late + 1 :])
-            return await commit(*arguments, **options)
+            return await commit(*arguments)
 
-        with mock.patch.object(slow.ingest, "_commit", overtaken):
+        with mock.patch.object(slow.committer, "commit", overtaken):
             await receive(slow, history[late])
+        if next(calls) <= held_up:
+            await receive(fast, *history[late + 1 :])
         found = await shown(store)
         assert list(found) == ["c"]
         assert found["c"][0]["limits"]["seats"] == 5
@@ -216,13 +223,13 @@ async def test_what_a_slow_worker_commits_between_giving_and_taking_moves_too(ca
     with memory_store() as store:
         slow, mover = services_of(store, catalog), services_of(store, catalog)
         await receive(mover, body(1, "a"))
-        commit_event, commit_move = slow.ingest._commit, mover.moves._commit
+        commit_event, commit_move = slow.committer.commit, mover.committer.commit
         resolved, may_commit, calls = asyncio.Event(), asyncio.Event(), itertools.count(1)
 
-        async def waiting(*arguments: Any, **options: Any) -> Any:
+        async def waiting(*arguments: Any) -> Any:
             resolved.set()
             await may_commit.wait()
-            return await commit_event(*arguments, **options)
+            return await commit_event(*arguments)
 
         async def after_giving(*arguments: Any) -> Any:
             if next(calls) == 2:
@@ -231,8 +238,8 @@ async def test_what_a_slow_worker_commits_between_giving_and_taking_moves_too(ca
             return await commit_move(*arguments)
 
         with (
-            mock.patch.object(slow.ingest, "_commit", waiting),
-            mock.patch.object(mover.moves, "_commit", after_giving),
+            mock.patch.object(slow.committer, "commit", waiting),
+            mock.patch.object(mover.committer, "commit", after_giving),
         ):
             late = asyncio.ensure_future(receive(slow, body(5, None, "pri_basic")))
             await resolved.wait()

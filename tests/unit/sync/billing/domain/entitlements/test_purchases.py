@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, strategies as st
 
 from sync.billing.catalog import catalog
-from sync.billing.domain.decision import Decided, decide, decide_without_event
+from sync.billing.domain.decision import Decided, Delivery, Tenant, decide, decide_without_event
 from sync.billing.domain.entitlements.evaluation import Setting
 from sync.billing.domain.entitlements.projection import Projected, State, project
-from sync.billing.domain.entitlements.purchases import frees, unknown_reason
+from sync.billing.domain.entitlements.purchases import unblocks, unknown_reason
 from sync.billing.domain.facts import codec
 from sync.billing.domain.facts.model import NOTHING, Event, Facts, Item, subscription_key
 from tests.support.histories import BASIC, CATALOG, CATALOG_TEXT, PRO, arrivals, at, event, histories
@@ -47,11 +47,11 @@ def processed(events: Sequence[Event], using: catalog.Catalog = CATALOG) -> tupl
                 continue  # a duplicate
             seen.add(each.event_id)
             parked.pop(each.event_id, None)
-            result = decide(TOPIC, facts, each, None, setting(using=using), is_again=is_again)
+            result = decide(Tenant(TOPIC, facts), Delivery(each, is_again=is_again), setting(using=using))
             if result.waits:
                 parked[each.event_id] = each
             if isinstance(result, Decided):
-                if frees(facts, result.facts, key_of(each), setting(using=using)):
+                if unblocks(facts, result.facts, key_of(each), setting(using=using)):
                     pending += [one for one in parked.values() if key_of(one) == key_of(each) and one is not each]
                 facts = result.facts
     return facts, list(parked.values())
@@ -80,7 +80,7 @@ def test_what_is_parked_counts_once_the_catalog_knows_everything(data: st.DataOb
     events = data.draw(histories())
     facts, parked = processed(data.draw(arrivals(events)), FEW)
     for each in parked:
-        result = decide(TOPIC, facts, each, None, setting(), is_again=True)
+        result = decide(Tenant(TOPIC, facts), Delivery(each, is_again=True), setting())
         assert not result.waits
         facts = result.facts if isinstance(result, Decided) else facts
     expected, nothing = processed(events)
@@ -135,7 +135,7 @@ def test_an_answer_of_the_provider_with_unknown_prices_changes_nothing_that_it_m
         replace(event("active", day, DEAL, subscription=name), type="fetched")
         for day, name in ((2, "sub_1"), (3, "sub_2"))
     ]
-    result = decide_without_event(TOPIC, facts, fetched, lambda facts: facts, setting(), is_known=True)
+    result = decide_without_event(Tenant(TOPIC, facts, True), fetched, lambda facts: facts, setting())
     assert isinstance(result, Decided)
     assert result.state["plan"]["key"] == "pro"
     assert result.facts.subscriptions.keys() == {"paddle:sub_1"}
@@ -151,16 +151,16 @@ class TestPriceThatLeftTheCatalog:
     def after(self, facts: Facts, using: catalog.Catalog, *events: Event, day: float = 39) -> tuple[Facts, State]:
         """The facts and the state after the edit and these events."""
         shown = orjson.dumps(state_of(facts, day))
-        held = decide_without_event(TOPIC, facts, (), lambda it: it, setting(day, using), is_known=True, shown=shown)
-        assert isinstance(held, Decided)
-        assert (held.waits, orjson.dumps(held.state)) == (("catalog",), shown)
+        kept = decide_without_event(Tenant(TOPIC, facts, True, shown), (), lambda it: it, setting(day, using))
+        assert isinstance(kept, Decided)
+        assert (kept.waits, orjson.dumps(kept.state)) == (("catalog",), shown)
         for each in events:
-            now = held.facts if isinstance(held, Decided) else facts
-            found = decide(TOPIC, now, each, None, setting(day, using), shown=shown)
-            held = found if isinstance(found, Decided) else held
-        assert isinstance(held, Decided)
-        assert codec.decode(codec.encode(held.facts)) == held.facts
-        return held.facts, held.state
+            now = kept.facts if isinstance(kept, Decided) else facts
+            found = decide(Tenant(TOPIC, now, True, shown), Delivery(each), setting(day, using))
+            kept = found if isinstance(found, Decided) else kept
+        assert isinstance(kept, Decided)
+        assert codec.decode(codec.encode(kept.facts)) == kept.facts
+        return kept.facts, kept.state
 
     @pytest.mark.parametrize("using", [WITHOUT, PLANLESS])
     def test_a_failed_payment_grace_and_the_end_take_effect_and_a_payment_gives_the_plan_back(
@@ -171,10 +171,12 @@ class TestPriceThatLeftTheCatalog:
         assert (failed["plan"]["key"], failed["limits"]["seats"], failed["status"]) == ("pro", 3, "past_due")
         assert state_of(facts, 60, using)["plan"]["key"] == "free"
         paid = decide(
-            TOPIC, facts, event("active", 61, PRO), None, setting(61, using), shown=b'{"plan":{"key":"free"}}'
+            Tenant(TOPIC, facts, True, b'{"plan":{"key":"free"}}'),
+            Delivery(event("active", 61, PRO)),
+            setting(61, using),
         )
         assert isinstance(paid, Decided)
-        assert (paid.state["plan"]["key"], paid.state["status"], paid.is_held) == ("pro", "active", True)
+        assert (paid.state["plan"]["key"], paid.state["status"], paid.is_parked) == ("pro", "active", True)
         assert paid.waits == ("catalog", "items:paddle:sub_1")
         _, ended = self.after(before, using, event("canceled", 38.9, PRO))
         assert (ended["plan"]["key"], ended["status"]) == ("free", "canceled")
@@ -186,20 +188,20 @@ class TestPriceThatLeftTheCatalog:
         assert all(end == ends[0] for end in ends)
         assert (ends[0][1]["plan"]["key"], ends[0][1]["status"]) == ("pro", "past_due")
 
-    def test_what_is_known_besides_counts_too_and_nothing_is_held_once_the_price_is_back(self) -> None:
+    def test_what_is_known_besides_counts_too_and_nothing_is_kept_once_the_price_is_back(self) -> None:
         before, _ = processed([event("active", 1, BASIC, subscription="sub_2"), event("active", 2, PRO)])
         higher = catalog.parse(CATALOG_TEXT.replace('"pri_pro", ', "").replace("rank = 20", "rank = 30", 1))
         facts, state = self.after(before, higher, event("active", 38, [Item("pri_team", 1)], subscription="sub_2"))
         assert (state["plan"]["key"], state["limits"]) == ("team", {"seats": 5, "projects": "unlimited"})
-        back = decide_without_event(TOPIC, facts, (), lambda it: it, setting(), is_known=True)
+        back = decide_without_event(Tenant(TOPIC, facts, True), (), lambda it: it, setting())
         assert isinstance(back, Decided)
-        assert back.facts.held is None
+        assert back.facts.kept is None
 
-    def test_nothing_is_held_for_a_subscription_that_is_new_to_the_tenant(self) -> None:
+    def test_nothing_is_kept_for_a_subscription_that_is_new_to_the_tenant(self) -> None:
         """Another tenant has what it granted."""
         facts, _ = processed([event("active", 1, PRO)])
         result = decide_without_event(
-            TOPIC, NOTHING, (), lambda _: facts, setting(using=self.WITHOUT), is_known=True, shown=b'{"plan":{}}'
+            Tenant(TOPIC, NOTHING, True, b'{"plan":{}}'), (), lambda _: facts, setting(using=self.WITHOUT)
         )
         assert (result.waits, isinstance(result, Decided)) == (("catalog",), False)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from sync.billing.domain.decision import Decided, decide, decide_without_event
+from sync.billing.domain.decision import Decided, Delivery, Tenant, decide, decide_without_event
 from sync.billing.domain.entitlements.evaluation import Setting
 from sync.billing.domain.entitlements.projection import State
 from sync.billing.domain.facts.model import NOTHING, PLAN, Facts, Item, Override
@@ -17,7 +17,7 @@ SETTING = Setting(CATALOG, "live", (), at(20))
 
 
 def taken(published: State, *, items: Sequence[Item] = BASIC, status: str = "active") -> Decided:
-    result = decide("tenant:acme", NOTHING, event(status, 1, items=items), None, SETTING, published)
+    result = decide(Tenant("tenant:acme", published=published), Delivery(event(status, 1, items=items)), SETTING)
     assert isinstance(result, Decided), result
     return result
 
@@ -75,7 +75,7 @@ def test_an_ended_subscription_leaves_the_published_plan() -> None:
 
 def test_a_higher_plan_that_the_catalog_lacks_waits_for_it() -> None:
     published: State = {"plan": {"key": "enterprise", "rank": 50}}
-    result = decide("tenant:acme", NOTHING, event("active", 1, items=BASIC), None, SETTING, published)
+    result = decide(Tenant("tenant:acme", published=published), Delivery(event("active", 1, items=BASIC)), SETTING)
     assert isinstance(result, EventResult)
     assert (result.outcome, result.waits) == (Outcome.PARKED, (WAITS_CATALOG,))
     assert "enterprise" in result.reason
@@ -86,9 +86,7 @@ def test_a_command_takes_over_like_an_event_and_a_look_takes_nothing() -> None:
     beta = Override("feature", "beta", True, "pilot")
 
     def look(after: Facts) -> object:
-        return decide_without_event(
-            "tenant:acme", NOTHING, (), lambda facts: after, SETTING, is_known=False, published=published
-        )
+        return decide_without_event(Tenant("tenant:acme", published=published), (), lambda facts: after, SETTING)
 
     assert look(NOTHING) == EventResult(Outcome.UNCHANGED)
     result = look(Facts(overrides=(beta,)))

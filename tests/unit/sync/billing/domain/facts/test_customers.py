@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from sync.billing.catalog.catalog import LEVELS, Catalog, Policy
-from sync.billing.domain.decision import Decided, decide, decide_without_event
+from sync.billing.domain.decision import Decided, Delivery, Tenant, decide, decide_without_event
 from sync.billing.domain.entitlements.evaluation import Setting
 from sync.billing.domain.entitlements.projection import Projected, leader, project
 from sync.billing.domain.facts import codec
@@ -164,7 +164,7 @@ class TestWhatIsShown:
 
 class TestDecision:
     def test_it_is_reported_once_and_every_event_says_so(self) -> None:
-        first = decide("tenant:acme", fold([OWN]), bought("other", "active", 5), None, NOW)
+        first = decide(Tenant("tenant:acme", fold([OWN])), Delivery(bought("other", "active", 5)), NOW)
         assert isinstance(first, Decided)
         assert first.note == "customer other of paddle:sub_other is another than the tenant's own, own"
         (drift,) = first.drifts
@@ -172,39 +172,41 @@ class TestDecision:
             "second_customer", "paddle:sub_other", {"customer_ids": ["own"]},
         )  # fmt: skip
         assert drift.there == {"customer_id": "other", "status": "active"}
-        second = decide("tenant:acme", first.facts, bought("other", "past_due", 8), None, NOW)
+        second = decide(Tenant("tenant:acme", first.facts), Delivery(bought("other", "past_due", 8)), NOW)
         assert isinstance(second, Decided)
         assert (second.note, second.drifts) == (first.note, ())
 
     def test_a_stranger_that_came_first_is_reported_when_the_own_customer_comes(self) -> None:
-        decided = decide("tenant:acme", fold([bought("other", "active", 5)]), OWN, None, NOW)
+        decided = decide(Tenant("tenant:acme", fold([bought("other", "active", 5)])), Delivery(OWN), NOW)
         assert isinstance(decided, Decided)
         assert ([drift.subject for drift in decided.drifts], decided.note) == (["paddle:sub_other"], "")
 
     def test_the_policy_parks_what_is_new_until_it_is_linked_or_accepted(self) -> None:
         parking = NOW._replace(catalog=PARK)
-        result = decide("tenant:acme", fold([OWN]), bought("other", "active", 5), None, parking)
+        result = decide(Tenant("tenant:acme", fold([OWN])), Delivery(bought("other", "active", 5)), parking)
         assert isinstance(result, EventResult)
         waits = "subscription:paddle:sub_other", "customer:paddle:other", WAITS_CATALOG
         assert (result.outcome, result.waits) == (Outcome.PARKED, waits)
         assert "customer other" in result.reason
         assert "planwire link" in result.reason
         signed = decide(
-            "tenant:acme", fold([OWN]), replace(bought("other", "active", 5), is_signed=True), None, parking
+            Tenant("tenant:acme", fold([OWN])), Delivery(replace(bought("other", "active", 5), is_signed=True)), parking
         )
         assert isinstance(signed, Decided)
         assert signed.state["plan"]["key"] == "pro"
 
     def test_the_policy_parks_no_end_of_what_is_held(self) -> None:
         held = fold([OWN, bought("other", "active", 5)])
-        decided = decide("tenant:acme", held, bought("other", "canceled", 8), None, NOW._replace(catalog=PARK))
+        decided = decide(
+            Tenant("tenant:acme", held), Delivery(bought("other", "canceled", 8)), NOW._replace(catalog=PARK)
+        )
         assert isinstance(decided, Decided)
 
     def test_the_policy_parks_what_a_provider_lists(self) -> None:
         fetched = bought("other", "active", 5)
         parking = NOW._replace(catalog=PARK)
         decided = decide_without_event(
-            "tenant:acme", fold([OWN]), [fetched], lambda facts: facts, parking, is_known=True
+            Tenant("tenant:acme", fold([OWN]), True), [fetched], lambda facts: facts, parking
         )
         assert isinstance(decided, Decided)
         assert (decided.facts, decided.state) == (fold([OWN]), state_of(OWN))

@@ -1,0 +1,113 @@
+"""Finishes a processed event: writes its result and what follows from its commit, and ends it in the inbox.
+
+A parked event is checked once more: what it waits on may have appeared between the decision and the parking.
+"""
+
+from __future__ import annotations
+
+import structlog
+
+from sync.billing.domain import tenant_resolution
+from sync.billing.domain.facts.model import Event
+from sync.billing.domain.outcome import ERASED_REASON, WAITS_CATALOG, EventResult, Outcome, revival_of
+from sync.billing.domain.tenant_resolution import subjects
+from sync.billing.services.committer import Committer
+from sync.billing.services.context import BillingContext
+from sync.billing.services.events.attempt import Answer, Processed
+from sync.billing.services.events.event_queue import RELEASE_MAX, EventQueue, Processing
+from sync.billing.services.events.resolve import TenantResolver
+from sync.billing.storage.environment import reconcile_requests
+from sync.billing.storage.links import erase_links, forget_customers, store_name
+from sync.billing.storage.records import append_event, has_event, record_snapshots
+from sync.billing.storage.tenants import known_facts
+from sync.store.command_pipeline import CommandPipeline
+
+_log = structlog.get_logger("sync.pipeline")
+
+
+class Finisher:
+    """Finishes the events of one process."""
+
+    def __init__(
+        self, context: BillingContext, committer: Committer, resolver: TenantResolver, processing: Processing
+    ) -> None:
+        self._context = context
+        self._store = context.store
+        self._committer = committer
+        self._resolver = resolver
+        self._processing = processing
+
+    async def finish(self, processed: Processed) -> EventResult:
+        """Write the result to the event log, end the event in the inbox, and return the result.
+
+        Raises:
+            StoreError: the store is unreachable or failing; the event stays pending.
+        """
+        event, result, known = processed.event, processed.result, self._context.environment(processed.environment)
+        if processed.retry_s is not None:
+            await self._processing.postpone(processed.environment, event.event_id, processed.retry_s, processed.claim)
+            return result
+        # What an event is older than, and what it is beside, may be something else by now.
+        any_reason = processed.is_recovered or result.outcome is Outcome.REFUSED
+        is_logged = not processed.is_first and bool(result.topic)
+        is_logged = is_logged and await has_event(self._store, event.event_id, result, any_reason=any_reason)
+        batch = CommandPipeline(self._store)
+        if processed.unblocks:
+            known.inbox.release(batch, processed.unblocks, RELEASE_MAX)
+        known.count(batch, result)
+        if result.reason == ERASED_REASON and isinstance(event, Event):
+            link = processed.link
+            is_its = link is None or link.tenant_id in (event.tenant_id, tenant_resolution.TOMBSTONE)
+            if event.tenant_id is not None and is_its:  # its subscription may have been unknown until now
+                erase_links(batch, processed.environment, subjects(event), event.tenant_id)
+        if processed.commit is not None and isinstance(event, Event):
+            self._committer.follow_up(batch, processed.commit)
+            forget_customers(batch, event, processed.commit.decision.before, processed.commit.decision.after)
+        if result.topic:
+            answer = processed.answer or Answer()
+            if answer.is_away and (processed.commit is None or processed.commit.decision.write is None):
+                reconcile_requests(self._store).request(batch, [result.topic])
+            if answer.fetched is not None:
+                record_snapshots(batch, result.topic, [answer.fetched])
+                store_name(batch, answer.fetched)
+            if not is_logged:
+                append_event(batch, result.topic, event.event_id, event.type, result, self._context.now_us)
+        # Last, so that a failure before it leaves the event pending and all of this is repeated.
+        batch.barrier()
+        known.inbox.end(batch, event.event_id, result, again=processed.rechecks_link, claim=processed.claim)
+        replies = await batch.run()
+        if result.waits or result.outcome is Outcome.PARKED:
+            await self._recheck(processed)
+        if processed.unblocks:
+            others = [id for id in replies[0] if id.decode() != event.event_id]
+            await self._queue(processed.environment).take_up(others)
+        return result
+
+    async def _recheck(self, processed: Processed) -> None:
+        """Release a parked event if its cause has disappeared between the decision and the parking."""
+        event, environment, reason = processed.event, processed.environment, processed.result.reason
+        _log.warning("event_parked", environment=environment, event_id=event.event_id, type=event.type, reason=reason)
+        if WAITS_CATALOG in processed.result.waits and self._context.catalog_watcher.current is not processed.catalog:
+            await self._context.environment(environment).inbox.reopen(WAITS_CATALOG)
+        topic, waits = processed.result.topic, processed.result.waits
+        if waits == (revival_of(topic),):
+            facts = known_facts(await self._store.read(topic))
+            if facts is None or facts.erased_ns is None:
+                await self._queue(environment).release(waits, RELEASE_MAX)
+        if processed.rechecks_link and isinstance(event, Event):
+            await self.recheck_link(event)
+
+    async def recheck_link(self, event: Event) -> None:
+        """Release the events that wait on a link if it was learned between the query and the parking.
+
+        If this process or the store stops first, the event is retried once when its lease has expired.
+        """
+        if await self._resolver.is_known(event):
+            await self._queue(event.environment).release(subjects(event), RELEASE_MAX)
+            return
+        batch = CommandPipeline(self._store)
+        self._context.environment(event.environment).inbox.cancel_retry(batch, event.event_id)
+        await batch.run()
+
+    def _queue(self, environment: str) -> EventQueue:
+        return EventQueue(self._context, self._processing, environment)
