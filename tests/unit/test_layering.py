@@ -131,6 +131,7 @@ PURE = [
     "sync.billing.domain.facts.steps",
     "sync.billing.domain.tenant_naming",
     "sync.billing.domain.entitlements.takeover",
+    "sync.billing.domain.entitlements.wakeups",
     "sync.billing.domain.tenant_resolution",
     "sync.billing.providers.base",
     "sync.billing.providers.hmac_signature",

@@ -93,7 +93,7 @@ async def test_what_fails_after_it_was_stored_is_due_at_once_and_processed_by_a_
 async def test_a_crash_after_the_commit_is_completed_without_a_second_version(
     services: Billing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await fails(services, monkeypatch, services.ingest, "_finish", RuntimeError("killed"))
+    await fails(services, monkeypatch, services.ingest.finisher, "finish", RuntimeError("killed"))
     version = (await services.store.read(TOPIC)).version
     assert await services.environment("live").inbox.claim(10) == [], "its lease still holds"
     services.clock.advance(LEASE_S + 1)
