@@ -2,102 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from typing import Annotated
 
-from pydantic import AfterValidator, Field, WithJsonSchema
-
-from planwire_client.core.topic import ID_MAX_BYTES, MISSING_VALUES, decode_id, encode_id, shown
-from sync.billing.api import bodies
+from planwire_client.core.topic import decode_id, shown
+from sync.billing.api import answers, requests
 from sync.billing.api.operations import Asked, BillingOperations, Document, operation
 from sync.billing.domain.facts.customers import second_customers
 from sync.billing.domain.tenant_resolution import TOMBSTONE, UNSEEN, Link, Strength, strongest
-from sync.billing.providers.parsing import is_id
 from sync.billing.services.move import Subject
 from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.links import read_all_stored
 from sync.billing.storage.tenants import facts_of
 from sync.core import instants
-from sync.http.fields import Model, Version
 from sync.http.openapi import VERSION, Answer
 from sync.http.problem import Problem
-
-
-def _id(text: str) -> str:
-    if not is_id(text) or text.endswith(":"):
-        raise ValueError(f"{shown(text)} is not a subscription's id")
-    return text
-
-
-_MISSING = "|".join(sorted(map(re.escape, MISSING_VALUES))).replace("\\ ", " ")
-
-_SubscriptionId = Annotated[
-    str,
-    AfterValidator(_id),
-    WithJsonSchema({"type": "string", "maxLength": 200, "pattern": "^[!-~]*[!-9;-~]$"}),
-]
-_TenantId = Annotated[
-    str,
-    AfterValidator(encode_id),
-    WithJsonSchema({"type": "string", "maxLength": ID_MAX_BYTES, "pattern": rf"^(?!(?:{_MISSING})$)[\s\S]*\S"}),
-]
-"""An id of the outside world. It is read as the topic's id."""
-
-
-class LinkRequest(bodies.Reasoned):
-    """Which subscription belongs to which tenant, by an operator's word."""
-
-    subscription: _SubscriptionId = Field(
-        description="The provider's id, or PROVIDER:ID where several providers are configured."
-    )
-    tenant: _TenantId = Field(description="Your id of the tenant, at most 128 bytes.")
-
-
-class Linked(bodies.TenantChanged):
-    """What a link has done. `parked`: one of the tenants cannot be computed now; the next event completes the move."""
-
-    topic: str
-    subscription: str = Field(description="PROVIDER:ID.")
-    reason: str | None = None
-    was: str | None = Field(None, description="The topic that it belonged to before.")
-    overrules: str | None = Field(
-        None, description="The tenant that its metadata names. The link holds until that changes."
-    )
-
-
-class TenantLink(Model):
-    """A subscription of a tenant, and what names the tenant."""
-
-    subscription: str = Field(description="PROVIDER:ID.")
-    status: str
-    customer_id: str | None = None
-    named_by: str | None = Field(None, description="The strongest of `names`, which counts.")
-    names: dict[str, str] = Field(
-        description="The tenants by what names them: operator, metadata, checkout, guess, ..."
-    )
-    overrules: str | None = Field(None, description="What the metadata named when an operator linked it.")
-    moved_at: bodies.Time | None = Field(None, description="When it was moved here.")
-    second_customer: bool | None = Field(
-        None, description="Whether its customer is another than the tenant's own: then it only adds to the plan."
-    )
-
-
-class MovedLink(Model):
-    """A subscription that belonged to the tenant, and was moved to another one."""
-
-    subscription: str
-    moved_at: bodies.Time
-    to: str | None = Field(None, description="The topic that it belongs to now.")
-
-
-class TenantLinks(Model):
-    """A tenant's subscriptions with their links."""
-
-    topic: str
-    version: Version
-    links: list[TenantLink]
-    moved: list[MovedLink]
 
 
 class Links(BillingOperations):
@@ -114,12 +32,12 @@ class Links(BillingOperations):
         "linkSubscription",
         "Give a subscription to a tenant, whatever its metadata says; it is moved at once. It holds until the metadata "
         "names another tenant than now.",
-        Answer("It belongs to the tenant.", Linked, VERSION),
+        Answer("It belongs to the tenant.", answers.Linked, VERSION),
         ("no_subscription", "tenant_erased"),
-        body=LinkRequest,
+        body=requests.LinkRequest,
         scope="admin",
     )
-    async def link(self, asked: Asked, body: LinkRequest) -> Document:
+    async def link(self, asked: Asked, body: requests.LinkRequest) -> Document:
         """Link a subscription to a tenant, move it there, and use the events that waited for its tenant.
 
         Raises:
@@ -148,7 +66,7 @@ class Links(BillingOperations):
         "/v1/tenants/{id}/links",
         "listLinks",
         "The subscriptions that belong to a tenant, and what names it; and those that were moved away.",
-        Answer("All of them.", TenantLinks, VERSION),
+        Answer("All of them.", answers.TenantLinks, VERSION),
         ("not_changed",),
     )
     async def links(self, asked: Asked) -> Document:
@@ -165,7 +83,7 @@ class Links(BillingOperations):
             self._services.store, asked.environment, [subject.link_subject for subject in subjects]
         )
         found = {subject.key: (subject, link) for subject, link in zip(subjects, stored, strict=True)}
-        held: list[Document] = []
+        links: list[Document] = []
         second = second_customers(facts)
         for key, entry in facts.subscriptions.items():
             body = entry.subscription
@@ -173,13 +91,13 @@ class Links(BillingOperations):
             shown_link |= {"customer_id": body.customer_id} if body.customer_id else {}
             shown_link |= {"moved_at": instants.text(entry.moved_us * 1000)} if entry.moved_us else {}
             shown_link |= {"second_customer": True} if key in second else {}
-            held.append(shown_link)
+            links.append(shown_link)
         moved: list[Document] = []
         for key, at_us in facts.moved.items():
             subject, link = found[key]
             to = {} if link.tenant_id in (None, TOMBSTONE) else {"to": subject.topic(str(link.tenant_id))}
             moved.append({"subscription": key, "moved_at": instants.text(at_us * 1000), **to})
-        return {"topic": asked.topic, "version": snapshot.version, "links": held, "moved": moved}
+        return {"topic": asked.topic, "version": snapshot.version, "links": links, "moved": moved}
 
     async def _subject(self, environment: str, text: str) -> Subject:
         """Return the subscription that `text` means: PROVIDER:ID, or an id if it is clear which provider's.

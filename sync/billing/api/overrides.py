@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sync.billing.api import bodies
+from sync.billing.api import answers, requests
 from sync.billing.api.operations import Asked, BillingOperations, Document, operation
 from sync.billing.domain.entitlements.overrides import KINDS, add_override, remove_override
 from sync.billing.domain.facts.model import Override
@@ -21,12 +21,12 @@ class Overrides(BillingOperations):
         "/v1/tenants/{id}/overrides",
         "grantOverride",
         "Grant or take something, over whatever is paid for.",
-        Answer("It counts.", bodies.TenantChanged, VERSION),
+        Answer("It counts.", answers.TenantChanged, VERSION),
         ("not_changed", "override_invalid", "plan_unknown", "too_many_overrides", "version_conflict"),
-        body=bodies.OverrideRequest,
+        body=requests.OverrideRequest,
         scope="admin",
     )
-    async def grant(self, asked: Asked, body: bodies.OverrideRequest) -> Document:
+    async def grant(self, asked: Asked, body: requests.OverrideRequest) -> Document:
         """Add an override and return the new version; `revoke` instead of a value takes the name away.
 
         A plan is granted until `expires_at`, beside what is paid for; it ends by itself.
@@ -52,17 +52,17 @@ class Overrides(BillingOperations):
         "/v1/tenants/{id}/overrides/{kind}/{name}",
         "removeOverride",
         "Take an override back.",
-        Answer("It is gone.", bodies.TenantChanged, VERSION),
+        Answer("It is gone.", answers.TenantChanged, VERSION),
         ("not_changed", "not_found", "version_conflict"),
         (
             PathText("kind", "feature, limit, module or plan.", f"^({'|'.join(KINDS)})$", "feature"),
             PathText("name", "Of what.", r"^[^/\s]{1,500}$", "sso"),
         ),
-        body=bodies.OverrideRemoval,
+        body=requests.OverrideRemoval,
         is_body_required=False,
         scope="admin",
     )
-    async def remove(self, asked: Asked, kind: str, name: str, body: bodies.OverrideRemoval) -> Document:
+    async def remove(self, asked: Asked, kind: str, name: str, body: requests.OverrideRemoval) -> Document:
         """Remove an override and return the new version; the body may name the reason and the person."""
         about = {"override": f"{kind}:{name}", "reason": body.reason or "", "claimed_by": body.by or ""}
         return await self.change(
@@ -77,7 +77,7 @@ class Overrides(BillingOperations):
         "/v1/tenants/{id}/overrides",
         "listOverrides",
         "What operators have granted or taken.",
-        Answer("All of them.", bodies.Overrides, VERSION),
+        Answer("All of them.", answers.Overrides, VERSION),
         ("not_changed",),
     )
     async def overrides(self, asked: Asked) -> Document:

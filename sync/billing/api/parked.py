@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import structlog
 
-from sync.billing.api import bodies
+from sync.billing.api import answers, requests
 from sync.billing.api.operations import Asked, BillingOperations, Document, operation, result_document
 from sync.billing.domain.entitlements.evaluation import unknown_prices
 from sync.billing.domain.facts.model import Event
@@ -30,7 +30,7 @@ class ParkedEvents(BillingOperations):
         "/v1/parked",
         "listParked",
         "The events that are kept because they cannot be used yet.",
-        Answer("One page.", bodies.ParkedEvents),
+        Answer("One page.", answers.ParkedEvents),
         parameters=(LIMIT, AFTER),
     )
     async def listing(self, asked: Asked, limit: int, after: tuple[int, str] | None) -> Document:
@@ -68,7 +68,7 @@ class ParkedEvents(BillingOperations):
         "/v1/parked/{event_id}/retry",
         "retryParked",
         "Try one of them again now.",
-        Answer("What became of it.", bodies.Result, VERSION),
+        Answer("What became of it.", answers.Result, VERSION),
         ("not_found",),
         (EVENT_ID,),
     )
@@ -89,13 +89,13 @@ class ParkedEvents(BillingOperations):
         "/v1/parked/{event_id}/drop",
         "dropParked",
         "End one of them unused, with the reason. A later event of its subscription may be parked again.",
-        Answer("It is dropped.", bodies.Result, VERSION),
+        Answer("It is dropped.", answers.Result, VERSION),
         ("not_found",),
         (EVENT_ID,),
-        body=bodies.Reasoned,
+        body=requests.Reasoned,
         scope="admin",
     )
-    async def drop(self, asked: Asked, event_id: str, body: bodies.Reasoned) -> Document:
+    async def drop(self, asked: Asked, event_id: str, body: requests.Reasoned) -> Document:
         """End a parked event unused, and write who did it and why to the log and to its tenant's history.
 
         Raises:

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 
 import orjson
 
-from sync.billing.api import bodies
+from sync.billing.api import answers, requests
 from sync.billing.api.operations import CHANGE_PROBLEMS, Asked, BillingOperations, Document, changed_document, operation
 from sync.billing.domain.entitlements.preview import Preview, PreviewRequest, await_preview, difference, preview
 from sync.billing.domain.facts.model import Item, Subscription
@@ -34,11 +34,11 @@ class Previews(BillingOperations):
         "/v1/tenants/{id}/preview",
         "previewChange",
         "What a change would make of the tenant; nothing is done.",
-        Answer("What it would be.", bodies.Previewed, VERSION),
+        Answer("What it would be.", answers.Previewed, VERSION),
         (*CHANGE_PROBLEMS, "provider_refused", "provider_unavailable"),
-        body=bodies.PreviewBody,
+        body=requests.PreviewBody,
     )
-    async def preview(self, asked: Asked, body: bodies.PreviewBody) -> Document:
+    async def preview(self, asked: Asked, body: requests.PreviewBody) -> Document:
         """Return the tenant's state after a change, predicted at its current version; nothing is changed."""
         billing_mode = body.billing_mode or BILLING_MODE
         items = tuple(Item(line.price_id, line.quantity or 1) for line in body.items or ())
@@ -73,13 +73,13 @@ class Previews(BillingOperations):
         "/v1/tenants/{id}/preview/{preview_id}/confirm",
         "confirmChange",
         "Await the previewed change, or have the provider make it; refused once the tenant has moved on.",
-        Answer("It is awaited, or made.", bodies.TenantChanged, VERSION),
+        Answer("It is awaited, or made.", answers.TenantChanged, VERSION),
         (*CHANGE_PROBLEMS, "not_found", "preview_stale", "provider_refused", "provider_unavailable"),
         (PathText("preview_id", "What the preview said.", r"^pv_[0-9a-f]{24}$", "pv_0123456789abcdef01234567"),),
-        body=bodies.Confirmation,
+        body=requests.Confirmation,
         is_body_required=False,
     )
-    async def confirm(self, asked: Asked, preview_id: str, body: bodies.Confirmation) -> Document:
+    async def confirm(self, asked: Asked, preview_id: str, body: requests.Confirmation) -> Document:
         """Return the version at which a previewed change is awaited or, with `apply`, made by the provider.
 
         Raises:
@@ -131,7 +131,7 @@ class Previews(BillingOperations):
         return client
 
     async def _providers_preview(
-        self, asked: Asked, body: bodies.PreviewBody, foreseen: Preview, billing_mode: str
+        self, asked: Asked, body: requests.PreviewBody, foreseen: Preview, billing_mode: str
     ) -> ProviderPreview | None:
         """Return the provider's own preview, as the backend sent it or as fetched; None if neither is requested."""
         subscription = foreseen.body

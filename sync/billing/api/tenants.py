@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from planwire_client.core.topic import RESERVED_KINDS, TENANT_KIND, TopicError, decoded_topic
-from sync.billing.api import bodies
+from sync.billing.api import answers, requests
 from sync.billing.api.operations import (
     CHANGE_PROBLEMS,
     GUARDED,
@@ -47,7 +47,7 @@ class Tenants(BillingOperations):
         "/v1/drift",
         "listDrift",
         "What was found to differ from the provider.",
-        Answer("One page.", bodies.DriftPage),
+        Answer("One page.", answers.DriftPage),
         parameters=(LIMIT, BEFORE),
     )
     async def drift(self, asked: Asked, limit: int, before: str) -> Document:
@@ -66,7 +66,7 @@ class Tenants(BillingOperations):
         "/v1/tenants/{id}/reconcile",
         "reconcile",
         "Compare one tenant with its provider and repair. Unasked, a worker compares each within 24 hours.",
-        Answer("What was found.", bodies.Reconciled, VERSION),
+        Answer("What was found.", answers.Reconciled, VERSION),
         ("provider_unavailable",),
     )
     async def reconcile(self, asked: Asked) -> Document:
@@ -91,11 +91,11 @@ class Tenants(BillingOperations):
         "/v1/tenants/{id}/scheduled-change",
         "scheduleChange",
         "Hold a plan change until its time, in place of one that is held.",
-        Answer("It is held.", bodies.ChangeScheduled, VERSION),
+        Answer("It is held.", answers.ChangeScheduled, VERSION),
         (*CHANGE_PROBLEMS, "billing_mode_unsupported", "cancel_scheduled", "effective_at_invalid", "version_conflict"),
-        body=bodies.ScheduleRequest,
+        body=requests.ScheduleRequest,
     )
-    async def schedule(self, asked: Asked, body: bodies.ScheduleRequest) -> Document:
+    async def schedule(self, asked: Asked, body: requests.ScheduleRequest) -> Document:
         """Schedule a plan change, which replaces an earlier one; return it."""
         mode = body.billing_mode or "do_not_bill"
         request = ChangeRequest(body.plan, body.effective_at, body.subscription_id or "", body.keep or "", mode)
@@ -123,7 +123,7 @@ class Tenants(BillingOperations):
         "/v1/tenants/{id}/scheduled-change",
         "dropChange",
         "Forget the plan change that is held.",
-        Answer("It is forgotten.", bodies.TenantChanged, VERSION),
+        Answer("It is forgotten.", answers.TenantChanged, VERSION),
         ("already_executed", "not_changed", "not_found", "no_subscription", "version_conflict"),
     )
     async def unschedule(self, asked: Asked) -> Document:
@@ -136,12 +136,12 @@ class Tenants(BillingOperations):
         "eraseTenant",
         "Erase a tenant: its state becomes null, tabs get `gone`; history, events and links go. What its provider "
         "sends later is ignored, counted and not kept.",
-        Answer("It is erased.", bodies.TenantChanged, VERSION),
+        Answer("It is erased.", answers.TenantChanged, VERSION),
         ("not_changed", "not_found"),
-        body=bodies.Erasure,
+        body=requests.Erasure,
         scope="admin",
     )
-    async def erase(self, asked: Asked, body: bodies.Erasure) -> Document:
+    async def erase(self, asked: Asked, body: requests.Erasure) -> Document:
         """Erase the tenant and return its new version: its state is null, its history is removed."""
         store = self._services.store
         snapshot = await store.read(asked.topic)
@@ -157,12 +157,12 @@ class Tenants(BillingOperations):
         "/v1/tenants/{id}/revive",
         "reviveTenant",
         "Let an erased tenant come back: its parked events are used then. What was erased stays erased.",
-        Answer("It has come back, or was not erased (unchanged).", bodies.TenantChanged, VERSION),
+        Answer("It has come back, or was not erased (unchanged).", answers.TenantChanged, VERSION),
         ("not_found",),
-        body=bodies.Reasoned,
+        body=requests.Reasoned,
         scope="admin",
     )
-    async def revive(self, asked: Asked, body: bodies.Reasoned) -> Document:
+    async def revive(self, asked: Asked, body: requests.Reasoned) -> Document:
         """Revive the tenant, use the events that waited for it, and return the new version."""
         services = self._services
         who = {**({"claimed_by": body.by} if body.by else {}), **asked.who}
@@ -194,7 +194,7 @@ class Topics:
         "/v1/topics/{topic:path}/reconcile",
         "reconcileTopic",
         "Compare one topic with its billing provider, or else with the source, and repair.",
-        {200: Answer("What was found.", bodies.Compared, VERSION)},
+        {200: Answer("What was found.", answers.Compared, VERSION)},
         (*GUARDED, "provider_unavailable", "source_unavailable"),
         ("publishKey",),
         (TOPIC,),

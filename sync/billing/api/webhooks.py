@@ -22,7 +22,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from sync.billing.api import bodies
+from sync.billing.api import answers
 from sync.billing.api.operations import RETRY_AFTER_S, result_document
 from sync.billing.providers import registry
 from sync.billing.providers.base import Expired, Invalid, Malformed, ProviderSpec, Verified, WebhookAdapter
@@ -57,7 +57,7 @@ def webhook_operation(spec: ProviderSpec) -> Operation:
         f"/webhooks/{spec.name}",
         f"{spec.name}Webhook",
         f"Take one event that {spec.title} signed. 200 once it is stored, whatever became of it.",
-        {200: Answer("It is stored.", bodies.Result, VERSION)},
+        {200: Answer("It is stored.", answers.Result, VERSION)},
         (
             "signature_malformed", "disconnected", "signature_invalid", "signature_expired", "body_timeout",
             "body_too_large", "store_unavailable",

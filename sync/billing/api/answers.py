@@ -1,128 +1,18 @@
-"""The request and answer bodies of the intake's operations. The OpenAPI document is generated from them."""
+"""The answer bodies of billing's operations. The OpenAPI document is generated from them."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any
 
-from pydantic import Field, JsonValue, WithJsonSchema, model_validator
-from pydantic.json_schema import SkipJsonSchema
+from pydantic import Field, JsonValue
 
 from planwire_client.core.limits import VERSION_MAX
-from sync.billing.domain.entitlements.overrides import KINDS
-from sync.billing.domain.entitlements.preview import ITEMS_MAX
-from sync.billing.domain.facts.model import PLAN
+from sync.billing.api.requests import Kind
 from sync.billing.domain.outcome import Outcome
-from sync.billing.providers.base import BILLING_MODES
-from sync.billing.providers.parsing import QUANTITY_MAX
-from sync.http.fields import TIME, Instant, Model, OneOf, Text, Version
+from sync.http.fields import TIME, Model, OneOf, Version
 from sync.http.parameters import PAGE_MAX
 
-_Quantity = Annotated[int, Field(ge=0, le=QUANTITY_MAX)]
-BillingMode = Annotated[str, OneOf(BILLING_MODES)]
-Kind = Annotated[str, OneOf(KINDS)]
-OverrideValue = Annotated[
-    Any, WithJsonSchema({"anyOf": [{"type": "boolean"}, {"type": "integer"}, {"type": "string"}, {"type": "null"}]})
-]
-
-
-class ScheduleRequest(Model):
-    """A plan change at a later date, which providers cannot schedule: one plan now, another from then on."""
-
-    plan: Text = Field(description="The plan's key in the catalog.")
-    effective_at: Instant | None = Field(None, description="RFC 3339; default: the paid period's end.")
-    subscription_id: Text | None = Field(None, description="Default: the leading one.")
-    keep: Text | None = Field(None, description="The plan that counts until then. Default: the present one.")
-    billing_mode: BillingMode | None = Field(None, description="Default: do_not_bill.")
-    if_version: int | None = Field(None, ge=0, le=VERSION_MAX, description="Only if the tenant is at this version.")
-
-
-class PlanItem(Model):
-    """One line of a subscription."""
-
-    price_id: Text
-    quantity: _Quantity | None = Field(None, description="Default: 1.")
-
-
-_PREVIEW_SHAPES: dict[str, JsonValue] = {
-    "oneOf": [{"required": ["plan"]}, {"required": ["items"]}, {"required": ["cancel"]}],
-    "dependentRequired": {"quantity": ["plan"]},
-}
-
-
-class PreviewBody(Model, json_schema_extra=_PREVIEW_SHAPES):
-    """The change to preview: exactly one of plan, items and cancel."""
-
-    plan: Text | SkipJsonSchema[None] = Field(None, description="The plan's key in the catalog.")
-    quantity: _Quantity | SkipJsonSchema[None] = Field(None, description="Default: as many as now.")
-    items: Annotated[list[PlanItem], Field(min_length=1, max_length=ITEMS_MAX)] | SkipJsonSchema[None] = None
-    cancel: Literal["now", "period_end"] | SkipJsonSchema[None] = None
-    subscription_id: Text | None = Field(None, description="Default: the leading one.")
-    billing_mode: BillingMode | None = Field(None, description="Default: prorated_immediately.")
-    ask_provider: bool | None = Field(None, description="Whether to have the provider preview it, too.")
-    provider_preview: dict[str, JsonValue] | None = Field(None, description="What the provider's own preview said.")
-
-    @model_validator(mode="after")
-    def _is_one_change(self) -> Self:
-        if sum(change is not None for change in (self.plan, self.items, self.cancel)) != 1:
-            raise ValueError("exactly one of plan, items and cancel must be there")
-        if self.quantity is not None and self.plan is None:
-            raise ValueError("quantity goes with plan")
-        return self
-
-
-class Confirmation(Model):
-    """Whether the provider is asked to make the change. Otherwise the change is awaited."""
-
-    apply: bool | None = None
-
-
-class OverrideRequest(Model):
-    """What an operator grants, or takes away with `revoke`, whatever is paid for: exactly one of value and revoke."""
-
-    kind: Kind
-    name: Text = Field(description="Of the feature, limit or module; the plan's key in the catalog.")
-    value: OverrideValue = Field(
-        None,
-        description="true for a feature, a limit, a module's level; for a plan its units, or true for as many as are "
-        "paid for.",
-    )
-    revoke: bool | None = Field(None, description="Not for plans.")
-    reason: Text
-    expires_at: Instant | None = Field(None, description="RFC 3339; default: never.")
-    trial: bool | None = Field(None, description="Whether the plan is granted as a trial, which needs expires_at.")
-    by: Text | None = None
-
-    @model_validator(mode="after")
-    def _grants_or_revokes(self) -> Self:
-        if self.kind == PLAN and self.value is None and not self.revoke:
-            self.value = True
-        if bool(self.revoke) == (self.value is not None):
-            raise ValueError("exactly one of value and revoke must be there")
-        return self
-
-
-class OverrideRemoval(Model):
-    """Why an override is removed, and by whom, for the history."""
-
-    reason: Text | None = None
-    by: Text | None = None
-
-
-class Erasure(Model):
-    """Why a tenant is erased."""
-
-    reason: Text
-
-
-class Reasoned(Model):
-    """Why something is done, and by whom, for the history."""
-
-    reason: Text
-    by: Text | None = None
-
-
 OUTCOMES = [outcome.value for outcome in Outcome if outcome is not Outcome.CONFLICT]
-
 _Outcome = Annotated[str, OneOf(OUTCOMES)]
 Time = Annotated[str, Field(json_schema_extra=TIME)]
 
@@ -331,3 +221,49 @@ class TenantStatus(Model):
     provider: ProviderSide
     store: StoreSide
     tabs: TabsSide
+
+
+class Linked(TenantChanged):
+    """What a link has done. `parked`: one of the tenants cannot be computed now; the next event completes the move."""
+
+    topic: str
+    subscription: str = Field(description="PROVIDER:ID.")
+    reason: str | None = None
+    was: str | None = Field(None, description="The topic that it belonged to before.")
+    overrules: str | None = Field(
+        None, description="The tenant that its metadata names. The link holds until that changes."
+    )
+
+
+class TenantLink(Model):
+    """A subscription of a tenant, and what names the tenant."""
+
+    subscription: str = Field(description="PROVIDER:ID.")
+    status: str
+    customer_id: str | None = None
+    named_by: str | None = Field(None, description="The strongest of `names`, which counts.")
+    names: dict[str, str] = Field(
+        description="The tenants by what names them: operator, metadata, checkout, guess, ..."
+    )
+    overrules: str | None = Field(None, description="What the metadata named when an operator linked it.")
+    moved_at: Time | None = Field(None, description="When it was moved here.")
+    second_customer: bool | None = Field(
+        None, description="Whether its customer is another than the tenant's own: then it only adds to the plan."
+    )
+
+
+class MovedLink(Model):
+    """A subscription that belonged to the tenant, and was moved to another one."""
+
+    subscription: str
+    moved_at: Time
+    to: str | None = Field(None, description="The topic that it belongs to now.")
+
+
+class TenantLinks(Model):
+    """A tenant's subscriptions with their links."""
+
+    topic: str
+    version: Version
+    links: list[TenantLink]
+    moved: list[MovedLink]
