@@ -26,7 +26,7 @@ from sync.billing.services.events import checkouts, event_queue
 from sync.billing.services.events.event_queue import EventQueue
 from sync.billing.services.tenants.comparisons import RECONCILE, SEARCH, Comparisons
 from sync.billing.services.tenants.lost_tails import LostTails
-from sync.billing.services.tenants.reconcile import BACKGROUND_MAX_WAIT_S
+from sync.billing.services.tenants.provider_queries import BACKGROUND_MAX_WAIT_S
 from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.environment import AUDIT_EVERY_S, checked_topic
 from sync.core.errors import SyncError
@@ -76,10 +76,9 @@ class Worker:
     alive_file: Path | None = None
 
     def __post_init__(self) -> None:
-        self._reconciliation = self.services.reconciliation
         self._isolation = self.services.isolation
         self._supervisor = Supervisor(self.poll_s, StoreError)
-        self._compares = Comparisons(self.services, self._reconciliation, self._supervisor)
+        self._compares = Comparisons(self.services, self._supervisor)
         self._sweeps = CatalogSweeps(self.services, self.environments, self._supervisor)
 
     def stop(self) -> None:
@@ -95,9 +94,9 @@ class Worker:
         for environment in self.environments:
             loops[f"inbox {environment}"] = self._inbox(environment)
             loops[f"timers {environment}"] = self._timers(environment)
-            if self._reconciliation.can_ask(environment):
+            if self.services.can_ask(environment):
                 loops[f"audits {environment}"] = self._audits(environment)
-        askable = [name for name in self.environments if self._reconciliation.can_ask(name)]
+        askable = [name for name in self.environments if self.services.can_ask(name)]
         loops["lost tails"] = every("lost tails", None, LostTails(self.services, askable).step)
         for provider, environment in self.services.clients:
             loops[f"catch-up {provider} {environment}"] = self._catch_up(provider, environment)
@@ -140,7 +139,7 @@ class Worker:
 
     async def _compare(self, due: Due) -> None:
         topic = Topic.parse(due.topic)
-        if topic.kind == TENANT_KIND and topic.env in self.environments and self._reconciliation.can_ask(topic.env):
+        if topic.kind == TENANT_KIND and topic.env in self.environments and self.services.can_ask(topic.env):
             await self._compares.compare(topic.env, due)
             return
         # It has no provider, or its environment belongs to another worker.
@@ -175,7 +174,7 @@ class Worker:
 
         async def audit(due: Due) -> None:
             checked_topic(environment, due.topic)
-            reconcile = self._reconciliation.reconcile
+            reconcile = self.services.reconciliation.reconcile
             await reconcile(environment, due.topic, "audit", BACKGROUND_MAX_WAIT_S, background=True, searches=False)
             await known.audits.ack(due, self.services.now_us + AUDIT_EVERY_S * 1_000_000)
 

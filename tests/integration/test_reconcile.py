@@ -463,7 +463,7 @@ class TestReconcile:
         services = services_of(store, gone)
         monkeypatch.setattr("sync.billing.services.tenants.comparisons.SEARCH_PAUSE_S", 0)
         await losses.search_once(store, ["tenant:acme"])
-        comparisons = Comparisons(services, services.reconciliation, Supervisor(POLL_S, StoreError))
+        comparisons = Comparisons(services, Supervisor(POLL_S, StoreError))
         (due,) = await comparisons.searches.claim(10)
         assert await comparisons.searches.claim(10) == []
         await comparisons.collect(due)

@@ -299,10 +299,9 @@ class TestRecovery:
             for topic in topics:
                 services.environment("live").timers.schedule_earlier(batch, topic, 1)
         elif what == "comparisons":
-            monkeypatch.setattr(services.reconciliation, "can_ask", lambda environment: True)
+            monkeypatch.setattr(services, "can_ask", lambda environment: True)
             monkeypatch.setattr(services.reconciliation, "is_lost", lambda topic: asyncio.sleep(0, False))
             monkeypatch.setattr(services.reconciliation, "reconcile", work)
-            monkeypatch.setattr(Worker, "_audits", lambda *_: asyncio.sleep(0))
             await store.want_reconcile(topics)
         else:
             monkeypatch.setattr(services.reprojection, "reproject", work)
@@ -323,9 +322,9 @@ class TestRecovery:
     ) -> None:
         """A provider that is slow to answer must not keep a worker for all that it has claimed."""
         services = services_of(store, catalog, lease_s=0 if what == "events" else 30)
-        worker = Worker(services, ("live",), poll_s=POLL_S)
         ids = [await self.abandon(services, webhook(number, id=f"sub_{number}")) for number in range(3)]
-        services = worker.services = services_of(store, catalog, lease_s=30)
+        services = services_of(store, catalog, lease_s=30)
+        worker = Worker(services, ("live",), poll_s=POLL_S)
         worked: list[object] = []
 
         async def work(*arguments: Any) -> Any:
@@ -345,8 +344,8 @@ class TestRecovery:
             assert len(await services.environment("live").timers.claim(10)) == 2
         else:
             await store.want_reconcile([f"tenant:t{number}" for number in range(3)])
-            monkeypatch.setattr(worker._reconciliation, "can_ask", lambda environment: True)
-            monkeypatch.setattr(worker._reconciliation, "is_lost", work)
+            monkeypatch.setattr(services, "can_ask", lambda environment: True)
+            monkeypatch.setattr(services.reconciliation, "is_lost", work)
             await worker._comparisons()
             assert len(await reconcile_requests(store).claim(10)) == 2
         assert len(worked) == 1

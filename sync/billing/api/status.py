@@ -91,7 +91,7 @@ class Statuses(BillingOperations):
             if second := sorted(second_customers(facts)):
                 shown["second_customers"] = second
         provider = {
-            "can_be_asked": self._services.reconciliation.can_ask(asked.environment),
+            "can_be_asked": self._services.can_ask(asked.environment),
             "subscriptions": {key: _provider_said(entry, held.get(key)) for key, entry in found.items()},
         }
         document: Document = {

@@ -76,10 +76,10 @@ class Tenants(BillingOperations):
             Problem: the provider could not be asked.
             StoreError: the store is unreachable or failing.
         """
-        reconciliation = self._services.reconciliation
-        if not reconciliation.can_ask(asked.environment):
+        if not self._services.can_ask(asked.environment):
             raise Problem("provider_unavailable", f"no API key is set for {asked.environment}: nobody can be asked")
-        report = await reconciliation.reconcile(asked.environment, asked.topic, "asked", who=asked.who)
+        reconcile = self._services.reconciliation.reconcile
+        report = await reconcile(asked.environment, asked.topic, "asked", who=asked.who)
         if report.unasked and not report.asked:
             reason = next(iter(report.unasked.values()))
             raise Problem("provider_unavailable", f"the provider could not be asked: {reason}")

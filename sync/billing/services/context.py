@@ -62,6 +62,10 @@ class BillingContext:
             known = self._environments[name] = Environment(self.store, name, self.lease_s)
         return known
 
+    def can_ask(self, environment: str) -> bool:
+        """Return whether an environment has a provider with an API client."""
+        return any(name == environment for _, name in self.clients)
+
     def parse(self, provider: str, body: bytes, environment: str, event_id: str = "") -> Event | Unparsable:
         """Return the event in a verified body. One of other software names no tenant, so that no links are stored.
 

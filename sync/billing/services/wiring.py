@@ -13,6 +13,7 @@ from sync.billing.services.move import Moves
 from sync.billing.services.reproject import Reprojection
 from sync.billing.services.tenants.erase import Erasure
 from sync.billing.services.tenants.operator_links import OperatorLinks
+from sync.billing.services.tenants.provider_queries import ProviderQueries
 from sync.billing.services.tenants.reconcile import Reconciliation
 from sync.billing.services.tenants.wakeup import Wakeup
 
@@ -29,9 +30,10 @@ class BillingServices(BillingContext):
         self.ingest = Ingest(self, self.committer, self.moves, self.resolver)
         self.operator_links = OperatorLinks(self, self.committer, self.moves, self.ingest)
         self.reprojection = Reprojection(self, self.committer)
-        self.reconciliation = Reconciliation(self, self.reprojection, self.moves, self.resolver)
+        self.provider_queries = ProviderQueries(self, self.reprojection, self.resolver)
+        self.reconciliation = Reconciliation(self, self.reprojection, self.moves, self.provider_queries)
         self.checkouts = Checkouts(self, self.resolver, self.reprojection, self.ingest)
-        self.wakeup = Wakeup(self, self.reprojection, self.reconciliation)
+        self.wakeup = Wakeup(self, self.reprojection, self.reconciliation, self.provider_queries)
         self.erasure = Erasure(self, self.committer)
 
     async def aclose(self) -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from functools import partial
 
 from planwire_client.core.topic import TENANT_KIND, Topic
-from sync.billing.services.context import BillingContext
-from sync.billing.services.tenants.reconcile import BACKGROUND_MAX_WAIT_S, Found, Reconciliation
+from sync.billing.services.tenants.provider_queries import BACKGROUND_MAX_WAIT_S, Found
+from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.environment import reconcile_requests
 from sync.process.supervisor import Supervisor
 from sync.store import losses
@@ -39,12 +39,13 @@ class Comparisons:
         searches: the tenants to be searched in the providers' lists.
     """
 
-    def __init__(self, context: BillingContext, reconciliation: Reconciliation, supervisor: Supervisor) -> None:
-        self.requests = reconcile_requests(context.store)
-        self.searches = losses.searches(context.store)
-        self._store = context.store
-        self._isolation = context.isolation
-        self._reconciliation = reconciliation
+    def __init__(self, services: BillingServices, supervisor: Supervisor) -> None:
+        self.requests = reconcile_requests(services.store)
+        self.searches = losses.searches(services.store)
+        self._services = services
+        self._store = services.store
+        self._isolation = services.isolation
+        self._reconciliation = services.reconciliation
         self._supervisor = supervisor
         self._lost: dict[str, dict[str, Due]] = {}
 
@@ -70,7 +71,7 @@ class Comparisons:
     async def collect(self, due: Due) -> None:
         """Note a tenant for the next pass, if it still has no subscription and a provider can be asked."""
         topic = Topic.parse(due.topic)
-        can_ask = topic.kind == TENANT_KIND and self._reconciliation.can_ask(topic.env)
+        can_ask = topic.kind == TENANT_KIND and self._services.can_ask(topic.env)
         if can_ask and await self._reconciliation.is_blank(due.topic):
             self._lost.setdefault(topic.env, {})[topic.id] = due
         else:
@@ -84,7 +85,7 @@ class Comparisons:
                 for due in tenants.values():
                     await self.searches.reschedule(due)
                 continue
-            found = await failure_of(self._reconciliation.find(environment, set(tenants)))
+            found = await failure_of(self._services.provider_queries.find(environment, set(tenants)))
             for due in tenants.values():
                 if isinstance(found, Failure):
                     await self._isolation.failed(SEARCH, self.searches, due, found.error)

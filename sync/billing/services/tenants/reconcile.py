@@ -5,26 +5,21 @@ A difference becomes a drift record, and its repair a commit like any other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import NamedTuple
 
 import structlog
 
 from planwire_client.core.topic import Topic
 from sync.billing.domain.facts.drift import Drift, subscription_drift
-from sync.billing.domain.facts.model import ENDED_STATUSES, NOTHING, Event, Facts
+from sync.billing.domain.facts.model import ENDED_STATUSES, NOTHING, Facts
 from sync.billing.domain.outcome import ERASED_REASON, EventResult, Outcome
-from sync.billing.domain.tenant_naming import sanitize
-from sync.billing.domain.tenant_resolution import subjects
-from sync.billing.providers.base import ProviderClient, ProviderRejected, ProviderUnavailable
 from sync.billing.services.committer import Commit
 from sync.billing.services.context import BillingContext
-from sync.billing.services.events.resolve import TenantResolver
 from sync.billing.services.move import MOVED_TYPE, Moves
 from sync.billing.services.reproject import Refresh, Reprojection
-from sync.billing.storage.links import read_all_stored
+from sync.billing.services.tenants.provider_queries import ASKED_MAX, Answers, ProviderQueries
 from sync.billing.storage.tenants import facts_of
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.models import Snapshot
@@ -32,17 +27,8 @@ from sync.store.models import Snapshot
 MAX_WAIT_S = 10.0
 """Maximum time for each answer of the provider if a caller waits for the comparison."""
 
-BACKGROUND_MAX_WAIT_S = 60.0
-"""Maximum time for each answer in the background, where the rate limit takes most of it."""
-
-ASKED_MAX = 50
-"""Maximum subscriptions of one tenant in a comparison: live ones before ended ones, the newest first."""
-
 NOBODY: Mapping[str, str] = MappingProxyType({})
 """The `who` of a comparison without a caller."""
-
-PAGES_MAX = 500
-"""Maximum pages of the provider's subscriptions that a search for lost tenants reads (up to 200 subscriptions each)."""
 
 _log = structlog.get_logger("sync.reconcile")
 
@@ -62,42 +48,16 @@ class Report:
     drift: list[Drift] = field(default_factory=list)
 
 
-@dataclass(slots=True)
-class Answers:
-    """The providers' answers.
-
-    Attributes:
-        fetched: the subscriptions that were fetched.
-        unavailable: the keys of those that could not be fetched, each with the reason.
-        missing: the keys of those that the provider does not have.
-    """
-
-    fetched: list[Event] = field(default_factory=list)
-    unavailable: dict[str, str] = field(default_factory=dict)
-    missing: list[str] = field(default_factory=list)
-
-
-class Found(NamedTuple):
-    """What a provider's list has of some tenants, by topic, and whether the list was read to its end."""
-
-    answers: Mapping[str, Answers]
-    is_complete: bool
-
-
 class Reconciliation:
     """Compares the tenants of a store with their providers."""
 
     def __init__(
-        self, context: BillingContext, reprojection: Reprojection, moves: Moves, resolver: TenantResolver
+        self, context: BillingContext, reprojection: Reprojection, moves: Moves, queries: ProviderQueries
     ) -> None:
         self._context = context
         self._reprojection = reprojection
         self._moves = moves
-        self._resolver = resolver
-
-    def can_ask(self, environment: str) -> bool:
-        """Return whether an environment has a provider with an API client."""
-        return any(name == environment for _, name in self._context.clients)
+        self._queries = queries
 
     async def reconcile(
         self,
@@ -134,7 +94,7 @@ class Reconciliation:
                 return Report(EventResult(Outcome.UNCHANGED), unasked=unasked)
             return found.get(topic) or Report(EventResult(Outcome.UNCHANGED, "", topic, snapshot.version))
         facts = await self.at_home(topic, facts, why)
-        answers = await self.ask(environment, topic, facts, _chosen(facts), max_wait_s, background=background)
+        answers = await self._queries.ask(environment, topic, facts, _chosen(facts), max_wait_s, background=background)
         return await self.repair(environment, topic, why, answers, who)
 
     async def at_home(self, topic: str, facts: Facts, why: str) -> Facts:
@@ -177,67 +137,11 @@ class Reconciliation:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        found = await self.find(environment, tenants)
+        found = await self._queries.find(environment, tenants)
         reports = {
             topic: await self.repair(environment, topic, why, answers, who) for topic, answers in found.answers.items()
         }
         return reports if found.is_complete else None
-
-    async def find(self, environment: str, tenants: set[str]) -> Found:
-        """Return what the provider's whole list has of these tenants.
-
-        Raises:
-            StoreError: the store is unreachable or failing.
-        """
-        found: dict[str, Answers] = {}
-        complete = True
-        for (_, name), client in self._context.clients.items():
-            if name == environment:
-                try:
-                    await self._read_list(client, environment, tenants, found)
-                except (ProviderUnavailable, ProviderRejected) as error:
-                    _log.warning("search_ended", environment=environment, reason=str(error))
-                    complete = False
-        return Found(found, complete)
-
-    async def ask(
-        self,
-        environment: str,
-        topic: str,
-        facts: Facts,
-        keys: Sequence[str],
-        max_wait_s: float,
-        *,
-        background: bool = False,
-    ) -> Answers:
-        """Return the providers' answers about the tenant's subscriptions with these keys.
-
-        A subscription that names another tenant by now is moved there, and merged there.
-        """
-        answers = Answers()
-        for key in keys:
-            entry = facts.subscriptions[key]
-            client = self._context.clients.get((entry.provider, environment))
-            if client is None:
-                answers.unavailable[key] = "no API key is set"
-                continue
-            try:
-                fetched = await client.fetch(entry.subscription.id, max_wait_s, background=background)
-            except ProviderUnavailable as error:
-                answers.unavailable[key] = error.reason
-            except ProviderRejected as error:
-                if error.code == "not_found":
-                    answers.missing.append(key)
-                else:
-                    answers.unavailable[key] = str(error)
-            else:
-                home, fetched = await self._resolver.home(fetched, topic)
-                if home == topic:
-                    answers.fetched.append(fetched)
-                else:
-                    cause = {"source": "reconcile", "event_type": MOVED_TYPE}
-                    await self._reprojection.refresh(environment, home, Refresh(cause, [fetched]))
-        return answers
 
     async def record_drift(
         self, environment: str, topic: str, why: str, answers: Answers, commit: Commit
@@ -274,27 +178,6 @@ class Reconciliation:
         drift = await self.record_drift(environment, topic, why, answers, commit)
         return Report(commit.result, len(answers.fetched) + len(answers.missing), answers.unavailable, drift)
 
-    async def _read_list(
-        self, client: ProviderClient, environment: str, tenants: set[str], found: dict[str, Answers]
-    ) -> None:
-        """Add to `found` the subscriptions of these tenants in the provider's list."""
-        after = ""
-        for _ in range(PAGES_MAX):
-            page = await client.subscriptions(after, BACKGROUND_MAX_WAIT_S)
-            parsed = [entry.event for entry in page.entries if entry.event is not None]
-            events = [sanitize(event, self._context.naming) for event in parsed]
-            links = await read_all_stored(self._context.store, environment, [subjects(event)[0] for event in events])
-            for event, link in zip(events, links, strict=True):
-                if tenants.isdisjoint((link.tenant_id, event.tenant_id)):
-                    continue
-                home, vouched = await self._resolver.home(event, "")
-                if home and Topic.parse(home).id in tenants:
-                    found.setdefault(home, Answers()).fetched.append(vouched)
-            after = page.following
-            if not after:
-                return
-        _log.warning("search_ended", environment=environment, reason=f"more than {PAGES_MAX} pages")
-
 
 def _is_blank(snapshot: Snapshot) -> bool:
     facts = facts_of(snapshot)
@@ -302,7 +185,7 @@ def _is_blank(snapshot: Snapshot) -> bool:
 
 
 def _chosen(facts: Facts) -> list[str]:
-    """Return the keys to compare: live subscriptions first, then the newest."""
+    """Return the keys to compare, ASKED_MAX at most: live subscriptions first, then the newest."""
     subscriptions = facts.subscriptions
     newest = sorted(subscriptions, key=lambda key: subscriptions[key].order, reverse=True)
     return sorted(newest, key=lambda key: subscriptions[key].subscription.status in ENDED_STATUSES)[:ASKED_MAX]

@@ -16,7 +16,8 @@ from sync.billing.providers.base import ProviderRejected, ProviderUnavailable
 from sync.billing.services.committer import Commit
 from sync.billing.services.context import BillingContext
 from sync.billing.services.reproject import Refresh, Reprojection
-from sync.billing.services.tenants.reconcile import ASKED_MAX, MAX_WAIT_S, Answers, Reconciliation
+from sync.billing.services.tenants.provider_queries import ASKED_MAX, Answers, ProviderQueries
+from sync.billing.services.tenants.reconcile import MAX_WAIT_S, Reconciliation
 from sync.billing.storage.tenants import facts_of
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.delayed_queue import Due
@@ -30,10 +31,17 @@ _log = structlog.get_logger("sync.reconcile")
 class Wakeup:
     """Fires the timers of tenants."""
 
-    def __init__(self, context: BillingContext, reprojection: Reprojection, reconciliation: Reconciliation) -> None:
+    def __init__(
+        self,
+        context: BillingContext,
+        reprojection: Reprojection,
+        reconciliation: Reconciliation,
+        queries: ProviderQueries,
+    ) -> None:
         self._context = context
         self._reprojection = reprojection
         self._reconciliation = reconciliation
+        self._queries = queries
 
     async def fire(self, environment: str, due: Due) -> None:
         """Reproject a topic whose timer the caller has claimed, and set the timer again.
@@ -44,14 +52,14 @@ class Wakeup:
             FactsError: the tenant's facts cannot be read.
             StoreError: the store is unreachable or failing; the timer fires again when its lease has expired.
         """
-        can_ask = self._reconciliation.can_ask(environment)
+        can_ask = self._context.can_ask(environment)
         answers = Answers()
         facts = facts_of(await self._context.store.read(due.topic))
         # A process that stopped in the middle of a move has left it to the timer.
         facts = await self._reconciliation.at_home(due.topic, facts, "timer")
         if can_ask:
             keys = overdue_subscriptions(facts, self._context.setting(environment))[:ASKED_MAX]
-            answers = await self._reconciliation.ask(environment, due.topic, facts, keys, TIMER_MAX_WAIT_S)
+            answers = await self._queries.ask(environment, due.topic, facts, keys, TIMER_MAX_WAIT_S)
         refresh = Refresh({"source": "timer", "event_type": "due"}, answers.fetched, answers.missing, arms=False)
         commit = await self._reprojection.refresh(environment, due.topic, refresh)
         await self._reconciliation.record_drift(environment, due.topic, "timer", answers, commit)

@@ -1,0 +1,139 @@
+"""Asks the providers about tenants: about their subscriptions one by one, or for the whole list of all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import structlog
+
+from planwire_client.core.topic import Topic
+from sync.billing.domain.facts.model import Event, Facts
+from sync.billing.domain.tenant_naming import sanitize
+from sync.billing.domain.tenant_resolution import subjects
+from sync.billing.providers.base import ProviderClient, ProviderRejected, ProviderUnavailable
+from sync.billing.services.context import BillingContext
+from sync.billing.services.events.resolve import TenantResolver
+from sync.billing.services.move import MOVED_TYPE
+from sync.billing.services.reproject import Refresh, Reprojection
+from sync.billing.storage.links import read_all_stored
+
+BACKGROUND_MAX_WAIT_S = 60.0
+"""Maximum time for each answer in the background, where the rate limit takes most of it."""
+
+ASKED_MAX = 50
+"""Maximum subscriptions of one tenant that its provider is asked about at once."""
+
+PAGES_MAX = 500
+"""Maximum pages of the provider's subscriptions that a search for lost tenants reads (up to 200 subscriptions each)."""
+
+_log = structlog.get_logger("sync.reconcile")
+
+
+@dataclass(slots=True)
+class Answers:
+    """The providers' answers.
+
+    Attributes:
+        fetched: the subscriptions that were fetched.
+        unavailable: the keys of those that could not be fetched, each with the reason.
+        missing: the keys of those that the provider does not have.
+    """
+
+    fetched: list[Event] = field(default_factory=list)
+    unavailable: dict[str, str] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+
+
+class Found(NamedTuple):
+    """What a provider's list has of some tenants, by topic, and whether the list was read to its end."""
+
+    answers: Mapping[str, Answers]
+    is_complete: bool
+
+
+class ProviderQueries:
+    """Asks the providers of one store."""
+
+    def __init__(self, context: BillingContext, reprojection: Reprojection, resolver: TenantResolver) -> None:
+        self._context = context
+        self._reprojection = reprojection
+        self._resolver = resolver
+
+    async def find(self, environment: str, tenants: set[str]) -> Found:
+        """Return what the provider's whole list has of these tenants.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        found: dict[str, Answers] = {}
+        complete = True
+        for (_, name), client in self._context.clients.items():
+            if name == environment:
+                try:
+                    await self._read_list(client, environment, tenants, found)
+                except (ProviderUnavailable, ProviderRejected) as error:
+                    _log.warning("search_ended", environment=environment, reason=str(error))
+                    complete = False
+        return Found(found, complete)
+
+    async def ask(
+        self,
+        environment: str,
+        topic: str,
+        facts: Facts,
+        keys: Sequence[str],
+        max_wait_s: float,
+        *,
+        background: bool = False,
+    ) -> Answers:
+        """Return the providers' answers about the tenant's subscriptions with these keys.
+
+        A subscription that names another tenant by now is moved there, and merged there.
+        """
+        answers = Answers()
+        for key in keys:
+            entry = facts.subscriptions[key]
+            client = self._context.clients.get((entry.provider, environment))
+            if client is None:
+                answers.unavailable[key] = "no API key is set"
+                continue
+            try:
+                fetched = await client.fetch(entry.subscription.id, max_wait_s, background=background)
+            except ProviderUnavailable as error:
+                answers.unavailable[key] = error.reason
+            except ProviderRejected as error:
+                if error.code == "not_found":
+                    answers.missing.append(key)
+                else:
+                    answers.unavailable[key] = str(error)
+            else:
+                home, fetched = await self._resolver.home(fetched, topic)
+                if home == topic:
+                    answers.fetched.append(fetched)
+                else:
+                    cause = {"source": "reconcile", "event_type": MOVED_TYPE}
+                    await self._reprojection.refresh(environment, home, Refresh(cause, [fetched]))
+        return answers
+
+    async def _read_list(
+        self, client: ProviderClient, environment: str, tenants: set[str], found: dict[str, Answers]
+    ) -> None:
+        """Add to `found` the subscriptions of these tenants in the provider's list."""
+        after = ""
+        for _ in range(PAGES_MAX):
+            page = await client.subscriptions(after, BACKGROUND_MAX_WAIT_S)
+            parsed = [entry.event for entry in page.entries if entry.event is not None]
+            events = [sanitize(event, self._context.naming) for event in parsed]
+            links = await read_all_stored(self._context.store, environment, [subjects(event)[0] for event in events])
+            for event, link in zip(events, links, strict=True):
+                if tenants.isdisjoint((link.tenant_id, event.tenant_id)):
+                    continue
+                home, vouched = await self._resolver.home(event, "")
+                if home and Topic.parse(home).id in tenants:
+                    found.setdefault(home, Answers()).fetched.append(vouched)
+            after = page.following
+            if not after:
+                return
+        _log.warning("search_ended", environment=environment, reason=f"more than {PAGES_MAX} pages")
