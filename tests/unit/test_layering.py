@@ -138,6 +138,7 @@ PURE = [
     "sync.billing.providers.parsing",
     "sync.billing.providers.paddle.webhooks",
     "sync.billing.providers.stripe.webhooks",
+    "sync.billing.providers.stripe.item_changes",
     "sync.core.announcement",
     "sync.core.errors",
     "sync.core.instants",

@@ -22,30 +22,24 @@ from sync.billing.providers.base import (
     ProviderEvent,
     ProviderPreview,
     ProviderRejected,
-    ProviderUnavailable,
     RateLimiter,
     SubscriptionPage,
 )
-from sync.billing.providers.parsing import ITEMS_MAX, customer_names, is_id
+from sync.billing.providers.parsing import ITEMS_MAX, customer_names
+from sync.billing.providers.stripe.answers import check, last_id, listed
+from sync.billing.providers.stripe.item_changes import item_fields
 from sync.billing.providers.stripe.webhooks import (
     LISTED_TYPE,
     METADATA,
     PRORATIONS,
     fetched,
     has_more_items,
-    instant,
     paid,
 )
 
 URL = "https://api.stripe.com"
 VERSION = "2026-10-28.endive"
 """The `Stripe-Version` of every request."""
-
-THROTTLED_S = 5.0
-"""Pause of all calls after a 429 without a Retry-After: Stripe counts calls by the second."""
-
-RETRY_AFTER_MAX_S = 3600.0
-"""Maximum of an accepted Retry-After."""
 
 PER_PAGE = 100
 """Page size: Stripe's maximum."""
@@ -183,7 +177,7 @@ class StripeClient(api_client.ApiClient):
             if after:
                 try:
                     page = await self._list("/v1/events", max_wait_s, _TYPES | {"ending_before": after})
-                    return _events(page), bool(page.get("has_more"))
+                    return listed(page), bool(page.get("has_more"))
                 except ProviderRejected as error:
                     if error.code != "not_found":
                         raise
@@ -198,8 +192,8 @@ class StripeClient(api_client.ApiClient):
             if not page.get("has_more") or not page["data"]:
                 break
             newer = True
-            page = await self._list("/v1/events", max_wait_s, query | {"starting_after": _last_id(page)})
-        return _events(page), newer
+            page = await self._list("/v1/events", max_wait_s, query | {"starting_after": last_id(page)})
+        return listed(page), newer
 
     async def subscriptions(self, after: str, max_wait_s: float) -> SubscriptionPage:
         """Return one page of all subscriptions after the id `after`, newest first.
@@ -215,7 +209,7 @@ class StripeClient(api_client.ApiClient):
             query = {"status": "all"} | ({"starting_after": after} if after else {})
             page = await self._list("/v1/subscriptions", max_wait_s, query)
             entries = [self._listed(await self._complete(e, max_wait_s), began_ns) for e in page["data"]]
-            return SubscriptionPage(entries, _last_id(page) if entries and page.get("has_more") else "")
+            return SubscriptionPage(entries, last_id(page) if entries and page.get("has_more") else "")
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -232,7 +226,7 @@ class StripeClient(api_client.ApiClient):
             items += page["data"]
             if not page.get("has_more") or not page["data"]:
                 break
-            query["starting_after"] = _last_id(page)
+            query["starting_after"] = last_id(page)
         return {**data, "items": {**data["items"], "data": items, "has_more": False}}
 
     async def _lines(
@@ -248,7 +242,7 @@ class StripeClient(api_client.ApiClient):
         data = await self._send("GET", path, max_wait_s, account=account)
         data = await self._complete(data, max_wait_s, account)
         self._read(data, began_ns)
-        return began_ns, data, _differences(data["items"]["data"], items)
+        return began_ns, data, item_fields(data["items"]["data"], items)
 
     async def _list(
         self, path: str, max_wait_s: float, query: Mapping[str, str], *, background: bool = True, account: str = ""
@@ -281,36 +275,12 @@ class StripeClient(api_client.ApiClient):
                 raise api_client.away("its answer cannot be read: it is not JSON") from None
             except httpx2.HTTPError as error:
                 raise api_client.away(type(error).__name__) from error
-            _check(response, body)
+            check(response, body)
             if not isinstance(body, dict):
                 raise api_client.unreadable("it is no object")
             return body
 
         return await self._limited(max_wait_s, call, background=background)
-
-
-def _check(response: httpx2.Response, body: object) -> None:
-    """Raise if Stripe's answer is an error.
-
-    Raises:
-        ProviderUnavailable: Stripe is failing, throttling or busy.
-        ProviderRejected: Stripe rejects the call.
-    """
-    status = response.status_code
-    retry_after = response.headers.get("Retry-After", "")
-    # Stripe sends whole seconds only.
-    is_given = retry_after.isascii() and retry_after.isdigit()
-    api_client.check_status(status, min(float(retry_after), RETRY_AFTER_MAX_S) if is_given else THROTTLED_S)
-    if status == 409:
-        # Another call is changing the same object: a retry can succeed.
-        raise ProviderUnavailable("it is busy with the same object")
-    if status >= 400:
-        failure = body.get("error") if isinstance(body, dict) else None
-        said = failure if isinstance(failure, dict) else {}
-        code = str(said.get("code") or said.get("type") or f"status_{status}")
-        if status == 404 or code == "resource_missing":
-            code = "not_found"
-        raise ProviderRejected(code, str(said.get("message") or f"it answered {status}")[:300])
 
 
 def _parts(id: str) -> tuple[str, str]:
@@ -323,43 +293,3 @@ def _path(kind: str, id: str) -> tuple[str, str]:
     """Return the connected account of an id, or "", and the path of its object."""
     account, own = _parts(id)
     return account, f"/v1/{kind}/{quote(own, safe='')}"
-
-
-def _events(page: Mapping[str, Any]) -> list[ProviderEvent]:
-    """Return a page of events, the oldest first."""
-    return api_client.listed_events(page["data"][::-1], "id", lambda entry: instant(entry.get("created"), "created"))
-
-
-def _last_id(page: Mapping[str, Any]) -> str:
-    """Return the id after which the next page begins."""
-    found: list[str] = [entry["id"] for entry in page["data"] if isinstance(entry, dict) and is_id(entry.get("id"))]
-    if not found:
-        raise api_client.unreadable("no entry has an id")
-    return found[-1]
-
-
-def _differences(present: Sequence[Any], wanted: Sequence[Item]) -> dict[str, str]:
-    """Return the form fields, without the prefix `items`, that change the present items to the wanted ones.
-
-    A removed price is replaced by the first new price in the same item, so that a plan change keeps the item.
-    """
-    left = list(wanted)
-    going: list[str] = []
-    changes: list[dict[str, str]] = []
-    for entry in present:
-        price_id = str(entry["price"]["id"])
-        target = next((item for item in left if item.price_id == price_id), None)
-        if target is None:
-            going.append(str(entry["id"]))
-            continue
-        left.remove(target)
-        if entry.get("quantity", 1) != target.quantity:
-            changes.append({"id": str(entry["id"]), "quantity": str(target.quantity)})
-    for item_id in going:
-        if left:
-            item = left.pop(0)
-            changes.append({"id": item_id, "price": item.price_id, "quantity": str(item.quantity)})
-        else:
-            changes.append({"id": item_id, "deleted": "true"})
-    changes += [{"price": item.price_id, "quantity": str(item.quantity)} for item in left]
-    return {f"[{index}][{name}]": value for index, change in enumerate(changes) for name, value in change.items()}
