@@ -199,7 +199,7 @@ class Metrics:
         "queue", "env",
     )  # fmt: skip
     evicts: Mapping[str, float] = _gauge(
-        "store_evicts", "1: the store may evict keys, by its maxmemory-policy; NaN: it does not tell.", "policy"
+        "store_evicts", "1: the store may evict keys, by its maxmemory-policy; NaN: it is not known.", "policy"
     )
 
     publish_to_sent: Histogram = _histogram(

@@ -44,7 +44,7 @@ class _Canary:
         verified_at: when the newest canary that came back was sent, monotonic.
         connected_at: when its shard's connection came up, monotonic.
         version: the version of its last commit; 0: none yet.
-        is_older: its shard has lost commits, and no worker has been told yet.
+        is_older: its shard has lost commits, and that is not in the workers' queue yet.
         sent: when each canary under way was sent, by its number.
     """
 

@@ -416,7 +416,7 @@ async def _one(store: Store, *command: str | int) -> list[Any]:
 
 async def test_a_cluster_that_is_not_there_or_will_not_let_one_in_is_a_clear_error(valkey_cluster: Cluster) -> None:
     for url, text in (
-        ("redis+cluster://127.0.0.1:1,127.0.0.1:2", "no node of the Cluster tells its slots"),
+        ("redis+cluster://127.0.0.1:1,127.0.0.1:2", "no node of the Cluster returns its slots"),
         (f"redis+cluster://:wrong@{valkey_cluster.hosts}", "invalid username-password"),
     ):
         store = connect(url).store

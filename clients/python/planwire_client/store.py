@@ -25,7 +25,7 @@ try:
     import redis.asyncio
     import redis.asyncio.cluster
     import redis.cluster
-except ImportError as error:  # pragma: no cover - told to people who left the extra out
+except ImportError as error:  # pragma: no cover - the message for installs without the extra
     raise ImportError(
         "publishing straight to the store needs the extra: pip install 'planwire-client[store]'"
     ) from error

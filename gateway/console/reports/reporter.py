@@ -226,7 +226,7 @@ class Reporter:
 
     def _gateway_status(self, live: LiveTopic, newest: int, is_current: bool, now: float) -> dict[str, Any]:
         if not self.node.hub.fresh:
-            why = "The bus is not proved to deliver: this gateway tells its tabs that what they show may be old."
+            why = "The bus is not proved to deliver: this gateway's tabs show that their states may be old."
         elif live.version < newest:
             sweep_s = self.node.settings.sweep_s
             why = f"It has not got the newest version; its next sweep, every {sweep_s:g} s, finds it."

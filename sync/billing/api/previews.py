@@ -124,7 +124,7 @@ class Previews(BillingOperations):
 
     def _client(self, asked: Asked, foreseen: Preview, cancel: str) -> ProviderClient:
         if cancel:
-            raise Problem("request_invalid", "a cancel is made with the provider itself; its event will tell")
+            raise Problem("request_invalid", "cancel at the provider itself: its event brings the change")
         client = self._services.clients.get((_provider(foreseen), asked.environment))
         if client is None:
             raise Problem("provider_unavailable", f"no API key is set for {asked.environment}: nobody can be asked")

@@ -141,6 +141,15 @@ def vouched(event: Event, link: Link) -> Event:
     return replace(event, is_signed=is_vouched(link))
 
 
+def with_learned(link: Link, earlier: Link) -> Link:
+    """Return a link that was read again, with what the event had learned when `earlier` was read."""
+    return replace(
+        link,
+        learned_subscription=earlier.learned_subscription or link.learned_subscription,
+        learned_customer=earlier.learned_customer or link.learned_customer,
+    )
+
+
 def order_key(order: Order) -> str:
     """Return a text that sorts bytewise as the order does."""
     return "".join(f"{max(part, 0):020d}" if isinstance(part, int) else part for part in order)

@@ -72,7 +72,7 @@ class WebhookAdapter(Protocol):
 
     Attributes:
         name: the provider's name in the registry.
-        has_coarse_clock: whether several events of one subscription can have the same time, and their ids tell no order
+        has_coarse_clock: whether several events of one subscription can have the same time, and their ids have no order
             (times in whole seconds). Then `Event.step` is set.
     """
 

@@ -1,7 +1,7 @@
 """A checkout and the subscription that it made, where the provider's events about the one do not name the other's id.
 
 Paddle's `transaction.paid` comes before the subscription and has no id of it; `subscription.created` has the id of the
-transaction. Each event stores what it tells and reads what the other has told, so they meet in any order of arrival.
+transaction. Each event stores what it knows and reads what the other has stored, so they meet in any order of arrival.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from dataclasses import replace
 from typing import Any
 
 from sync.billing.domain.facts.model import Event, Order, Unparsable
-from sync.billing.domain.tenant_resolution import Link, Strength, is_unreal, order_key
+from sync.billing.domain.tenant_resolution import Link, Strength, is_unreal, order_key, with_learned
 from sync.billing.storage.links import find_link
 from sync.store.command_pipeline import CommandPipeline, Script
 from sync.store.store import Store
 
-CHECKOUT_S = 7 * 86_400
+JOINED_WITHIN_S = 7 * 86_400
 """How long a checkout and its subscription wait for each other: longer than providers repeat a delivery."""
 
 _JOIN = Script.load(__package__, "checkout_join")
@@ -33,12 +33,12 @@ def query_checkout(batch: CommandPipeline, event: Event | Unparsable) -> bool:
     else:
         return False
     key = batch.keys.checkout(event.environment, event.provider, event.checkout_id)
-    batch.script(_JOIN, (key,), field, value, str(CHECKOUT_S))
+    batch.script(_JOIN, (key,), field, value, str(JOINED_WITHIN_S))
     return True
 
 
-async def joined(store: Store, event: Event, link: Link | None, reply: Any) -> tuple[Event, Link | None]:
-    """Return the event and its link with what `reply`, to `query_checkout`, tells of them.
+async def with_checkout(store: Store, event: Event, link: Link | None, reply: Any) -> tuple[Event, Link | None]:
+    """Return the event and its link with what is in `reply`, to `query_checkout`, about them.
 
     A checkout gets the subscription that it made. A subscription gets the names that its checkout gives.
 
@@ -62,9 +62,5 @@ async def joined(store: Store, event: Event, link: Link | None, reply: Any) -> t
             store, replace(event, subscription=None, tenant_id=tenant_id, is_signed=is_signed, order=order)
         )
         assert named is not None
-        link = replace(
-            named,
-            learned_subscription=link.learned_subscription or named.learned_subscription,
-            learned_customer=link.learned_customer or named.learned_customer,
-        )
+        link = with_learned(named, link)
     return event, link

@@ -24,7 +24,7 @@ from sync.billing.domain.tenant_resolution import (
 from sync.store.command_pipeline import CommandPipeline, Script, run_script
 from sync.store.store import Store
 
-CHECKOUT_S = 15 * 60
+UNJOINED_CHECKOUT_S = 15 * 60
 """How long a paid checkout without a subscription counts for its customer: the subscription follows in seconds."""
 
 CANDIDATES_MAX = 10
@@ -57,7 +57,7 @@ def query_link(batch: CommandPipeline, event: Event | Unparsable) -> None:
         if event.tenant_id is not None and event.customer_id is not None:
             key = batch.keys.customer(event.environment, event.provider, event.customer_id, "checkouts")
             batch.command("SADD", key, event.tenant_id)
-            batch.command("EXPIRE", key, CHECKOUT_S)
+            batch.command("EXPIRE", key, UNJOINED_CHECKOUT_S)
         return
     name = name_in(event)
     if name is None and event.subscription is None:
@@ -138,7 +138,7 @@ def settled(batch: CommandPipeline, environment: str, subject: str, link: Link) 
 
 
 async def customers_tenants(store: Store, event: Event) -> list[str]:
-    """Return the tenants that an event's customer pays for, or has paid a checkout for within CHECKOUT_S.
+    """Return the tenants that an event's customer pays for, or has paid a checkout for within UNJOINED_CHECKOUT_S.
 
     None for an event whose name is not accepted: that is no reason to guess.
 

@@ -123,7 +123,7 @@ class Inspection:
     def _say(self) -> None:
         unknown = ""
         if any(memory.policy == eviction.UNKNOWN for memory in self.servers):
-            unknown = "INFO does not tell the store's maxmemory-policy (or +info is missing):"
+            unknown = "INFO does not show the store's maxmemory-policy (or +info is missing):"
             unknown += " make sure that it is noeviction"
         for level, event, reason in (
             ("error", "store_rights_missing", self.problems.get("rights", "")),

@@ -94,7 +94,7 @@ class Cluster:
                     self.read_at = time.monotonic()
                     self._set(found)
                     return found
-            raise RedisConnectionError(f"no node of the Cluster tells its slots: {problem}") from problem
+            raise RedisConnectionError(f"no node of the Cluster returns its slots: {problem}") from problem
 
     async def refresh_quietly(self) -> None:
         """Read the layout. If no node replies, the known one stays; the commands' own errors report the problem."""

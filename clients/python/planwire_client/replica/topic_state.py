@@ -125,7 +125,7 @@ class Reading:
     _states: Mapping[str, TopicState]
 
     def get(self, topic: str) -> Snapshot | None:
-        """Return the local snapshot, however old, or None. `is_fresh` tells whether it is current."""
+        """Return the local snapshot, however old, or None. `is_fresh` says whether it is current."""
         state = self._states.get(topic)
         return state.snapshot if state is not None else None
 

@@ -1,4 +1,4 @@
-"""Which of the events of one instant is the last, where the provider's clock is too coarse to tell. Pure.
+"""Which of the events of one instant is the last, where the provider's clock is too coarse to order them. Pure.
 
 Each event of such a provider is a step of its subscription, from one state to the next. A creation is the first step,
 an end the last. Between them the steps form a path: the state after one is the state before the next. So the last state
@@ -26,11 +26,11 @@ class Kind(IntEnum):
 
 
 class Step(NamedTuple):
-    """What an event tells of its place among the events of the same instant.
+    """What an event says of its place among the events of the same instant.
 
     Attributes:
         before, after: digests of the subscription before and after the event, the most exact first. Digests of the same
-            index can be compared. Empty if the event does not tell.
+            index can be compared. Empty if they are not known.
     """
 
     kind: Kind = Kind.CHANGE
@@ -96,7 +96,7 @@ def _ends(seen: Sequence[Seen], level: int, anchor: str | None) -> set[str | Non
         return state
 
     surplus = Counter[str]()
-    # An event that does not tell its state can be the last.
+    # An event whose state is not known can be the last.
     ends: set[str | None] = {None}
     for each in seen:
         after = _at(each.step.after, level)

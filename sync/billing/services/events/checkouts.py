@@ -35,7 +35,7 @@ COOL_DOWN_S, COOL_DOWN_DOUBLINGS = 2.0, 2
 
 A checkout that is not complete is read again after COOL_DOWN_S, and then each time after twice as long."""
 
-PATIENCE_S = 120.0
+RETRIED_WITHIN_S = 120.0
 """Maximum time after the first read for which a checkout that is not complete is read again: that of an `expect`."""
 
 REMEMBERED_S = 600.0
@@ -88,8 +88,8 @@ class Checkouts:
         _, since, count = await run_commands(
             self._store, ("SET", known, now_us, "NX", *remembered), ("GET", known), ("GET", fruitless)
         )
-        age_s = (now_us - int(since or now_us)) / 1_000_000 if since != DONE else PATIENCE_S
-        if age_s >= PATIENCE_S:
+        age_s = (now_us - int(since or now_us)) / 1_000_000 if since != DONE else RETRIED_WITHIN_S
+        if age_s >= RETRIED_WITHIN_S:
             return None
         failures = int(count or 0)
         cool_ms = int(COOL_DOWN_S * 1000) << min(failures, COOL_DOWN_DOUBLINGS)

@@ -30,7 +30,7 @@ from sync.billing.services.events.fetch import ProviderFetch
 from sync.billing.services.events.finish import Finisher
 from sync.billing.services.events.resolve import TenantResolver
 from sync.billing.services.move import Moves, move_cause
-from sync.billing.storage.checkouts import joined, query_checkout
+from sync.billing.storage.checkouts import query_checkout, with_checkout
 from sync.billing.storage.inbox import Inbox, Record
 from sync.billing.storage.links import find_link, query_link, read_link
 from sync.store.command_pipeline import CommandPipeline, run_commands
@@ -81,7 +81,7 @@ class Ingest:
         link = await find_link(self._store, event)
         batch = CommandPipeline(self._store)
         if query_checkout(batch, event):
-            event, link = await joined(self._store, event, link, *await batch.run())
+            event, link = await with_checkout(self._store, event, link, *await batch.run())
         about = (environment, record.attempts, record.received_us)
         return await self._process(Attempt(event, *about, link, claim=record.claim))
 
@@ -161,7 +161,7 @@ class Ingest:
         checkout = replies.pop() if has_checkout else None
         link = read_link(event, replies)
         if checkout is not None:
-            event, link = await joined(self._store, event, link, checkout)
+            event, link = await with_checkout(self._store, event, link, checkout)
         return Attempt(event, environment, *claimed, link, snapshot, claim=claim)
 
     # Stage 2, fetch: `services.fetch`. Stage 3: resolve the tenant.

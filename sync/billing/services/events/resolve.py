@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from sync.billing.domain import tenant_resolution
 from sync.billing.domain.entitlements.evaluation import without_ignored_names
 from sync.billing.domain.facts.model import Event
@@ -139,11 +137,7 @@ class TenantResolver:
             return link
         named = await find_link(self._store, fetched)
         assert named is not None
-        return replace(
-            named,
-            learned_subscription=link.learned_subscription or named.learned_subscription,
-            learned_customer=link.learned_customer or named.learned_customer,
-        )
+        return tenant_resolution.with_learned(named, link)
 
     async def _guessed(self, subject: Subject, link: Link, candidates: list[str]) -> Link:
         """Return the link with a guess: the customer's only tenant, or the only one that has the subscription."""

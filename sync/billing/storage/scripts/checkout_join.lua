@@ -1,4 +1,4 @@
--- Store what one event tells of a checkout, and return what others have told: its subscription, and who is named by it.
+-- Store what one event knows of a checkout, and return what all have stored: its subscription, and the tenants it names.
 --
 -- KEYS[1] checkout   hash. subscription: the one that it made. signed_checkout, checkout: "ORDER TENANT", the first name
 --

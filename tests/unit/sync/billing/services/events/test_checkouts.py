@@ -11,7 +11,7 @@ from sync.billing.catalog.watcher import EXAMPLE, CatalogWatcher
 from sync.billing.domain.facts.model import Event, NamePlace
 from sync.billing.providers.base import ProviderRejected, ProviderUnavailable
 from sync.billing.providers.paddle.webhooks import fetched, paid
-from sync.billing.services.events.checkouts import COOL_DOWN_S, PATIENCE_S, REMEMBERED_S
+from sync.billing.services.events.checkouts import COOL_DOWN_S, REMEMBERED_S, RETRIED_WITHIN_S
 from sync.core import instants
 from tests.support.bodies import subscription
 from tests.support.paddle import price_id
@@ -122,7 +122,7 @@ async def test_after_some_time_it_is_not_read_any_more(services: Billing, provid
     provider.transaction["status"] = "ready"
     await request(services)
     await work(services)
-    services.clock.advance(PATIENCE_S + 1)
+    services.clock.advance(RETRIED_WITHIN_S + 1)
     assert await work(services) == 1
     assert (await due_s(services), provider.asked) == (-1, ["txn_1"])
 
