@@ -13,6 +13,7 @@ from gateway.api.access import require_key, require_right, spend
 from gateway.api.publish_request import CloudEvent, Publish, origin, read_change
 from gateway.auth.publish_keys import Scope
 from gateway.node import Node
+from planwire_client.core.commit import BILLED
 from planwire_client.core.headers import VERSION_HEADER
 from sync.core.pauses import Pauses
 from sync.http.body import JSON_PROBLEMS, json_response, read_json
@@ -23,12 +24,6 @@ from sync.store.models import Change, Committed as Commit, StoreError, Verdict
 
 BATCH_MAX_CONTAINERS = 100_000
 """Maximum number of objects and arrays in a batch. It bounds how long parsing the JSON blocks the event loop."""
-
-BILLED = (
-    "billing computes this topic from its provider's events, and a publish would erase what it knows: publish under"
-    " another name, or grant a plan, features and limits beside what is paid for with POST /v1/tenants/{id}/overrides"
-)
-"""The problem detail for a publish to a topic that billing computes."""
 
 PROBLEMS = (
     "key_missing", "key_invalid", "scope_missing", *JSON_PROBLEMS, "request_invalid", "rate_limited",

@@ -37,7 +37,7 @@ def _whole(value: object) -> object:
 
 _TopicName = Annotated[
     str,
-    WithJsonSchema({"type": "string", "pattern": TOPIC_PATTERN, "examples": ["tenant:acme", "sandbox/tenant:acme"]}),
+    WithJsonSchema({"type": "string", "pattern": TOPIC_PATTERN, "examples": ["workspace:acme", "sandbox/flags:acme"]}),
 ]
 _Json = Annotated[Any, WithJsonSchema({})]
 """Any JSON value; `sync.core.document` checks it."""

@@ -82,7 +82,9 @@ def publish(
 
     The verdict is applied, unchanged, duplicate, stale or conflict. A conflict exits 1.
 
-    Example: planwire publish tenant:acme '{"plan":{"key":"pro","name":"Pro"}}'
+    Billing computes tenants from their purchases: a publish to one of them is refused (planwire grant adds to it).
+
+    Example: planwire publish workspace:acme '{"features":{"export":true}}'
     """
     change: dict[str, object] = {"topic": topic, "state": state[0]}
     if private is not None:

@@ -10,11 +10,14 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from planwire_client.core.commit import BILLING
 from sync.billing.domain.facts import codec
+from sync.billing.services.committer import QUIET
 from tests.support.cases import load, post_stripe, run_cases, send
+from tests.support.gateway import token
 from tests.support.stripe_bodies import body as stripe_body
 from tests.support.system import System, Tab, ago, event
 
@@ -112,6 +115,32 @@ async def test_s69_a_storm_makes_no_version_no_push_and_answers_no_expect(
         await tab.fence()
         assert tab.plan == "pro"
         assert "expired" not in told(tab)
+
+
+@providers
+async def test_s69_nor_does_a_stream_or_a_tab_that_comes_back_notice_the_storm(
+    store_url: str, tmp_path: Path, sends: Send
+) -> None:
+    """The version stays what browsers and backends hold: it is current for them, and no reset."""
+    async with run_cases(store_url, tmp_path) as system:
+        await sends(system, 0, "basic", 2)
+        before = await system.store.read(TOPIC)
+        headers = {"Authorization": f"Bearer {token()}", "Last-Event-ID": str(before.version)}
+        async with system.http.stream("GET", f"/v1/state/{TOPIC}/events", headers=headers) as stream:
+            names = (line.removeprefix("event: ") async for line in stream.aiter_lines() if line.startswith("event: "))
+            assert await anext(name async for name in names if name != "heartbeat") == "current"
+            for number in range(1, 9):
+                await sends(system, number, "basic", 2)
+            async with system.tab(held=before.version, state=orjson.loads(before.state)) as tab:
+                await (await tab.until(lambda tab: "current" in told(tab))).fence()
+                assert (told(tab)[1:], tab.resets) == (["current"], 0)
+            held = {"Authorization": f"Bearer {token()}", "If-None-Match": f'"{before.version}"'}
+            assert (await system.http.get(f"/v1/state/{TOPIC}", headers=held)).status_code == 304
+            await sends(system, STORM, "pro", 2)
+            assert await anext(name async for name in names if name != "heartbeat") == "snapshot"
+        history = await system.ask("GET", "/v1/tenants/acme/history?limit=50")
+        assert len(history["changes"]) == 2
+        assert [one.get("reason") for one in history["events"]] == [None, *[QUIET] * 8, None]
 
 
 @providers

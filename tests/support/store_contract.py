@@ -587,6 +587,21 @@ class StoreContract:
             verdict = (await store.commit(Change(TOPIC, b"1"))).verdict
             assert verdict is (Verdict.BILLED if owner == BILLING else Verdict.APPLIED)
 
+    async def test_a_restore_takes_no_topic_from_billing_and_makes_no_facts_of_a_publisher_s(
+        self, store: Store
+    ) -> None:
+        """The store has lost the takeover; or it was emptied, published to, and set back."""
+        first = await store.commit(Change(TOPIC, b"1", b'{"mine":1}'))
+        newer = Snapshot(TOPIC, first.version + 9, b"2", b"", b"", owner=BILLING)
+        assert await store.restore(newer) is True
+        found = await store.read(TOPIC)
+        assert (found.owner, found.private, found.restored) == (BILLING, b"", True)
+        facts = await store.commit(Change(TOPIC, b"3", b'{"facts":1}', owner=BILLING))
+        assert await store.restore(Snapshot(TOPIC, facts.version + 9, b"4", b"", b"", owner=PUBLISHER)) is True
+        found = await store.read(TOPIC)
+        assert (found.owner, found.private, found.state) == (BILLING, b'{"facts":1}', b"4")
+        assert (await store.commit(Change(TOPIC, b"5"))).verdict is Verdict.BILLED
+
     async def test_without_durable_nothing_is_waited_for(self, store: Store) -> None:
         await store.wait_durable()
 

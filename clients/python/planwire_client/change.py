@@ -18,7 +18,7 @@ class Publish:
     """One publish of a topic's whole state.
 
     Attributes:
-        topic: `[env/]kind:id`, such as tenant:acme.
+        topic: `[env/]kind:id`, such as workspace:acme; not a tenant that billing computes.
         state: the whole public state, JSON values; usually an object.
         private: the part that is never sent to browsers, or None.
         event_id: the deduplication key, remembered for seven days. None: one is generated, so that retries are safe.

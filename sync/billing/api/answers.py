@@ -18,7 +18,7 @@ Time = Annotated[str, Field(json_schema_extra=TIME)]
 
 
 class Result(Model):
-    """The result of an event. `reason`: why it was not applied."""
+    """The result of an event. `reason`: why it was not applied, or made no version."""
 
     outcome: _Outcome
     version: int | None = Field(None, ge=1, le=VERSION_MAX, description="The topic's, where one was touched or read.")

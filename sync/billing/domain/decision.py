@@ -21,7 +21,7 @@ from sync.billing.domain.entitlements.purchases import (
     reported_prices,
     unknown_reason,
 )
-from sync.billing.domain.entitlements.takeover import take_over
+from sync.billing.domain.entitlements.takeover import ENDED_REASON, grants, take_over, without_met_grants
 from sync.billing.domain.entitlements.wakeups import next_wakeup_us
 from sync.billing.domain.facts.customers import PARKED_BY_POLICY, second_customer_drift, second_customer_note
 from sync.billing.domain.facts.drift import Drift
@@ -175,7 +175,9 @@ def _decide_reduced(
     note = second_customer_note(after, key)
     if note and _is_parked_by_policy(before, event, setting):
         return EventResult(Outcome.PARKED, f"{note}; {PARKED_BY_POLICY}", waits=(*subjects(event), WAITS_CATALOG))
-    decided = _conclude(tenant, after, setting, note or stale)
+    events = (event,) if delivery.fetched is None else (event, delivery.fetched)
+    ended = ENDED_REASON if grants(before) != grants(after) else ""
+    decided = _conclude(tenant, after, setting, note or stale or ended, events)
     if isinstance(decided, Unprojectable):
         return EventResult(Outcome.PARKED, decided.reason, waits=(WAITS_CATALOG,))
     prices = reported_prices(after, key, setting)
@@ -192,11 +194,11 @@ def _decide_reduced(
 def _reduced(
     before: Facts, event: Event, setting: Setting, result: Reduced | Stale | Moved | Unusable
 ) -> Reduced | Stale | Moved | Unusable:
-    """Return the result of reducing an event, with what stands in for unknown items."""
+    """Return the result of reducing an event, with what stands in for unknown items, and without a met grant."""
     if isinstance(result, Moved | Unusable):
         return result
     after = result.facts if isinstance(result, Reduced) else before
-    joined = remember_granted(before, after, event, setting)
+    joined = without_met_grants(remember_granted(before, after, event, setting), (event,), setting)
     if joined is after:
         return result
     return replace(result, facts=joined) if isinstance(result, Reduced) else Reduced(joined)
@@ -243,7 +245,7 @@ def decide_without_event(
     after = change(after)
     if after == NOTHING and (waits or not tenant.is_known):
         return EventResult(Outcome.UNCHANGED, note, waits=waits)
-    decided = _conclude(tenant, after, setting, note)
+    decided = _conclude(tenant, after, setting, note, fetched)
     if isinstance(decided, Unprojectable):
         return EventResult(Outcome.UNCHANGED, decided.reason, waits=(WAITS_CATALOG,))
     return decided
@@ -272,17 +274,23 @@ def _is_other_software(facts: Facts, event: Event, setting: Setting) -> bool:
     return subscription_key(event.provider, event.subscription.id) not in facts.subscriptions
 
 
-def _conclude(tenant: Tenant, after: Facts, setting: Setting, note: str) -> Decided | Unprojectable:
-    """Project the new facts, keep a published plan, and compare the result with an awaited preview."""
+def _conclude(
+    tenant: Tenant, after: Facts, setting: Setting, note: str, events: Sequence[Event]
+) -> Decided | Unprojectable:
+    """Project the new facts, keep a published plan, and compare the result with an awaited preview.
+
+    Args:
+        events: what `after` is made from.
+    """
     topic, before, published = tenant.topic, tenant.facts, tenant.published
-    after, dropped = without_void_change(after, setting)
+    after, dropped = without_void_change(without_met_grants(after, (), setting), setting)
     projected = project(after, setting)
     if after.kept is not None or isinstance(projected, Unprojectable):
         after = keep_published(before, after, tenant.shown, setting)
         projected = project(after, setting)
     drifts: tuple[Drift, ...] = ()
     if published is not None and isinstance(projected, Projected):
-        after, projected, drifts = take_over(topic, after, projected, published, setting)
+        after, projected, drifts = take_over(topic, after, projected, published, events, setting)
     if isinstance(projected, Unprojectable):
         return projected
     facts, differing = check_awaited(before, after, projected, setting.now_ns)

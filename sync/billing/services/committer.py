@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+import orjson
+
 from planwire_client.core.commit import BILLING
 from planwire_client.core.topic import environment_of
 from sync.billing.domain.facts import codec
@@ -21,7 +23,7 @@ from sync.billing.domain.facts.model import NOTHING, Event, Facts
 from sync.billing.domain.outcome import EventResult, Outcome
 from sync.billing.services.context import BillingContext
 from sync.billing.storage.environment import reconcile_requests
-from sync.billing.storage.records import append_event, record_snapshots
+from sync.billing.storage.records import append_event, record_snapshots, who_and_why
 from sync.store.coalescer import Coalescer
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.keyed_lock import KeyedLock
@@ -31,6 +33,9 @@ CONFLICTS_MAX = 25
 """Maximum attempts of a commit that conflicts with other writers."""
 
 CONFLICT_PAUSE_S = 0.02
+
+QUIET = "nothing public has changed: it made no version"
+"""The reason of a result whose commit has changed facts alone."""
 
 
 class Write(NamedTuple):
@@ -134,7 +139,9 @@ class Committer:
                         outcome = Outcome.PARKED  # its facts are stored, and it waits
                     elif decided.outcome is Outcome.REFUSED and committed.verdict is Verdict.UNCHANGED:
                         outcome = Outcome.REFUSED
-                    result = EventResult(outcome, decided.reason, topic, committed.version, decided.waits)
+                    is_quiet = committed.verdict is Verdict.UNCHANGED and outcome is Outcome.APPLIED
+                    reason = decided.reason or (QUIET if is_quiet else "")
+                    result = EventResult(outcome, reason, topic, committed.version, decided.waits)
                     return Commit(topic, result, decision, is_repeated)
                 await asyncio.sleep(random.uniform(0, CONFLICT_PAUSE_S))  # noqa: S311 - spreads, guards nothing
         raise StoreRejected(f"{topic}: {CONFLICTS_MAX} commits in a row came too late")
@@ -233,8 +240,11 @@ class Committer:
         if commit.decision.before.erased_ns is None:
             record_snapshots(batch, commit.topic, fetched, missing, now_us)
         self.follow_up(batch, commit)
-        if commit.decision.write is not None:
-            append_event(batch, commit.topic, "", what, commit.result, now_us)
+        write, result = commit.decision.write, commit.result
+        if write is not None:
+            if result.reason == QUIET:  # no version has the cause
+                result = result._replace(reason=f"{QUIET}{who_and_why(orjson.loads(write.cause))}")
+            append_event(batch, commit.topic, "", what, result, now_us)
         await batch.run()
 
     async def wait_durable(self) -> None:

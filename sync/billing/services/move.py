@@ -30,7 +30,7 @@ from sync.billing.services.committer import CONFLICTS_MAX, Commit, Committer, De
 from sync.billing.services.context import BillingContext
 from sync.billing.services.reproject import Refresh, decide_refresh
 from sync.billing.storage.links import flip, move_customer, read_all_stored, read_stored, settled
-from sync.billing.storage.records import append_event
+from sync.billing.storage.records import append_event, who_and_why
 from sync.billing.storage.tenants import FactsError, known_facts
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.models import StoreError
@@ -207,6 +207,7 @@ class Moves:
         Once each, even if a repeated call writes it again.
         """
         batch, key, event_id = CommandPipeline(self._store), subject.key, cause.get("event_id", "")
+        about = who_and_why(cause)  # an ended subscription makes no version that has the cause
         here, *others = commits
         entry = here.decision.after.subscriptions.get(key)
         is_given = entry is not None and entry.moved_us == link.moved_us
@@ -214,10 +215,11 @@ class Moves:
             self._committer.follow_up(batch, commit)
         for commit in others:
             if commit.decision.after.moved.get(key) == link.moved_us:
-                result = EventResult(Outcome.APPLIED, f"{subject.subscription_id} moved to {here.topic}")
+                result = EventResult(Outcome.APPLIED, f"{subject.subscription_id} moved to {here.topic}{about}")
                 append_event(batch, commit.topic, event_id, MOVED_TYPE, result, link.moved_us)
                 if is_given:
-                    result = EventResult(Outcome.APPLIED, f"{subject.subscription_id} moved here from {commit.topic}")
+                    reason = f"{subject.subscription_id} moved here from {commit.topic}{about}"
+                    result = EventResult(Outcome.APPLIED, reason)
                     append_event(batch, here.topic, event_id, MOVED_TYPE, result, link.moved_us)
         if entry is not None and entry.subscription.customer_id is not None:
             customer = entry.subscription.customer_id

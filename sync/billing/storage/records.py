@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from zlib import crc32
@@ -37,6 +37,11 @@ def append_event(batch: CommandPipeline, topic: str, event_id: str, type: str, r
     entry = (event_id, type, result.outcome, result.reason, at_us)
     id = f"{at_us // 1000}-{crc32(f'{event_id} {type} {result.outcome} {at_us}'.encode())}"
     batch.script(_APPEND, (batch.keys.events(topic),), id, EVENTS_KEPT, *entry)
+
+
+def who_and_why(cause: Mapping[str, str]) -> str:
+    """Return what a cause says of an operator's act, for an entry in the event log; "" if it is none."""
+    return "".join([f"; {name}: {cause[name]}" for name in ("override", "reason", "claimed_by", "by") if name in cause])
 
 
 async def has_event(store: Store, event_id: str, result: EventResult, *, any_reason: bool = False) -> bool:

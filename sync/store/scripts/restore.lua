@@ -11,7 +11,7 @@
 -- The private part and the order token are lost; a reconcile rebuilds them. `digest` is set to empty, so that the next
 -- commit stores its private part in any case. Nothing is announced: the gateway that restores already has the snapshot.
 
-local stored = redis.call('HMGET', KEYS[1], 'version', 'rev', 'public') -- commit.lua describes them
+local stored = redis.call('HMGET', KEYS[1], 'version', 'rev', 'public', 'owner') -- commit.lua describes them
 local current = tonumber(stored[1] == stored[2] and stored[3] or stored[1] or '0')
 if tonumber(ARGV[1]) <= current or (ARGV[4] ~= '' and tonumber(ARGV[4]) ~= current) then
   return {0, string.format('%.0f', current)}
@@ -22,8 +22,13 @@ local rev = math.max(tonumber(stored[1] or '0'), tonumber(stored[2] or '0'))
 rev = string.format('%.0f', math.max(tonumber(ARGV[1]), rev + 1))
 redis.call('HSET', KEYS[1], 'version', rev, 'rev', rev, 'public', ARGV[1], 'state', ARGV[2], 'cause', ARGV[3],
   'digest', '')
-if ARGV[5] ~= '' then
+-- Billing keeps the topics that it has: the facts are here. Those that it takes over have none yet: what a publisher has
+-- stored in the private part would be read as facts.
+if ARGV[5] ~= '' and stored[4] ~= 'billing' then
   redis.call('HSET', KEYS[1], 'owner', ARGV[5])
+  if ARGV[5] == 'billing' and stored[4] then
+    redis.call('HSET', KEYS[1], 'private', '')
+  end
 end
 if ARGV[6] ~= '' then
   redis.call('HSET', KEYS[1], 'erased', '1')

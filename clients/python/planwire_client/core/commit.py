@@ -34,7 +34,10 @@ PUBLISHER = "publisher"
 """The owner of a topic, which computes its state: billing, from a provider's events, or the publisher."""
 
 
-BILLED = "billing computes this topic: publish under another name, or grant a plan, features and limits (overrides)"
+BILLED = (
+    "billing computes this topic from its provider's events: publish under another name, or grant a plan, features and"
+    " limits beside what is paid for (POST /v1/tenants/{id}/overrides, planwire grant); if it was erased, revive it"
+)
 """The reason for rejecting a publish to a topic of billing."""
 
 

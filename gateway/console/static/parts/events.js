@@ -12,7 +12,7 @@ const HEADS = ["Time", "Outcome", "Event", "Type", "Reason"];
 
 /** @type {Record<string, [string, string]>} outcome: its colour and what it means */
 const OUTCOMES = {
-  applied: ["SYNCED", "It made a new version."],
+  applied: ["SYNCED", "It was used: a new version shows it, or its reason says that nothing public has changed."],
   unchanged: ["NONE", "It was used and changed nothing."],
   duplicate: ["NONE", "It had come before."],
   ignored: ["NONE", "It is of a kind that changes no plan."],

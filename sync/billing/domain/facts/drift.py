@@ -9,8 +9,8 @@ from sync.core import instants
 
 KINDS = ("differs", "unknown_here", "unknown_there", "missed_event", "preview", "second_customer", "published")
 """The kinds of drift: a subscription's body differs; only the provider has it; only we have it; no webhook brought an
-event; a change differs from its preview; a subscription is of another customer than the tenant's own; a plan that was
-published before billing computed the tenant is above what is paid for, and was granted."""
+event; a change differs from its preview; a subscription is of another customer than the tenant's own; what was
+published before billing computed the tenant is above what is paid for: a plan was granted, the rest was replaced."""
 
 
 @dataclass(frozen=True, slots=True)

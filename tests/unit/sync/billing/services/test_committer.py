@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from sync.billing.domain.facts.model import Facts
+from sync.billing.domain.facts.model import Facts, Override
 from sync.billing.domain.outcome import EventResult, Outcome
-from sync.billing.services.committer import CONFLICTS_MAX, Decision, Write
+from sync.billing.services.committer import CONFLICTS_MAX, QUIET, Decision, Write
+from sync.billing.services.reproject import Refresh
 from sync.store.models import Change, Snapshot, StoreError
 from tests.support.memory_store import START_US
 from tests.support.services import TOPIC, Billing
@@ -90,3 +92,20 @@ async def test_the_timer_and_the_list_are_written_before_the_commit(
     assert [topic async for topic in services.environment("live").topics()] == [TOPIC]
     services.clock.advance(6)
     assert [due.topic for due in await services.environment("live").timers.claim(10)] == [TOPIC]
+
+
+async def test_a_commit_of_facts_alone_says_so_and_its_history_has_what_no_version_tells(services: Billing) -> None:
+    """An operator's act is written with its reason and its author, whatever it changes."""
+    await services.receive(event_id="evt_1")
+    quiet = await services.receive(event_id="evt_2", address_id="add_2")
+    assert (quiet.outcome, quiet.reason) == (Outcome.APPLIED, QUIET)
+    about = {"override": "feature:sso", "reason": "asked for", "claimed_by": "jo", "by": "key:ops"}
+    cause = {"source": "operator", "event_type": "override.granted", **about}
+    granted = Override("feature", "sso", True, "asked for", by="jo")
+    refresh = Refresh(cause, change=lambda facts: replace(facts, overrides=(granted,)))
+    commit = await services.reprojection.refresh("live", TOPIC, refresh)
+    assert (commit.result.outcome, commit.result.version) == (Outcome.APPLIED, quiet.version)
+    entries: Any = await services.store.redis.xrange(services.store.keys.events(TOPIC))
+    reasons = [fields[b"reason"].decode() for _, fields in entries]
+    assert reasons[:2] == ["", QUIET]
+    assert reasons[2] == f"{QUIET}; override: feature:sso; reason: asked for; claimed_by: jo; by: key:ops"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from sync.billing.domain.decision import Decided, Delivery, Tenant, decide, decide_without_event
 from sync.billing.domain.entitlements.evaluation import Setting
+from sync.billing.domain.entitlements.preview import PreviewRequest, preview
 from sync.billing.domain.entitlements.projection import State
-from sync.billing.domain.facts.model import NOTHING, PLAN, Facts, Item, Override
+from sync.billing.domain.entitlements.takeover import ENDED_REASON
+from sync.billing.domain.facts.model import FETCHED_ID, NOTHING, PLAN, Facts, Item, Override
 from sync.billing.domain.outcome import WAITS_CATALOG, EventResult, Outcome
 from tests.support.histories import BASIC, CATALOG, PRO, at, event
 
@@ -41,7 +45,8 @@ def test_a_higher_plan_of_the_catalog_is_granted_and_reported(plan: object, limi
     assert (grant.kind, grant.name, grant.value, grant.expires_ns) == (PLAN, key, units, None)
     assert result.state["plan"]["key"] == key
     (report,) = result.drifts
-    assert (report.kind, report.here, report.there) == ("published", {"plan": key}, {"plan": "basic"})
+    assert isinstance(report.here, dict)
+    assert (report.kind, report.here["plan"], report.there) == ("published", key, {"plan": "basic"})
 
 
 @pytest.mark.parametrize(
@@ -51,18 +56,40 @@ def test_a_higher_plan_of_the_catalog_is_granted_and_reported(plan: object, limi
         {"plan": None},
         {"plan": {"key": "free", "rank": 99}},
         {"plan": {"key": "basic"}},
-        {"plan": {"key": "startup"}},
         {"plan": {"key": "startup", "rank": 10}},
-        {"plan": {"key": "startup", "rank": "99"}},
-        {"plan": {"key": "startup", "rank": True}},
         {"plan": {"key": 7, "rank": 99}},
         {"plan": {"rank": 99}},
         {"plan": ["pro"]},
+        {"plan": "basic", "features": {"basic": True, "sso": False}, "limits": {"seats": 1}, "modules": {}},
+        {"features": ["beta"], "limits": 7, "modules": {"billing": "none"}},
     ],
 )
 def test_anything_else_is_replaced(published: State) -> None:
     result = taken(published)
     assert (result.facts.overrides, result.drifts, result.state["plan"]["key"]) == ((), (), "basic")
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        {"plan": "startup"},
+        {"features": {"beta": True}},
+        {"limits": {"seats": 50}},
+        {"limits": {"seats": "unlimited", "exports": 1}},
+        {"modules": {"billing": "write"}},
+        {"plan": "startup", "features": {"beta": True, "basic": 2}},
+    ],
+)
+def test_what_is_replaced_by_less_is_reported(lost: State) -> None:
+    """Whether a plan that the catalog lacks is above another is known from its rank alone."""
+    published = {**lost, "features": {"basic": True, **lost.get("features", {})}}
+    ranks: list[object] = [None, "99", True] if "plan" in lost else [None]
+    for rank in ranks:
+        plan = {"plan": {"key": lost["plan"], "rank": rank}} if "plan" in lost else {}
+        result = taken(published | plan)
+        (report,) = result.drifts
+        assert (result.facts.overrides, report.kind, report.here) == ((), "published", lost)
+        assert report.there == {"plan": "basic"}
 
 
 def test_a_plan_of_the_same_rank_is_not_granted() -> None:
@@ -92,3 +119,67 @@ def test_a_command_takes_over_like_an_event_and_a_look_takes_nothing() -> None:
     result = look(Facts(overrides=(beta,)))
     assert isinstance(result, Decided)
     assert [one.name for one in result.facts.overrides] == ["beta", "pro"]
+
+
+HISTORIES: dict[str, list[tuple[str, Sequence[Item]]]] = {
+    "bought": [("incomplete", PRO), ("active", PRO), ("canceled", PRO)],
+    "upgraded": [("active", BASIC), ("active", PRO), ("past_due", PRO), ("canceled", PRO)],
+    "downgraded": [("trialing", PRO), ("active", BASIC), ("canceled", BASIC)],
+    "below": [("active", BASIC), ("past_due", BASIC), ("canceled", BASIC)],
+    "unpaid": [("incomplete", PRO), ("expired", PRO)],
+}
+
+
+@pytest.mark.parametrize("name", HISTORIES)
+@pytest.mark.parametrize("plan", ["pro", "basic"])
+def test_the_order_of_arrival_makes_no_difference(name: str, plan: str) -> None:
+    """A grant is left exactly if the tenant has never bought the published plan, or a higher one."""
+    history = [event(status, number, items=items) for number, (status, items) in enumerate(HISTORIES[name], 1)]
+    is_bought = (plan, name) not in (("pro", "below"), ("pro", "unpaid"), ("basic", "unpaid"))
+    for arrivals in itertools.permutations(history):
+        facts, state, published = NOTHING, {}, {"plan": {"key": plan}}
+        for number, one in enumerate((*arrivals, arrivals[0])):
+            result = decide(
+                Tenant("tenant:acme", facts, published=None if number else published), Delivery(one), SETTING
+            )
+            if isinstance(result, Decided):
+                facts, state = result.facts, result.state
+        assert [one.name for one in facts.overrides] == ([] if is_bought else [plan])
+        assert state["plan"]["key"] == ("free" if is_bought else plan)
+
+
+def test_a_fetched_body_decides_together_with_its_event() -> None:
+    bought, ended = event("active", 1, items=PRO), event("canceled", 2, items=PRO, id=FETCHED_ID)
+    tenant = Tenant("tenant:acme", published={"plan": {"key": "pro"}})
+    result = decide(tenant, Delivery(bought, ended), SETTING)
+    assert isinstance(result, Decided)
+    assert (result.facts.overrides, result.state["plan"]["key"]) == ((), "free")
+
+
+def test_an_end_of_the_grant_says_why_and_an_operator_s_grant_does_not_end() -> None:
+    facts = taken({"plan": {"key": "pro"}}).facts
+    bought = decide(Tenant("tenant:acme", facts), Delivery(event("active", 2, items=PRO)), SETTING)
+    assert isinstance(bought, Decided)
+    assert (bought.facts.overrides, bought.note) == ((), ENDED_REASON)
+    confirmed = replace(facts, overrides=(replace(facts.overrides[0], by="jo", reason="a partner"),))
+    bought = decide(Tenant("tenant:acme", confirmed), Delivery(event("active", 2, items=PRO)), SETTING)
+    assert isinstance(bought, Decided)
+    assert (bought.facts.overrides, bought.note) == (confirmed.overrides, "")
+
+
+def test_a_preview_knows_that_the_grant_ends() -> None:
+    facts = taken({"plan": {"key": "pro"}, "limits": {"seats": 9}}).facts
+    foreseen = preview(facts, PreviewRequest(plan="pro", quantity=3), SETTING)
+    assert ("grant" in foreseen.state, foreseen.state["limits"]["seats"]) == (False, 3)
+
+
+def test_a_stranger_s_purchase_does_not_end_the_grant() -> None:
+    """It only adds, and may end."""
+    facts = taken({"plan": {"key": "pro"}}).facts
+    other = event("active", 2, items=PRO, subscription="sub_2")
+    assert other.subscription is not None
+    body = replace(other.subscription, customer_id="ctm_2", created_ns=at(2))
+    other = replace(other, customer_id="ctm_2", subscription=body)
+    result = decide(Tenant("tenant:acme", facts), Delivery(other), SETTING)
+    assert isinstance(result, Decided)
+    assert [one.name for one in result.facts.overrides] == ["pro"]
