@@ -90,6 +90,7 @@ class Keys(Names):
         """The tenants that a customer pays for.
 
         subscriptions: hash of tenants. One field per subscription; removed when it moves or its tenant is erased.
+        metadata: sorted set of the tenants that the customer's metadata name, by time. 10 at most; kept as long.
         checkouts: set of the tenants of paid checkouts whose subscription is not known. TTL 15 min.
         """
         return f"{self.link(environment, f'customer:{provider}:{customer_id}')}:{name}"

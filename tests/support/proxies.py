@@ -52,7 +52,9 @@ def _nginx(
     if prefix:
         changes["    location / {\n"] = f"    location {prefix}/ {{\n"
         changes["    location /metrics {\n"] = f"    location {prefix}/metrics {{\n"
-        changes["proxy_pass http://planwire;"] = "proxy_pass http://planwire/;"
+        changes["proxy_pass http://planwire;"] = "proxy_pass http://planwire$planwire_path;"
+        mapped = f'map $request_uri $planwire_path {{ "~^{prefix}(/.*)$" $1; }}\n\n'
+        changes["map $http_upgrade"] = f"{mapped}map $http_upgrade"
     (directory / "planwire.conf").write_text(_render("nginx.conf", {**changes, **more}))
     (directory / "nginx.conf").write_text(NGINX_MAIN.format(directory=directory))
     return ["nginx", "-p", str(directory), "-c", str(directory / "nginx.conf")]

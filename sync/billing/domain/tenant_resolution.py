@@ -15,6 +15,7 @@ from typing import NamedTuple
 from planwire_client.core.topic import LIVE, TENANT_KIND, Topic
 from sync.billing.domain.entitlements.evaluation import Setting, is_ignored, unknown_prices
 from sync.billing.domain.facts.model import ENDED_STATUSES, Event, Order, Unparsable
+from sync.billing.domain.facts.steps import Kind
 from sync.billing.domain.outcome import (
     ERASED,
     OTHER_SOFTWARE,
@@ -51,15 +52,17 @@ class Strength(StrEnum):
     """The subscription's own metadata; the newest body counts."""
     CHECKOUT = "checkout"
     """The checkout or transaction that made the subscription: the oldest one that names a tenant."""
+    SIGNED_CUSTOMER = "signed_customer"
+    """A verified signed reference in the metadata of its customer; the newest one counts."""
     CUSTOMER = "customer"
-    """The metadata of its customer, where the body has it; the newest body counts."""
+    """The metadata of its customer: in its own body, by the API or by the customer's own event; the newest counts."""
     GUESS = "guess"
     """The only tenant of its customer."""
     ENDING = "ending"
     """The metadata of a body that ends the subscription: it counts only if nothing else has named a tenant."""
 
 
-VOUCHING = (Strength.OPERATOR, Strength.SIGNED, Strength.SIGNED_CHECKOUT)
+VOUCHING = (Strength.OPERATOR, Strength.SIGNED, Strength.SIGNED_CHECKOUT, Strength.SIGNED_CUSTOMER)
 """The names beyond doubt: nobody but an operator or the application's back end can give them."""
 
 
@@ -98,16 +101,36 @@ class Link:
 
 
 def name_in(event: Event) -> Name | None:
-    """Return the tenant's name that an event gives to its subscription, or None."""
-    if event.tenant_id is None or event.subscription_id is None:
+    """Return the tenant's name that an event gives to its subscription, or to its customer's; None if it gives none."""
+    if event.tenant_id is None or (event.subscription_id is None and not is_about_customer(event)):
         return None
-    if event.subscription is None:
+    if is_ending(event):
+        strength = Strength.ENDING
+    elif event.named_by.startswith(CUSTOMERS):
+        strength = Strength.SIGNED_CUSTOMER if event.is_signed else Strength.CUSTOMER
+    elif event.subscription is None:
         # A thin event has no name before it is fetched, so this is a checkout or a transaction.
         strength = Strength.SIGNED_CHECKOUT if event.is_signed else Strength.CHECKOUT
-        return Name(strength, event.tenant_id, event.order)
-    strength = Strength.CUSTOMER if event.named_by.startswith(CUSTOMERS) else Strength.METADATA
-    strength = Strength.SIGNED if event.is_signed else strength
-    return Name(Strength.ENDING if is_ending(event) else strength, event.tenant_id, event.order)
+    else:
+        strength = Strength.SIGNED if event.is_signed else Strength.METADATA
+    return Name(strength, event.tenant_id, _order_of_name(event))
+
+
+def _order_of_name(event: Event) -> Order:
+    """Return an event's place among those that name the same subscription's tenant.
+
+    Within an instant of a coarse clock the creation is first, and what changes the metadata is last.
+    """
+    if event.step is None:
+        return event.order
+    rank = 2 if event.renames else min(event.step.kind, Kind.CHANGE)
+    return event.order._replace(event_id=f"{rank}{event.order.event_id}")
+
+
+def is_about_customer(event: Event) -> bool:
+    """Return whether the event names a tenant by the metadata of a customer, and is about no subscription."""
+    is_named = event.tenant_id is not None and event.named_by.startswith(CUSTOMERS)
+    return is_named and event.subscription_id is None and event.customer_id is not None
 
 
 def is_ending(event: Event) -> bool:
@@ -212,13 +235,19 @@ def unresolved(event: Event, link: Link, setting: Setting, candidates: Sequence[
         return EventResult(Outcome.PARKED, reason, waits=(*subjects(event), *waits))
     shown = " and ".join(sorted(candidates)[:CANDIDATES_SHOWN])
     reason += f"; its customer {event.customer_id} pays for {shown}: it waits until it is named, or linked"
-    return EventResult(Outcome.PARKED, reason, waits=(subjects(event)[0], *waits))
+    return EventResult(Outcome.PARKED, reason, waits=(subjects(event)[0], customer_subjects(event)[1], *waits))
 
 
 def subjects(event: Event) -> tuple[str, ...]:
     """Return the link subjects that the event may wait on: its subscription, and its customer if it names one."""
     assert event.subscription_id is not None
     return link_subjects(event.provider, event.subscription_id, event.customer_id)
+
+
+def customer_subjects(event: Event) -> tuple[str, str]:
+    """Return what waits for any name of the event's customer, and what waits for that in its metadata."""
+    of = f"{event.provider}:{event.customer_id}"
+    return f"customer:{of}", f"customer-metadata:{of}"
 
 
 def link_subjects(provider: str, subscription_id: str, customer_id: str | None) -> tuple[str, ...]:

@@ -82,6 +82,16 @@ def customer_names(customer: Mapping[str, Any], field: str) -> tuple[NamePlace, 
     return (NamePlace(f"customer.{field}", value if isinstance(value, dict) else None),)
 
 
+def customer(event: Event, data: Mapping[str, Any], field: str) -> Event:
+    """Return the event about a customer, with the place that may name the tenant of its subscriptions.
+
+    Raises:
+        ValueError: the customer's id is malformed.
+    """
+    hint = "a customer is a hint: its metadata may name the tenant of its subscriptions"
+    return replace(event, names=customer_names(data, field), customer_id=optional_id(data, "id"), ignored=hint)
+
+
 def created_ns(data: Mapping[str, Any], name: str, parse: Callable[[Any], int]) -> int | None:
     """Return the time of creation in the field `name`, or None: it is no reason to reject a subscription."""
     try:

@@ -6,14 +6,15 @@ links are the tenants that it pays for, by subscription, and those of its latest
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-from sync.billing.domain.facts.model import Event, Facts, Unparsable, subscription_key
+from sync.billing.domain.facts.model import Event, Facts, Order, Unparsable, subscription_key
 from sync.billing.domain.tenant_resolution import (
     Link,
     Name,
     Strength,
+    customer_subjects,
     is_ending,
     is_unreal,
     link_subjects,
@@ -53,18 +54,22 @@ def query_link(batch: CommandPipeline, event: Event | Unparsable) -> None:
     """
     if isinstance(event, Unparsable) or is_unreal(event):
         return
+    name = name_in(event)
     if event.subscription_id is None:
-        if event.tenant_id is not None and event.customer_id is not None:
-            key = batch.keys.customer(event.environment, event.provider, event.customer_id, "checkouts")
+        if name is not None:
+            key = _customer_key(batch, event, "metadata")
+            batch.command("ZADD", key, "GT", event.order.occurred_ns // 1000, f"{name.strength} {name.tenant_id}")
+            batch.command("ZREMRANGEBYRANK", key, 0, -1 - CANDIDATES_MAX)
+        elif event.tenant_id is not None and event.customer_id is not None:
+            key = _customer_key(batch, event, "checkouts")
             batch.command("SADD", key, event.tenant_id)
             batch.command("EXPIRE", key, UNJOINED_CHECKOUT_S)
         return
-    name = name_in(event)
     if name is None and event.subscription is None:
         return
     store_name(batch, event)
     if name is not None and event.customer_id is not None:
-        key = batch.keys.customer(event.environment, event.provider, event.customer_id, "subscriptions")
+        key = _customer_key(batch, event, "subscriptions")
         batch.command("HSETNX", key, event.subscription_id, name.tenant_id)
         batch.command("HGET", key, event.subscription_id)
 
@@ -137,27 +142,64 @@ def settled(batch: CommandPipeline, environment: str, subject: str, link: Link) 
         batch.command("HDEL", names, *(f"left:{moved_us}" for moved_us in link.left))
 
 
-async def customers_tenants(store: Store, event: Event) -> list[str]:
-    """Return the tenants that an event's customer pays for, or has paid a checkout for within UNJOINED_CHECKOUT_S.
+class Customer(NamedTuple):
+    """What is known of a customer.
 
-    None for an event whose name is not accepted: that is no reason to guess.
+    Attributes:
+        names: the tenants that its metadata name by its own events, the newest of each strength.
+        subscriptions: the tenants of its subscriptions, by the subscription's id.
+        tenants: those, and those of its checkouts of the last UNJOINED_CHECKOUT_S; CANDIDATES_MAX at most.
+    """
+
+    names: Sequence[Name] = ()
+    subscriptions: Mapping[str, str] = {}
+    tenants: Sequence[str] = ()
+
+
+async def read_customer(store: Store, event: Event) -> Customer:
+    """Return what is known of an event's customer; nothing if the name in the event is not accepted.
 
     Raises:
         StoreError: the store is unreachable or failing.
     """
     if event.customer_id is None or event.name_problem:
-        return []
+        return Customer()
     batch = CommandPipeline(store)
-    keys = [
-        batch.keys.customer(event.environment, event.provider, event.customer_id, name)
-        for name in ("subscriptions", "checkouts")
-    ]
-    batch.command("HVALS", keys[0])
-    batch.command("SRANDMEMBER", keys[1], CANDIDATES_MAX)
+    batch.command("ZRANGE", _customer_key(batch, event, "metadata"), 0, -1, "WITHSCORES", withscores=True)
+    batch.command("HGETALL", _customer_key(batch, event, "subscriptions"))
+    batch.command("SRANDMEMBER", _customer_key(batch, event, "checkouts"), CANDIDATES_MAX)
     # Older builds stored the tenants alone.
-    batch.command("SRANDMEMBER", batch.keys.link(event.environment, subjects(event)[1]), CANDIDATES_MAX)
-    found = {tenant.decode() for reply in await batch.run() for tenant in reply}
-    return sorted(found)[:CANDIDATES_MAX]
+    batch.command("SRANDMEMBER", batch.keys.link(event.environment, customer_subjects(event)[0]), CANDIDATES_MAX)
+    named, paid, *others = await batch.run()
+    names: dict[str, Name] = {}
+    for member, at_us in named:  # the newest last
+        strength, _, tenant_id = member.decode().partition(" ")
+        at_ns = int(at_us) * 1000
+        # Of two of one instant the greater counts, as in the sorted set.
+        names[strength] = Name(Strength(strength), tenant_id, Order(at_ns, at_ns, tenant_id))
+    subscriptions = {subscription_id.decode(): tenant.decode() for subscription_id, tenant in paid.items()}
+    tenants = {tenant.decode() for reply in others for tenant in reply} | set(subscriptions.values())
+    return Customer(list(names.values()), subscriptions, sorted(tenants)[:CANDIDATES_MAX])
+
+
+async def name_subscriptions(store: Store, event: Event, customer: Customer) -> dict[str, Link]:
+    """Store the names of a customer for all its subscriptions; return the links of these by the subscription's id.
+
+    Raises:
+        StoreError: the store is unreachable or failing.
+    """
+    batch = CommandPipeline(store)
+    for subscription_id in customer.subscriptions:
+        keys = _keys(batch, event.environment, link_subjects(event.provider, subscription_id, None)[0])
+        for name in customer.names:
+            batch.script(_NAME, keys, name.strength, name.tenant_id, order_key(name.order))
+    replies, last = await batch.run(), len(customer.names)
+    return {
+        subscription_id: _link(reply, customer.names[-1], customers_tenant=tenant)
+        for (subscription_id, tenant), reply in zip(
+            customer.subscriptions.items(), replies[last - 1 :: last], strict=True
+        )
+    }
 
 
 def move_customer(
@@ -188,8 +230,15 @@ def erase_links(batch: CommandPipeline, environment: str, subjects: Sequence[str
     batch.script(_ERASE, _keys(batch, environment, subscription), tenant_id)
     _, provider, subscription_id = subscription.split(":", 2)
     for customer in customers:
-        _forget_customer(batch, environment, provider, subscription_id, customer.split(":", 2)[2])
+        customer_id = customer.split(":", 2)[2]
+        _forget_customer(batch, environment, provider, subscription_id, customer_id)
         batch.command("SREM", batch.keys.link(environment, customer), tenant_id)
+        members = [f"{strength} {tenant_id}" for strength in (Strength.SIGNED_CUSTOMER, Strength.CUSTOMER)]
+        batch.command("ZREM", batch.keys.customer(environment, provider, customer_id, "metadata"), *members)
+
+
+def _customer_key(batch: CommandPipeline, event: Event, name: str) -> str:
+    return batch.keys.customer(event.environment, event.provider, str(event.customer_id), name)
 
 
 def _forget_customer(

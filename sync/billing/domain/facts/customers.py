@@ -25,7 +25,7 @@ PARKED_BY_POLICY = (
 def own_customers(facts: Facts) -> set[tuple[str, str]]:
     """Return the tenant's own customers, each as provider and id."""
     paid = {key: entry for key, entry in facts.subscriptions.items() if entry.customer is not None}
-    # Facts of older builds, and of providers without it, have no time of creation: these are as old as can be.
+    # Facts of older builds have no time of creation: these are as old as can be.
     first = [key for key, entry in paid.items() if entry.created_ns is None]
     first = first or sorted(paid, key=lambda key: (paid[key].created_ns or 0, key))[:1]
     own = {paid[key].customer for key in first} | {entry.customer for entry in paid.values() if entry.is_vouched}

@@ -101,6 +101,7 @@ class Event:
         name_problem: why the name in the event's metadata is not accepted, and `tenant_id` is None; "" if it is.
         names: the places that may name the tenant, strongest first.
         named_by: the place and key that `tenant_id` is from; "" if there is none.
+        renames: whether it changes the subscription's metadata, which name the tenant; False if it does not say so.
         unnamed: why the event names no tenant, if it is not `name_problem`; "" if it does.
         simulated: made by the provider's simulator, not about a real subscription.
         subscription: the body, or None if the event carries no usable one.
@@ -132,6 +133,7 @@ class Event:
     names: tuple[NamePlace, ...] = ()
     named_by: str = ""
     unnamed: str = ""
+    renames: bool = False
     step: Step | None = None
     received_ns: int = 0
     own: Order | None = None

@@ -118,7 +118,7 @@ def reduce(facts: Facts, event: Event, moved_us: int = 0) -> Reduced | Stale | M
             return Stale(_older(event.order, before.order))
         return Unusable(unusable)
     after = _joined(before, event, body)
-    created_ns = _created_ns(facts, before, event, body)
+    created_ns = _created_ns(before, event, body)
     is_vouched = event.is_signed or (before is not None and before.is_vouched)
     ahead = None if before is None else before.ahead
     if event.own is not None and (ahead is None or event.own > ahead.own):
@@ -162,7 +162,8 @@ def merge_fetched(
         # that the fetch confirms becomes as new as the fetch.
         is_newer = fetched.order.updated_ns > before.order.updated_ns + STAMP_NS
         is_newer = is_newer and (confirms or not fetched.unstamped)
-        is_more = body.created_ns is not None and before.created_ns is None
+        created_ns = before.created_ns
+        is_more = body.created_ns is not None and (created_ns is None or body.created_ns < created_ns)
         is_more = is_more or (fetched.is_signed and not before.is_vouched)
         if body == before.subscription and not is_more and not is_newer:
             return Stale("what the provider says is known already")
@@ -259,16 +260,17 @@ def _stepped(
     )
 
 
-def _created_ns(facts: Facts, before: SubscriptionFacts | None, event: Event, body: Subscription) -> int | None:
+def _created_ns(before: SubscriptionFacts | None, event: Event, body: Subscription) -> int | None:
     """Return when the subscription was created, the earliest time that any event says.
 
-    Without such a time, a subscription that is not the tenant's first counts as created when its first event occurred.
+    An event that does not say it shows that it was created by the time of the event. Facts of older builds without the
+    time are as old as can be until an event says it.
     """
     known = before.created_ns if before is not None else None
-    if body.created_ns is not None:
-        return body.created_ns if known is None else min(known, body.created_ns)
-    is_first = all(other.subscription.customer_id == body.customer_id for other in facts.subscriptions.values())
-    return event.order.occurred_ns if before is None and not is_first else known
+    if before is not None and known is None:
+        return body.created_ns
+    created_ns = event.order.occurred_ns if body.created_ns is None else body.created_ns
+    return created_ns if known is None else min(known, created_ns)
 
 
 def _marked(marks: tuple[Order, ...], order: Order) -> tuple[Order, ...]:

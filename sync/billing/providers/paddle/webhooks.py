@@ -24,6 +24,8 @@ SCHEME = Scheme("Paddle-Signature", ";", "ts", "h1", b":")
 PAID = ("transaction.paid", "transaction.completed")
 """The events of a checkout: Paddle sends the first before `subscription.created`, the second after it."""
 
+CUSTOMER = ("customer.created", "customer.updated", "customer.imported")
+
 LISTED_TYPE = f"subscription.{LISTED}"
 
 SIMULATED_PREFIX = "ntfsimevt_"
@@ -63,6 +65,8 @@ class PaddleWebhooks(SignedWebhooks):
         )
         if subscription is not None:
             return event
+        if kind in CUSTOMER:
+            return parsing.customer(event, data, METADATA)
         if kind not in PAID:
             return replace(event, ignored=f"events of type {kind[:60]} say nothing of entitlements")
         # Does not affect entitlements itself, but links the checkout's tenant to the new subscription. A transaction

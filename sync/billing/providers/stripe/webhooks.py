@@ -45,6 +45,8 @@ LISTED_TYPE = f"customer.subscription.{LISTED}"
 THIN = "v2.core.event"
 """The `object` of a thin event: it names its subject (`related_object`) and does not contain it."""
 
+CUSTOMER = ("customer.created", "customer.updated")
+
 CHECKED_OUT = "checkout.session.completed"
 
 UNPROVIDED = "void"
@@ -87,8 +89,12 @@ class StripeWebhooks(SignedWebhooks):
             if subscription_id is not None and has_more_items(body):
                 return replace(event, subscription_id=subscription_id)
             subscription = subscription_of(body)
-            step = _step(kind, body, subscription, data.get("previous_attributes"))
-            return replace(parsing.with_subscription(event, subscription, parsing.names(body, METADATA)), step=step)
+            previous = data.get("previous_attributes")
+            renames = isinstance(previous, dict) and METADATA in previous
+            event = replace(event, step=_step(kind, body, subscription, previous), renames=renames)
+            return parsing.with_subscription(event, subscription, parsing.names(body, METADATA))
+        if kind in CUSTOMER and isinstance(body, dict):
+            return parsing.customer(event, body, METADATA)
         if kind != CHECKED_OUT or not isinstance(body, dict):
             return replace(event, ignored=f"events of type {kind[:60]} say nothing of entitlements")
         # Does not affect entitlements itself, but links the checkout's tenant to the new subscription.

@@ -38,7 +38,7 @@ from sync.billing.services.move import MOVED_TYPE
 from sync.billing.services.reproject import Refresh, Reprojection
 from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.backfill_progress import ItemResult
-from sync.billing.storage.links import customers_tenants, find_link, read_stored
+from sync.billing.storage.links import find_link, read_customer, read_stored
 from sync.billing.storage.tenants import FactsError, has_facts
 from sync.store.command_pipeline import CommandPipeline, run_commands
 from sync.store.models import Committed, Snapshot, Verdict
@@ -213,7 +213,9 @@ class DryRun(BackfillItem):
             link = replace(link, names={**link.names, name.strength: name.tenant_id})
             self._learned[customer[0] if customer else ""].add(name.tenant_id)
         elif link.tenant_id is None and customer:
-            candidates = self._learned[customer[0]].union(await customers_tenants(store, event))
+            known = await read_customer(store, event)
+            link = replace(link, names={**link.names, **{each.strength: each.tenant_id for each in known.names}})
+            candidates = self._learned[customer[0]].union(known.tenants)
         strong = strongest(link)
         if link.tenant_id != TOMBSTONE and strong is not None:
             link = replace(link, tenant_id=strong[1])

@@ -177,6 +177,8 @@ class Ingest:
         if link is not None and (link.learned_subscription or link.learned_customer or is_again or is_proof):
             # Release before this event ends: if releasing fails, this event is retried and releases again.
             await self.release(attempt.environment, subjects(event))
+        if tenant_resolution.is_about_customer(event):
+            await self.release(attempt.environment, tenant_resolution.customer_subjects(event))
         return resolved
 
     # Stage 4: decide, and commit the decision.

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
 from sync.billing.domain import tenant_resolution
 from sync.billing.domain.entitlements.evaluation import without_ignored_names
 from sync.billing.domain.facts.model import Event
 from sync.billing.domain.outcome import EventResult, Outcome
 from sync.billing.domain.tenant_naming import sanitize
-from sync.billing.domain.tenant_resolution import Link, Strength
+from sync.billing.domain.tenant_resolution import CUSTOMERS, TOMBSTONE, Link, Strength
 from sync.billing.providers.base import ProviderUnavailable
 from sync.billing.services.context import BillingContext
 from sync.billing.services.events.attempt import Attempt, Processed
 from sync.billing.services.events.fetch import AWAY, UNFETCHED_AGAIN_S, named_by_customer
 from sync.billing.services.move import Moves, Subject, move_cause
-from sync.billing.storage.links import customers_tenants, find_link, flip, move_customer, read_stored
+from sync.billing.storage.links import (
+    Customer,
+    find_link,
+    flip,
+    move_customer,
+    name_subscriptions,
+    read_customer,
+    read_stored,
+)
 from sync.billing.storage.tenants import known_facts
 from sync.store.command_pipeline import CommandPipeline
 
@@ -30,7 +41,8 @@ class TenantResolver:
         """Return the attempt with its topic and link, or the end of an event without a usable tenant."""
         event, link = attempt.event, attempt.link
         if link is None:
-            return attempt.ended(await self._unlinked(event))
+            is_customer = tenant_resolution.is_about_customer(event)
+            return attempt.ended(await (self._name_subscriptions(event) if is_customer else self._unlinked(event)))
         fetched, catalog = attempt.answer and attempt.answer.fetched, self._context.catalog_watcher.current
         try:
             resolved = await self.owner(event, link, move_cause(event), fetched)
@@ -82,19 +94,15 @@ class TenantResolver:
         if link.tenant_id is None:
             event = await named_by_customer(self._context, event, background=background)
             link = await self._with_name(link, event)
-        candidates: list[str] = []
+        customer = Customer()
         if link.tenant_id is None:
-            candidates = await customers_tenants(self._store, event)
-            link = await self._guessed(subject, link, candidates)
-        result = tenant_resolution.unresolved(event, link, self._context.setting(event.environment), candidates)
-        if result is not None:
-            return result
-        settled = await self._moves.settle(subject, link, cause)
-        if isinstance(settled, Link) and event.customer_id and link.customers_tenant not in (None, settled.tenant_id):
-            batch = CommandPipeline(self._store)
-            move_customer(batch, *_parts(subject), event.customer_id, settled)
-            await batch.run()
-        return settled
+            customer = await read_customer(self._store, event)
+            link = await self._named_by(event, link, customer)
+        if link.tenant_id is None:
+            link = await self._guessed(event, link, customer.tenants)
+        setting = self._context.setting(event.environment)
+        result = tenant_resolution.unresolved(event, link, setting, customer.tenants)
+        return result or await self._settled(event, subject, link, cause)
 
     async def home(self, event: Event, topic: str) -> tuple[str, Event]:
         """Return the topic to which a fetched subscription of a tenant belongs; it is moved there if it was not.
@@ -118,7 +126,8 @@ class TenantResolver:
         link = await find_link(self._store, event)
         if link is None or link.tenant_id is not None:
             return link is not None
-        return len(await customers_tenants(self._store, event)) == 1
+        customer = await read_customer(self._store, event)
+        return bool(customer.names) or len(customer.tenants) == 1
 
     async def _unlinked(self, event: Event) -> EventResult:
         """Return the result of an event that needs no tenant, or of a checkout whose name is not accepted."""
@@ -139,15 +148,62 @@ class TenantResolver:
         assert named is not None
         return tenant_resolution.with_learned(named, link)
 
-    async def _guessed(self, subject: Subject, link: Link, candidates: list[str]) -> Link:
+    async def _name_subscriptions(self, event: Event) -> EventResult:
+        """Name a customer's subscriptions by its metadata, and move those that nothing stronger names."""
+        results: list[EventResult] = []
+        links = await name_subscriptions(self._store, event, await read_customer(self._store, event))
+        for subscription_id, link in links.items():
+            if link.tenant_id == TOMBSTONE:
+                continue
+            subject, cause = Subject(event.environment, event.provider, subscription_id), move_cause(event)
+            settled = await self._settled(event, subject, link, cause)
+            if isinstance(settled, EventResult):
+                results.append(settled)
+                continue
+            await self._moves.vouch(subject, settled, cause)
+            if settled.tenant_id != link.tenant_id:
+                reason = f"{subscription_id} is moved from tenant {link.tenant_id}: {event.type[:60]} names it"
+                results.append(EventResult(Outcome.APPLIED, reason))
+        parked = [result for result in results if result.outcome is Outcome.PARKED]
+        return next(iter(parked or results), EventResult(Outcome.UNCHANGED, event.ignored))
+
+    async def _settled(
+        self, event: Event, subject: Subject, link: Link, cause: Mapping[str, str]
+    ) -> Link | EventResult:
+        """Return the link of a subscription of the event's customer once it is where it belongs; or why it is not."""
+        settled = await self._moves.settle(subject, link, cause)
+        if isinstance(settled, Link) and event.customer_id and link.customers_tenant not in (None, settled.tenant_id):
+            await self._store_customer(event, subject, settled)
+        return settled
+
+    async def _store_customer(self, event: Event, subject: Subject, link: Link) -> None:
+        batch = CommandPipeline(self._store)
+        parts = subject.environment, subject.provider, subject.subscription_id
+        move_customer(batch, *parts, str(event.customer_id), link)
+        await batch.run()
+
+    async def _named_by(self, event: Event, link: Link, customer: Customer) -> Link:
+        """Return the link with the names that the customer's own events have given."""
+        for name in customer.names:
+            is_signed = name.strength is Strength.SIGNED_CUSTOMER
+            named = replace(event, order=name.order, tenant_id=name.tenant_id, is_signed=is_signed)
+            link = await self._with_name(link, replace(named, named_by=CUSTOMERS, subscription=None, step=None))
+        return link
+
+    async def _guessed(self, event: Event, link: Link, candidates: Sequence[str]) -> Link:
         """Return the link with a guess: the customer's only tenant, or the only one that has the subscription."""
+        subject = Subject.of(event)
         if len(candidates) > 1:
             # Older builds did not store their guesses.
             candidates = [tenant for tenant in candidates if await self._has(subject, tenant)]
-        while link.tenant_id is None and len(candidates) == 1:
+        if len(candidates) != 1:
+            return link
+        while link.tenant_id is None:
             await flip(self._store, subject.environment, subject.link_subject, link, candidates[0], Strength.GUESS)
             link = await read_stored(self._store, subject.environment, subject.link_subject)
-        return link
+        await self._store_customer(event, subject, link)
+        # The customer's event may have come in between, and have not found the subscription.
+        return await self._named_by(event, link, await read_customer(self._store, event))
 
     async def _has(self, subject: Subject, tenant_id: str) -> bool:
         facts = known_facts(await self._store.read(subject.topic(tenant_id)))
@@ -159,7 +215,3 @@ class TenantResolver:
         is_erased = name is not None and name[1] == event.tenant_id != link.tenant_id
         tenant_id = event.tenant_id if is_erased and not tenant_resolution.is_ending(event) else link.tenant_id
         return tenant_resolution.tenant_topic(event.environment, str(tenant_id))
-
-
-def _parts(subject: Subject) -> tuple[str, str, str]:
-    return subject.environment, subject.provider, subject.subscription_id

@@ -1,11 +1,11 @@
 -- Store a tenant's name for a subscription, if it is stronger than the stored name of its strength; read the link.
 --
 -- KEYS[1] link    string: the tenant that the subscription belongs to, or "!erased"
--- KEYS[2] names   hash. signed, signed_checkout, metadata, checkout, customer, ending: "ORDER TENANT". guess, operator:
---                 TENANT. overruled: the metadata's tenant that the operator's link overruled, "*" if it is not known
---                 yet; then linked: the link's place in the order, overruled_order: that of the body with the
---                 metadata. left:US: a tenant that was left by the move at US and may still have the subscription.
---                 moved_us: time of the last move. revision: rises with every change
+-- KEYS[2] names   hash. signed, signed_checkout, metadata, checkout, signed_customer, customer, ending: "ORDER TENANT".
+--                 guess, operator: TENANT. overruled: the metadata's tenant that the operator's link overruled, "*" if
+--                 it is not known yet; then linked: the link's place in the order, overruled_order: that of the body
+--                 with the metadata. left:US: a tenant that was left by the move at US and may still have the
+--                 subscription. moved_us: time of the last move. revision: rises with every change
 --
 -- ARGV[1] strength   one of those with an order; empty: no name
 -- ARGV[2] tenant

@@ -45,6 +45,7 @@ class TestDecide:
 
     def test_an_older_one_is_refused(self) -> None:
         facts = decided(NOTHING, event("active", 2)).facts
+        facts = decided(facts, event("canceled", 1)).facts  # tells that it is older than it was known to be
         result = left(facts, event("canceled", 1))
         assert result.outcome is Outcome.REFUSED
         assert result.reason.startswith("older than")

@@ -10,6 +10,7 @@ from planwire_client.core.reference import tenant_reference
 from sync.billing.catalog import catalog
 from sync.billing.domain.entitlements.evaluation import Setting
 from sync.billing.domain.facts.model import Event, Item, Order, Subscription, Unparsable
+from sync.billing.domain.facts.steps import Kind, Step
 from sync.billing.domain.outcome import ERASED, OTHER_SOFTWARE, WAITS_CATALOG, WAITS_SOFTWARE, EventResult, Outcome
 from sync.billing.domain.tenant_naming import Naming, sanitize
 from sync.billing.domain.tenant_resolution import (
@@ -143,13 +144,13 @@ def test_it_waits_on_a_customer_only_if_it_names_one() -> None:
     assert subjects(replace(EVENT, customer_id=None)) == ("subscription:paddle:sub_1",)
 
 
-def test_an_ambiguous_guess_waits_for_the_name_of_its_subscription_alone() -> None:
+def test_an_ambiguous_guess_waits_for_a_name_of_its_subscription_or_in_its_customer_s_metadata() -> None:
     unnamed = replace(EVENT, tenant_id=None, unnamed="it has no name")
     assert unresolved(unnamed, Link(None), SETTING, ["acme", "other"]) == EventResult(
         Outcome.PARKED,
         "no tenant is known for sub_1: it has no name; its customer ctm_1 pays for acme and other: it waits until it "
         "is named, or linked",
-        waits=("subscription:paddle:sub_1",),
+        waits=("subscription:paddle:sub_1", "customer-metadata:paddle:ctm_1"),
     )
 
 
@@ -161,6 +162,13 @@ def test_an_ambiguous_guess_waits_for_the_name_of_its_subscription_alone() -> No
         (replace(EVENT, subscription=replace(BODY, status="canceled")), Strength.ENDING),
         (replace(EVENT, subscription=None, ignored="a hint"), Strength.CHECKOUT),
         (replace(EVENT, named_by="customer.metadata.tenant_id"), Strength.CUSTOMER),
+        (replace(EVENT, is_signed=True, named_by="customer.metadata.tenant_id"), Strength.SIGNED_CUSTOMER),
+        (replace(EVENT, subscription=None, named_by="customer.metadata.tenant_id"), Strength.CUSTOMER),
+        (
+            replace(EVENT, subscription=None, subscription_id=None, named_by="customer.metadata.tenant_id"),
+            Strength.CUSTOMER,
+        ),
+        (replace(EVENT, subscription=None, subscription_id=None), None),
         (replace(EVENT, is_signed=True), Strength.SIGNED),
         (replace(EVENT, is_signed=True, subscription=None, ignored="a hint"), Strength.SIGNED_CHECKOUT),
         (replace(EVENT, is_signed=True, subscription=replace(BODY, status="canceled")), Strength.ENDING),
@@ -169,6 +177,24 @@ def test_an_ambiguous_guess_waits_for_the_name_of_its_subscription_alone() -> No
 )
 def test_a_name_is_as_strong_as_what_carries_it(event: Event, strength: Strength | None) -> None:
     assert name_in(event) == (Name(strength, "acme", ORDER) if strength else None)
+
+
+def test_within_a_second_the_creation_names_first_and_what_changes_the_metadata_last() -> None:
+    """Of a clock in whole seconds, with ids that tell nothing."""
+
+    def key(id: str, kind: Kind, *, renames: bool = False) -> str:
+        name = name_in(replace(EVENT, order=Order(1, 1, id), step=Step(kind), renames=renames))
+        assert name is not None
+        return order_key(name.order)
+
+    in_order = [
+        key("evt_z", Kind.CREATION),
+        key("evt_a", Kind.CHANGE),
+        key("evt_b", Kind.CHANGE),
+        key("evt_0", Kind.CHANGE, renames=True),
+    ]
+    assert sorted(in_order) == in_order
+    assert order_key(ORDER) == order_key(name_in(EVENT).order)  # type: ignore[union-attr]
 
 
 def test_the_strongest_name_counts() -> None:
@@ -200,7 +226,7 @@ def test_an_operator_s_link_overrules_a_signed_reference_until_another_one_comes
 
 @pytest.mark.parametrize("strength", Strength)
 def test_only_operators_and_signed_references_vouch_for_a_tenant(strength: Strength) -> None:
-    does = strength in (Strength.OPERATOR, Strength.SIGNED, Strength.SIGNED_CHECKOUT)
+    does = strength in (Strength.OPERATOR, Strength.SIGNED, Strength.SIGNED_CHECKOUT, Strength.SIGNED_CUSTOMER)
     assert is_vouched(Link("acme", {strength: "acme"})) is does
     assert vouched(EVENT, Link("acme", {strength: "acme"})).is_signed is does
     assert not is_vouched(Link("acme", {strength: "other"}))

@@ -86,12 +86,17 @@ def test_s03_updated_before_created() -> None:
     updated = event("active", 1, updated=1)
     created = event("active", 0, BASIC, kind="subscription.created")
     facts = fold([updated])
-    assert reduce(facts, created) == Stale(f"older than {updated.event_id}")
+    older = f"older than {updated.event_id}"
+    result = reduce(facts, created)
+    assert isinstance(result, Reduced)
+    assert (result.stale, subscription(result.facts).subscription) == (older, updated.subscription)
+    assert reduce(result.facts, created) == Stale(older)
 
 
 def test_s04_older_active_after_canceled_is_refused_with_a_reason() -> None:
-    facts = fold([event("canceled", 2)])
-    assert isinstance(reduce(facts, event("active", 1)), Stale)
+    canceled, older = event("canceled", 2), event("active", 1)
+    facts = fold([canceled, older])
+    assert reduce(facts, older) == Stale(f"older than {canceled.event_id}")
     assert subscription(facts).subscription.status == "canceled"
 
 
