@@ -94,8 +94,8 @@ class TenantResolver:
         if link.tenant_id is None:
             event = await named_by_customer(self._context, event, background=background)
             link = await self._with_name(link, event)
-        customer = Customer()
-        if link.tenant_id is None:
+        customer, name = Customer(), tenant_resolution.strongest(link)
+        if link.tenant_id is None or (name is not None and name[0] is Strength.ENDING):
             customer = await read_customer(self._store, event)
             link = await self._named_by(event, link, customer)
         if link.tenant_id is None:

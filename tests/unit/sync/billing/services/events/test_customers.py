@@ -138,6 +138,15 @@ async def test_every_order_of_names_ends_alike(make: Make) -> None:
 
 
 @both
+async def test_the_name_of_a_customer_is_stronger_than_that_of_an_end(make: Make) -> None:
+    history = make("customer", 1, "a"), make("subscription", 2), make("subscription", 3, "b", status="canceled")
+    for order in itertools.permutations(history):
+        with open_shop(make) as shop:
+            await shop.take(*order)
+            assert await shop.homes() == {"a": ["sub_1"]}
+
+
+@both
 async def test_a_guess_gives_way_to_the_name_of_its_customer(make: Make) -> None:
     with open_shop(make) as shop:
         await shop.take(make("subscription", 1, "a"), make("subscription", 2, name="sub_2"))
