@@ -1,4 +1,4 @@
 """The application's own backend as a source of topics that billing does not compute.
 
-May import: `sync.core`, `sync.store`, `sync.billing`.
+May import: `sync.core`, `sync.process`, `sync.store`, `sync.settings`, and of billing only `providers`.
 """

@@ -40,18 +40,47 @@ MAY_NOT_IMPORT = {
     "sync.core": ["sync.process", "sync.store", "sync.http", "sync.billing", "sync.source", "sync.outbox"],
     "sync.process": ["sync.store", "sync.http", "sync.billing", "sync.source", "sync.outbox"],
     "sync.store": ["sync.http", "sync.billing", "sync.source", "sync.outbox", "sync.settings"],
+    "sync.store.embedded": ["sync.store.checks", "sync.store.redis", "sync.store.store"],
+    "sync.store.redis": ["sync.store.checks"],
+    "sync.source": [
+        *("sync.http", "sync.outbox", "sync.bootstrap", "sync.worker"),
+        *(f"sync.billing.{room}" for room in ("storage", "services", "api")),
+    ],
+    "sync.outbox": ["sync.http", "sync.billing", "sync.source", "sync.bootstrap", "sync.worker"],
     "sync.http": ["sync.billing", "sync.source", "sync.outbox", "sync.settings", "sync.simulator"],
-    "sync.billing.catalog": ["sync.store", "sync.http", "sync.billing.services", "sync.billing.api"],
+    "sync.billing.catalog": ["sync.process", "sync.store", "sync.http", "sync.settings"]
+    + [f"sync.billing.{room}" for room in ("domain", "providers", "storage", "services", "api")],
     "sync.billing.domain": ["sync.process", "sync.store", "sync.http", "sync.source", "sync.settings"]
     + [f"sync.billing.{room}" for room in ("providers", "storage", "services", "api")],
+    "sync.billing.domain.facts": [
+        "sync.billing.catalog",
+        *(f"sync.billing.domain.{one}" for one in ("entitlements", "decision", "tenant_naming", "tenant_resolution")),
+    ],
+    "sync.billing.domain.entitlements": [
+        f"sync.billing.domain.{one}" for one in ("decision", "tenant_naming", "tenant_resolution")
+    ],
     "sync.billing.providers": [
         *("sync.http", "sync.billing.storage", "sync.billing.services", "sync.billing.api", "sync.billing.catalog"),
-        *("sync.settings", "sync.bootstrap"),
+        *("sync.billing.domain.entitlements", "sync.billing.domain.decision", "sync.settings", "sync.bootstrap"),
     ],
     "sync.simulator": ["sync.http", "sync.store", "sync.bootstrap", "sync.worker"],
     "sync.simulator.world": ["sync.simulator.paddle", "sync.simulator.scenarios", "sync.simulator.provider"],
-    "sync.billing.storage": ["sync.http", "sync.billing.services", "sync.billing.api", "sync.settings"],
+    "sync.billing.storage": [
+        *("sync.http", "sync.billing.services", "sync.billing.api", "sync.billing.catalog", "sync.settings"),
+        *("sync.billing.domain.entitlements", "sync.billing.domain.decision"),
+        *(f"sync.billing.providers.{one}" for one in ("api_client", "rate_limit", "registry", "settings")),
+    ],
     "sync.billing.services": ["sync.http", "sync.billing.api", "sync.bootstrap"],
+    **{
+        f"sync.billing.services.{one}": [
+            f"sync.billing.services.{room}" for room in ("events", "tenants", "background")
+        ]
+        for one in ("context", "committer", "move", "reproject")
+    },
+    "sync.billing.services.events": [f"sync.billing.services.{one}" for one in ("tenants", "background", "wiring")],
+    "sync.billing.services.tenants": [f"sync.billing.services.{one}" for one in ("background", "wiring")],
+    "sync.billing.services.wiring": ["sync.billing.services.background"],
+    "sync.billing.api": ["sync.billing.services.background", "sync.bootstrap", "sync.worker"],
     "sync.bootstrap": ["sync.http", "sync.billing.api", "sync.worker"],
     "sync.worker": ["sync.http", "sync.billing.api"],
     "gateway.hub": [

@@ -1,4 +1,4 @@
 """Connections to Redis and Valkey: standalone, Sentinel and Cluster, their retries, and their pub/sub.
 
-May import: `sync.store`, `sync.core`.
+May import: `sync.store` but `checks`, `sync.core`, `sync.process`.
 """

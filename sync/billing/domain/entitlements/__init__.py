@@ -1,4 +1,4 @@
 """What the facts grant at one instant, under the catalog: evaluation, projection, overrides, scheduled changes. Pure.
 
-It may import `sync.core`, `domain.facts`, `domain.outcome` and the catalog's values.
+May import: `sync.core`, `domain.facts`, `domain.outcome` and the catalog's values.
 """

@@ -1,4 +1,4 @@
 """Work through many tenants or events: backfill, catch-up and the sweeps after a catalog edit.
 
-It may import every other part of `services`.
+May import: every other part of `services`.
 """

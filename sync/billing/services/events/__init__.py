@@ -1,4 +1,4 @@
 """One event from its verified body to the committed state, in five stages.
 
-It may import `domain`, `catalog`, `providers`, `storage`, and the modules beside this folder.
+May import: `domain`, `catalog`, `providers`, `storage`, and the modules beside this folder but `wiring`.
 """
