@@ -1,4 +1,4 @@
-"""Commands for operators: parked events, rejected rows of the outbox, the list of settings, a local run."""
+"""Commands for operators: parked events and items, rejected rows of the outbox, the list of settings, a local run."""
 
 from __future__ import annotations
 
@@ -17,23 +17,27 @@ PARKED_PAGE = 500
 """Maximum number of events in one answer of the gateway."""
 
 _PARKED_COLUMNS = ("parked_at", "event_id", "type", "topic", "attempts", "reason")
+_ITEM_COLUMNS = ("queue", "item", "attempts", "reason")
+_USAGE = "expected: parked, parked items, parked retry ID, or parked drop ID --reason TEXT"
 
 
 @click.command()
-@click.argument("action", type=click.Choice(["retry", "drop"]), required=False)
-@click.argument("event_id", required=False)
+@click.argument("action", type=click.Choice(["items", "retry", "drop"]), required=False)
+@click.argument("id", required=False)
 @environment_option
-@click.option("--limit", type=click.IntRange(min=1), default=100, help="Maximum number of events.")
+@click.option("--limit", type=click.IntRange(min=1), default=100, help="Maximum number of lines.")
+@click.option("--queue", help="The queue of the item to retry or drop, as `parked items` lists it.")
 @click.option("--retry", metavar="EVENT_ID", help="The same as `retry EVENT_ID`.")
-@click.option("--reason", help="Why the event is dropped, for its tenant's history.")
+@click.option("--reason", help="Why it is dropped, for its tenant's history or the log.")
 @click.option("--by", help="Who drops it.")
 @json_lines_option
 @with_publish_api
 def parked(
     action: str | None,
-    event_id: str | None,
+    id: str | None,
     environ: str | None,
     limit: int,
+    queue: str | None,
     retry: str | None,
     reason: str | None,
     by: str | None,
@@ -42,21 +46,34 @@ def parked(
 ) -> None:
     """List the billing events that are kept because they cannot be used yet, and why. The longest parked come first.
 
-    `retry EVENT_ID` tries one again now. `drop EVENT_ID --reason TEXT` ends one unused.
+    `retry EVENT_ID` tries one again now. `drop EVENT_ID --reason TEXT` ends one unused. `items` lists what else the
+    worker gave up after failures, such as a tenant's timer; with --queue, `retry` and `drop` are about one of these.
 
     \b
     Example: planwire parked
              planwire parked retry evt_01h8bzakzx3hm2fmen703n5q45
              planwire parked drop evt_01h8bzakzx3hm2fmen703n5q45 --reason "a test of the shop"
+             planwire parked items
+             planwire parked retry tenant:acme --queue timers
     """
     asked = {} if environ is None else {"env": environ}
     if retry is not None and action is None:
-        action, event_id = "retry", retry
-    if (action is None) != (event_id is None) or (action == "drop") != (reason is not None):
-        raise click.UsageError("expected: parked, parked retry EVENT_ID, or parked drop EVENT_ID --reason TEXT")
-    if action is not None and event_id is not None:
-        body = {"reason": reason, **({"by": by} if by else {})} if action == "drop" else None
-        say_outcome(as_json, api.answer("POST", f"/v1/parked/{quote(event_id, safe='')}/{action}", asked, body))
+        action, id = "retry", retry
+    if (action in ("retry", "drop")) != (id is not None) or (action == "drop") != (reason is not None):
+        raise click.UsageError(_USAGE)
+    if queue is not None and id is None:
+        raise click.UsageError("--queue goes with retry and drop")
+    if action == "items":
+        answer = api.answer("GET", "/v1/parked-items", {**asked, "limit": str(min(limit, PARKED_PAGE))})
+        say_list(as_json, answer["items"], _ITEM_COLUMNS, "no item is parked")
+        return
+    if id is not None:
+        body = {name: text for name, text in (("reason", reason), ("by", by)) if text and action == "drop"}
+        if queue is not None:
+            answer = api.answer("POST", f"/v1/parked-items/{action}", asked, {"queue": queue, "item": id, **body})
+        else:
+            answer = api.answer("POST", f"/v1/parked/{quote(id, safe='')}/{action}", asked, body or None)
+        say_outcome(as_json, answer)
         return
     found: list[dict[str, Any]] = []
     has_more = True
@@ -66,7 +83,9 @@ def parked(
         found += page.get("parked", [])
         asked["after"] = page.get("next", "")
         has_more = "next" in page
-    say_list(as_json, found, _PARKED_COLUMNS, "nothing is parked")
+    say_list(
+        as_json, found, _PARKED_COLUMNS, "no event is parked (failed items of other queues: planwire parked items)"
+    )
     if not as_json:
         _say_ignore(found)
 

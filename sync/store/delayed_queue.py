@@ -20,6 +20,7 @@ Builds from before a hash use the others only. During a roll-out all kinds of bu
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -180,7 +181,35 @@ class DelayedQueue:
             StoreError: the store is unreachable or failing.
         """
         (found,) = await run_commands(self._store, ("HGETALL", self._keys[3]))
-        return {text_of(member): orjson.loads(note) for member, note in found.items()}
+        return {text_of(member): _note(note) for member, note in found.items()}
+
+    def count_parked(self, batch: CommandPipeline) -> None:
+        """Add to `batch` the query for the number of parked topics."""
+        batch.command("HLEN", self._keys[3])
+
+    async def retry(self, topic: str) -> bool:
+        """Make a parked topic due now; return False if it is not parked.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        member = member_of(topic)
+        (note,) = await run_commands(self._store, ("HGET", self._keys[3], member))
+        if note is not None:
+            batch = CommandPipeline(self._store)
+            self.request(batch, [member])
+            await batch.run()
+        return note is not None
+
+    async def drop(self, topic: str) -> bool:
+        """Forget that a topic is parked; return False if it is not. It stays in the queue if it was queued since.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        member = member_of(topic)
+        gone, _ = await run_commands(self._store, ("HDEL", self._keys[3], member), ("HDEL", self._keys[2], member))
+        return bool(gone)
 
     async def reopen(self) -> int:
         """Make all parked topics due now; return their number.
@@ -203,6 +232,20 @@ class DelayedQueue:
 def text_of(member: str | bytes) -> str:
     """Return a member as text; bytes that are not UTF-8 are escaped with backslashes."""
     return member if isinstance(member, str) else member.decode(errors="backslashreplace")
+
+
+def member_of(text: str) -> bytes:
+    """Return the member that `text_of` shows as `text`."""
+    return re.sub(rb"\\x([89a-f][0-9a-f])", lambda found: bytes.fromhex(found[1].decode()), text.encode())
+
+
+def _note(stored: bytes) -> dict[str, Any]:
+    """Return what is stored about a parked member; if it is damaged, that is the reason."""
+    try:
+        note = orjson.loads(stored)
+        return {"attempts": int(note["attempts"]), "reason": str(note["reason"])}
+    except (ValueError, TypeError, LookupError):
+        return {"attempts": 0, "reason": f"its note cannot be read: {stored[:60]!r}"}
 
 
 def due_of(member: bytes, lease: bytes = b"", token: str = "-") -> Due:  # noqa: S107 - names a claim

@@ -388,7 +388,7 @@ class TestParked:
     async def test_they_are_listed_with_the_reason_and_tried_again(self, taking: Running, data_dir: Path) -> None:
         env = settings(taking)
         status, lines, _ = await planwire(data_dir, "parked", **env)
-        assert (status, lines) == (0, ["nothing is parked"])
+        assert (status, lines) == (0, ["no event is parked (failed items of other queues: planwire parked items)"])
         event_ids = [await self.park(taking, "pdl_ntfset_sandbox") for _ in range(3)]
         status, lines, errors = await planwire(data_dir, "parked", "--env", "sandbox", **env)
         assert (status, errors, len(lines)) == (0, [], 4)

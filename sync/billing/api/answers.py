@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue
 
@@ -46,6 +46,28 @@ class ParkedEvents(Model):
 
     parked: list[ParkedEvent] = Field(max_length=PAGE_MAX)
     next: str | None = None
+
+
+class ParkedItem(Model):
+    """An item that failed until the worker gave it up."""
+
+    queue: str
+    item: str
+    env: str
+    reason: str
+    attempts: int = Field(ge=0)
+
+
+class ParkedItems(Model):
+    """The first ones."""
+
+    items: list[ParkedItem] = Field(max_length=PAGE_MAX)
+
+
+class Done(Model):
+    """It is done."""
+
+    outcome: Literal["queued", "dropped"]
 
 
 class DriftRecord(Model):

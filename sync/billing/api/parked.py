@@ -1,21 +1,25 @@
-"""Parked events: lists them, retries one, drops one."""
+"""Parked events, and parked items of the worker's queues: lists them, retries one, drops one."""
 
 from __future__ import annotations
 
 import structlog
 
+from planwire_client.core.topic import environment_of
 from sync.billing.api import answers, requests
 from sync.billing.api.operations import Asked, BillingOperations, Document, operation, result_document
 from sync.billing.domain.entitlements.evaluation import unknown_prices
 from sync.billing.domain.facts.model import Event
 from sync.billing.domain.outcome import EventResult, Outcome
-from sync.billing.storage.inbox import Record
+from sync.billing.storage.environment import parking_queues
+from sync.billing.storage.inbox import UNREADABLE, Record
 from sync.billing.storage.records import append_event
 from sync.core import instants
 from sync.http.openapi import VERSION, Answer
 from sync.http.parameters import AFTER, LIMIT, PathText
 from sync.http.problem import Problem
 from sync.store.command_pipeline import CommandPipeline
+from sync.store.delayed_queue import DelayedQueue
+from sync.store.models import StoreRejected
 
 EVENT_ID = PathText("event_id", "The event's id.", r"^[A-Za-z0-9_-]{1,128}$", "evt_01h8bzakzx3hm2fmen703n5q45")
 
@@ -79,7 +83,10 @@ class ParkedEvents(BillingOperations):
             Problem: no such event is parked.
             StoreError: the store is unreachable or failing.
         """
-        result = await self._services.ingest.retry(asked.environment, event_id)
+        try:
+            result = await self._services.ingest.retry(asked.environment, event_id)
+        except StoreRejected as error:
+            raise Problem("not_changed", f"its record cannot be read: {error}; repair it, or drop the event") from None
         if result is None:
             raise Problem("not_found", "no event of this id is parked")
         return result_document(result)
@@ -105,15 +112,103 @@ class ParkedEvents(BillingOperations):
         services = self._services
         inbox = services.environment(asked.environment).inbox
         record = await inbox.read(event_id)
-        if record is None or record.status != "parked":
+        if record is None or not record.parked_us:
             raise Problem("not_found", "no event of this id is parked")
         who = " for ".join(filter(None, (asked.who.get("by"), body.by)))
         result = EventResult(Outcome.IGNORED, f"dropped by {who}: {body.reason}", record.topic, keeps_body=False)
         batch = CommandPipeline(services.store)
         if record.topic:
             append_event(batch, record.topic, event_id, record.type, result, services.now_us)
-        inbox.end(batch, event_id, result)
+        if record.status == UNREADABLE:
+            inbox.discard(batch, event_id)
+        else:
+            inbox.end(batch, event_id, result)
         await batch.run()
         await services.committer.wait_durable()
         _log.info("event_dropped", environment=asked.environment, event_id=event_id, by=who, reason=body.reason)
         return result_document(result)
+
+
+class ParkedItems(BillingOperations):
+    """The operations on items of the worker's queues that failed until they were parked. Events: `ParkedEvents`."""
+
+    @operation(
+        "GET",
+        "/v1/parked-items",
+        "listParkedItems",
+        "The items of the worker's queues that failed until they were parked: topics whose timers, comparisons or "
+        "searches are not done.",
+        Answer("The first of them.", answers.ParkedItems),
+        parameters=(LIMIT,),
+    )
+    async def listing(self, asked: Asked, limit: int) -> Document:
+        """Return up to `limit` items of the environment."""
+        found: list[Document] = []
+        for name, own, queue in parking_queues(self._services.store, (asked.environment,)):
+            for item, note in (await queue.parked()).items():
+                if (own or environment_of(item)) == asked.environment:
+                    found.append({"queue": name, "item": item, "env": asked.environment, **note})
+        return {"items": found[:limit]}
+
+    @operation(
+        "POST",
+        "/v1/parked-items/retry",
+        "retryParkedItem",
+        "Have the worker try one of them again. It stays on the list until its work is done.",
+        Answer("It is queued.", answers.Done),
+        ("not_found",),
+        body=requests.QueueItem,
+    )
+    async def retry(self, asked: Asked, body: requests.QueueItem) -> Document:
+        """Queue a parked item.
+
+        Raises:
+            Problem: no such item is parked.
+            StoreError: the store is unreachable or failing.
+        """
+        if not await self._queue(asked, body).retry(body.item):
+            raise _not_parked(body)
+        return {"outcome": "queued"}
+
+    @operation(
+        "POST",
+        "/v1/parked-items/drop",
+        "dropParkedItem",
+        "Take one of them off the list, with the reason. Whatever queues it later has it tried again.",
+        Answer("It is dropped.", answers.Done),
+        ("not_found",),
+        body=requests.DroppedItem,
+        scope="admin",
+    )
+    async def drop(self, asked: Asked, body: requests.DroppedItem) -> Document:
+        """Take a parked item off the list, and write who did it and why to the log.
+
+        Raises:
+            Problem: no such item is parked.
+            StoreError: the store is unreachable or failing.
+        """
+        if not await self._queue(asked, body).drop(body.item):
+            raise _not_parked(body)
+        who = " for ".join(filter(None, (asked.who.get("by"), body.by)))
+        _log.info("item_dropped", queue=body.queue, item=body.item, by=who, reason=body.reason)
+        return {"outcome": "dropped"}
+
+    def _queue(self, asked: Asked, body: requests.QueueItem) -> DelayedQueue:
+        """Return the queue of an item.
+
+        Raises:
+            Problem: there is no such queue, or the item is of another environment.
+        """
+        queues = {name: (own, queue) for name, own, queue in parking_queues(self._services.store, (asked.environment,))}
+        if body.queue not in queues:
+            raise Problem("request_invalid", f"queue must be one of {', '.join(queues)}, not {body.queue[:60]!r}")
+        own, queue = queues[body.queue]
+        if (own or environment_of(body.item)) != asked.environment:
+            raise _not_parked(body)
+        return queue
+
+
+def _not_parked(body: requests.QueueItem) -> Problem:
+    return Problem(
+        "not_found", f"{body.item[:60]!r} is not parked in the queue {body.queue}: see planwire parked items"
+    )

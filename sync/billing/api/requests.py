@@ -121,6 +121,17 @@ class Reasoned(Model):
     by: Text | None = None
 
 
+class QueueItem(Model):
+    """One item of one of the worker's queues."""
+
+    queue: Text = Field(description="The queue's name, as listed.")
+    item: Text = Field(description="A topic, mostly, as listed.")
+
+
+class DroppedItem(QueueItem, Reasoned):
+    """The item to drop, and why."""
+
+
 def _id(text: str) -> str:
     if not is_id(text) or text.endswith(":"):
         raise ValueError(f"{shown(text)} is not a subscription's id")

@@ -8,7 +8,7 @@ from sync.billing.api import webhooks
 from sync.billing.api.links import Links
 from sync.billing.api.operations import ERRORS, handler
 from sync.billing.api.overrides import Overrides
-from sync.billing.api.parked import ParkedEvents
+from sync.billing.api.parked import ParkedEvents, ParkedItems
 from sync.billing.api.previews import Previews
 from sync.billing.api.status import Statuses, Tabs
 from sync.billing.api.tenants import Tenants, Topics
@@ -19,7 +19,7 @@ from sync.http.openapi import Operation, declared, operations as operations_of
 from sync.settings import SyncSettings
 from sync.source.hydration import Hydration
 
-DECLARING = (ParkedEvents, Tenants, Links, Overrides, Statuses, Previews, Topics)
+DECLARING = (ParkedEvents, ParkedItems, Tenants, Links, Overrides, Statuses, Previews, Topics)
 """The classes whose methods declare the operations for operators and backends."""
 
 
@@ -46,8 +46,9 @@ def routes(
         return found
     providers = [name for name, own in settings.providers.items() if own.environments]
     holders = (
-        ParkedEvents(services), Tenants(services), Links(services, providers), Overrides(services),
-        Statuses(services, tabs), Previews(services), Topics(services, settings.billed_environments, hydration),
+        ParkedEvents(services), ParkedItems(services), Tenants(services), Links(services, providers),
+        Overrides(services), Statuses(services, tabs), Previews(services),
+        Topics(services, settings.billed_environments, hydration),
     )  # fmt: skip
     for holder in holders:
         for operation, method in declared(holder):

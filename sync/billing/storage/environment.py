@@ -43,6 +43,24 @@ def reconcile_requests(store: Store) -> DelayedQueue:
     return DelayedQueue(store, store.keys.reconcile, RECONCILE_LEASE_S)
 
 
+def parking_queues(store: Store, environments: Iterable[str]) -> list[tuple[str, str, DelayedQueue]]:
+    """Return (name, environment, queue) of each queue of the worker that parks items, except the inboxes.
+
+    The environment is "" for a queue of all environments.
+    """
+    keys = store.keys
+    found = [
+        ("reconcile", "", keys.reconcile),
+        ("search", "", keys.searches),
+        ("checkouts", "", keys.checkouts),
+        ("hydration", "", keys.hydrate),
+        ("compare", "", keys.compare),
+    ]
+    for name in environments:
+        found += [("timers", name, keys.timers(name)), ("audits", name, keys.audits(name))]
+    return [(name, environment, DelayedQueue(store, key)) for name, environment, key in found]
+
+
 def checked_topic(environment: str, topic: str) -> Topic:
     """Return a topic that is kept in an environment's data.
 
@@ -126,19 +144,12 @@ class Backlog:
     def __init__(self, store: Store, environments: Iterable[str]) -> None:
         self._store = store
         self._keys: list[tuple[str, str, str]] = []
-        keys = store.keys
-        self._parked = [
-            ("reconcile", "", keys.reconcile),
-            ("search", "", keys.searches),
-            ("checkouts", "", keys.checkouts),
-            ("hydration", "", keys.hydrate),
-            ("compare", "", keys.compare),
-        ]
-        for name in environments:
+        names = tuple(environments)
+        self._parking = parking_queues(store, names)
+        for name in names:
             self._keys.append(("inbox", name, store.keys.inbox(name, "pending")))
             self._keys.append(("parked", name, store.keys.inbox(name, "parked")))
             self._keys.append(("timers", name, store.keys.timers(name)))
-            self._parked += [("timers", name, keys.timers(name)), ("audits", name, keys.audits(name))]
         self._keys.append(("reconcile", "", store.keys.reconcile))
         self._read_at = -BACKLOG_CACHE_S
         self.waiting: Sequence[tuple[str, str, int, float]] = ()
@@ -151,8 +162,8 @@ class Backlog:
         batch = CommandPipeline(self._store)
         for _, _, key in self._keys:
             batch.script(_STATS, (key,))
-        for _, _, key in self._parked:
-            batch.command("HLEN", batch.keys.parked_members(key))
+        for _, _, queue in self._parking:
+            queue.count_parked(batch)
         try:
             replies = await batch.run()
         except StoreError:
@@ -163,4 +174,4 @@ class Backlog:
             for (queue, environment, _), (members, due_us) in zip(self._keys, replies, strict=False)
         ]
         lengths = replies[len(self._keys) :]
-        self.parked = [(queue, name, int(n)) for (queue, name, _), n in zip(self._parked, lengths, strict=True)]
+        self.parked = [(queue, name, int(n)) for (queue, name, _), n in zip(self._parking, lengths, strict=True)]

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from sync.billing.domain.facts.model import Event, Unparsable
 from sync.billing.domain.outcome import EventResult, Outcome
 from sync.store.command_pipeline import CommandPipeline, Script, failure, run_commands, run_script
-from sync.store.delayed_queue import DelayedQueue, Due, text_of
+from sync.store.delayed_queue import DelayedQueue, Due, member_of, text_of
 from sync.store.models import StoreRejected
 from sync.store.store import Store
 
@@ -155,6 +155,13 @@ class Inbox:
         """Add to `batch` the parking of an event whose record cannot be read."""
         batch.script(_SET_ASIDE, (self._pending, self._parked), event_id)
 
+    def discard(self, batch: CommandPipeline, event_id: str) -> None:
+        """Add to `batch` the removal of an event whose record cannot be read."""
+        member = member_of(event_id)
+        batch.command("DEL", self._event_key(member))
+        for listed in (self._pending, self._parked):
+            batch.command("ZREM", listed, member)
+
     def drop_body(self, batch: CommandPipeline, event_id: str) -> None:
         """Add to `batch` the removal of a done event's body; id and outcome stay, so that it is still a duplicate.
 
@@ -220,7 +227,7 @@ class Inbox:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        return next(iter(await self._records([event_id])), None)
+        return next(iter(await self._records([member_of(event_id)])), None)
 
     async def parked(self, after: tuple[int, str] | None, count: int) -> list[Record]:
         """Return up to `count` parked events, the longest parked first, behind `after` (parked_us, event_id).

@@ -12,9 +12,8 @@ import structlog
 from planwire_client import __version__
 from sync.billing.domain.outcome import WAITS_CATALOG, WAITS_SOFTWARE
 from sync.billing.services.wiring import BillingServices
-from sync.billing.storage.environment import checked_topic, reconcile_requests
+from sync.billing.storage.environment import checked_topic, parking_queues
 from sync.process.supervisor import Supervisor
-from sync.store import losses
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.isolation import Failure, failure_of
 
@@ -56,15 +55,12 @@ class CatalogSweeps:
         what = f"{len(self._due_at)} {self._waits_on} {__version__} {sorted(self._services.clients)} {self._catalog}"
         digest = hashlib.sha256(what.encode()).hexdigest()
         is_done = True
-        await reconcile_requests(self._services.store).reopen()
-        await losses.searches(self._services.store).reopen()
-        await self._services.checkouts.queue.reopen()
+        for _, _, queue in parking_queues(self._services.store, self._environments):
+            await queue.reopen()
         for name in self._environments:
             known = self._services.environment(name)
             for thing in self._waits_on:
                 await known.inbox.reopen(thing)
-            for queue in (known.timers, known.audits):
-                await queue.reopen()
             is_done &= await known.walk("sweep").run(digest, known.topics(), partial(self._visit, name))
         return is_done
 

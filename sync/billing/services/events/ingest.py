@@ -34,7 +34,7 @@ from sync.billing.storage.checkouts import query_checkout, with_checkout
 from sync.billing.storage.inbox import Inbox, Record
 from sync.billing.storage.links import find_link, query_link, read_link
 from sync.store.command_pipeline import CommandPipeline, run_commands
-from sync.store.delayed_queue import Due
+from sync.store.delayed_queue import due_of, member_of
 from sync.store.models import ALL_FIELDS, Snapshot, StoreError, snapshot_of
 
 
@@ -93,8 +93,8 @@ class Ingest:
         """
         inbox = self._context.environment(environment).inbox
         record = await inbox.read(event_id)
-        is_parked = record is not None and record.status == "parked"
-        begun = await inbox.begin(Due(event_id, b"")) if is_parked else None
+        is_parked = record is not None and record.parked_us
+        begun = await inbox.begin(due_of(member_of(event_id))) if is_parked else None
         return None if begun is None else await self.resume(begun, environment)
 
     async def postpone(

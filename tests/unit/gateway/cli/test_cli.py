@@ -116,6 +116,18 @@ def test_what_publish_sends(monkeypatch: pytest.MonkeyPatch, arguments: list[str
         ("parked drop evt_1 --reason r", "POST", "/v1/parked/evt_1/drop", {"reason": "r"}),
         ("parked retry evt_1", "POST", "/v1/parked/evt_1/retry", None),
         ("parked --retry evt_1", "POST", "/v1/parked/evt_1/retry", None),
+        (
+            "parked retry tenant:acme --queue timers",
+            "POST",
+            "/v1/parked-items/retry",
+            {"queue": "timers", "item": "tenant:acme"},
+        ),
+        (
+            "parked drop tenant:acme --queue timers --reason r",
+            "POST",
+            "/v1/parked-items/drop",
+            {"queue": "timers", "item": "tenant:acme", "reason": "r"},
+        ),
     ],
 )
 def test_what_operators_commands_send(
@@ -156,6 +168,9 @@ def test_a_span_counts_from_now() -> None:
         "parked drop --reason r",
         "parked retry evt_1 --reason r",
         "parked forget evt_1",
+        "parked items tenant:acme",
+        "parked items --queue timers",
+        "parked retry --queue timers",
     ],
 )
 def test_bad_input_of_operators_is_refused_before_anything_is_sent(
@@ -311,10 +326,11 @@ class TestForeignText:
             told = orjson.loads(shown[shown.index("{") :])
             assert (told["state"] if as_json else told) == {"n": HOSTILE}
 
-    def test_parked_events_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_parked_events_and_items_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
         document: dict[str, Any] = {"parked": [{"event_id": HOSTILE, "reason": HOSTILE}]}
+        document["items"] = [{"queue": "timers", "item": HOSTILE, "reason": HOSTILE, "attempts": 8}]
         monkeypatch.setattr(Api, "send", lambda *_: (200, document))
-        for arguments in ((), ("--json",)):
+        for arguments in ((), ("--json",), ("items",), ("items", "--json")):
             result = CliRunner(env=KEY).invoke(cli.cli, ["parked", *arguments])
             assert result.exit_code == 0
             assert all(line.isprintable() for line in result.output.split("\n"))
