@@ -21,7 +21,7 @@ from planwire_client.core.topic import TENANT_KIND, Topic
 from sync import bootstrap
 from sync.billing.providers.base import ProviderRejected, ProviderUnavailable
 from sync.billing.services.background.catalog_sweeps import CatalogSweeps
-from sync.billing.services.background.catch_up import CatchUp
+from sync.billing.services.background.catch_up import QUEUE, CatchUp
 from sync.billing.services.events import checkouts, event_queue
 from sync.billing.services.events.event_queue import EventQueue
 from sync.billing.services.tenants.comparisons import RECONCILE, SEARCH, Comparisons
@@ -38,8 +38,7 @@ from sync.source.hydration import Hydration, hydration
 from sync.store.checks.inspection import Inspection, check_start
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.delayed_queue import Due
-from sync.store.isolation import ItemT, WorkQueue
-from sync.store.models import StoreError
+from sync.store.isolation import ItemT, WorkQueue, is_away
 from sync.store.redis.connect import open_store
 
 POLL_S = 0.5
@@ -77,7 +76,7 @@ class Worker:
 
     def __post_init__(self) -> None:
         self._isolation = self.services.isolation
-        self._supervisor = Supervisor(self.poll_s, StoreError)
+        self._supervisor = Supervisor(self.poll_s, is_away, self._isolation.count)
         self._compares = Comparisons(self.services, self._supervisor)
         self._sweeps = CatalogSweeps(self.services, self.environments, self._supervisor)
 
@@ -190,6 +189,8 @@ class Worker:
                 await catch_up.run()
             except (ProviderUnavailable, ProviderRejected) as error:
                 _log.warning("not_caught_up", provider=provider, environment=environment, reason=str(error))
+                if isinstance(error, ProviderRejected):
+                    await self._isolation.count(QUEUE)
 
         await self._supervisor.every(f"catch-up {provider} {environment}", CATCH_UP_S, run)
 

@@ -56,8 +56,21 @@ async def read_body(request: Request, limit: int = BODY_MAX_BYTES, timeout_s: fl
 
     Raises:
         Problem: 413 as soon as more than `limit` bytes are announced or received; 408 after `timeout_s`; 400 if the
-            sender disconnects.
+            sender disconnects; 415 if it is compressed, or starts with a byte order mark.
     """
+    coding = request.headers.get("content-encoding", "").strip().lower()
+    if coding not in ("", "identity"):
+        raise _compressed(coding[:80])
+    body = await _received(request, limit, timeout_s)
+    for magic, name in COMPRESSED.items():
+        if body.startswith(magic):
+            raise _compressed(name)
+    if body.startswith(BYTE_ORDER_MARKS):
+        raise Problem("charset_unsupported", "the body begins with a byte order mark; send UTF-8 without one")
+    return body
+
+
+async def _received(request: Request, limit: int, timeout_s: float) -> bytes:
     text = request.headers.get("content-length", "")
     announced = int(text[:20]) if text.isascii() and text.isdigit() else None
     ends_soon = announced is not None and announced <= DISCARD_MAX_BYTES
@@ -88,13 +101,13 @@ async def read_json(request: Request, limit: int, timeout_s: float, containers: 
         containers: maximum number of objects and arrays; brackets in strings count as well. None: no limit.
 
     Raises:
-        Problem: as `read_body`; 415 for another media type, a compressed body or another charset; 400 if the body is
+        Problem: as `read_body`; 415 for another media type; 400 if the body is
             not JSON in UTF-8; 422 batch_too_large for more than `containers` objects and arrays.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in JSON_TYPES:
         raise Problem("content_type_unsupported", f"{kind[:80]!r} is not read here; send application/json")
-    body = await _read_text(request, limit, timeout_s)
+    body = await read_body(request, limit, timeout_s)
     if containers is not None and body.count(b"{") + body.count(b"[") > containers:
         raise Problem("batch_too_large", f"a batch has at most {containers:,} objects and arrays: send it in parts")
     try:
@@ -107,9 +120,9 @@ async def read_object(request: Request) -> dict[str, object]:
     """Return the body's JSON object, whatever its media type; an empty body is an empty object.
 
     Raises:
-        Problem: as `read_body`; 415 for a compressed body or another charset; 422 if it is not a JSON object.
+        Problem: as `read_body`; 422 if it is not a JSON object.
     """
-    body = await _read_text(request, BODY_MAX_BYTES, BODY_TIMEOUT_S)
+    body = await read_body(request)
     try:
         document = orjson.loads(body) if body else {}
     except orjson.JSONDecodeError:
@@ -117,20 +130,6 @@ async def read_object(request: Request) -> dict[str, object]:
     if not isinstance(document, dict):
         raise Problem("request_invalid", "the body is not a JSON object")
     return document
-
-
-async def _read_text(request: Request, limit: int, timeout_s: float) -> bytes:
-    """Return the body; raise Problem if it is compressed, or starts with a byte order mark."""
-    coding = request.headers.get("content-encoding", "").strip().lower()
-    if coding not in ("", "identity"):
-        raise _compressed(coding[:80])
-    body = await read_body(request, limit, timeout_s)
-    for magic, name in COMPRESSED.items():
-        if body.startswith(magic):
-            raise _compressed(name)
-    if body.startswith(BYTE_ORDER_MARKS):
-        raise Problem("charset_unsupported", "the body begins with a byte order mark; send UTF-8 without one")
-    return body
 
 
 def _compressed(coding: str) -> Problem:

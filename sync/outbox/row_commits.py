@@ -14,7 +14,7 @@ from planwire_client.core import canonical_json, document
 from planwire_client.core.commit import BILLED
 from planwire_client.core.topic import RESERVED_KINDS, Topic, TopicError
 from sync.process.supervisor import backoff_s
-from sync.store.isolation import ATTEMPTS_MAX, Failure, Isolation, described, failure_of
+from sync.store.isolation import ATTEMPTS_MAX, Failure, Isolation, described, failure_of, is_away
 from sync.store.models import Change, Committed, StoreError, StoreRejected, Verdict
 from sync.store.store import Store
 
@@ -164,5 +164,4 @@ class RowCommitter:
 
 def _is_away(outcome: object) -> TypeGuard[Failure]:
     """Whether a failure means that the store is unreachable or failing."""
-    error = outcome.error if isinstance(outcome, Failure) else None
-    return isinstance(error, StoreError) and not isinstance(error, StoreRejected)
+    return isinstance(outcome, Failure) and is_away(outcome.error)

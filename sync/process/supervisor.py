@@ -15,8 +15,6 @@ from typing import Protocol, TypeVar
 
 import structlog
 
-from sync.core.errors import SyncError
-
 BATCH = 100
 """Items claimed at once."""
 
@@ -73,16 +71,23 @@ class Supervisor:
         stopped: set by `stop`.
     """
 
-    def __init__(self, poll_s: float, away: type[SyncError]) -> None:
+    def __init__(
+        self,
+        poll_s: float,
+        is_away: Callable[[BaseException], bool],
+        count: Callable[[str], Awaitable[object]] | None = None,
+    ) -> None:
         """Supervise loops.
 
         Args:
             poll_s: mean pause in seconds of a loop that has nothing to do.
-            away: the error that means that the store is unreachable.
+            is_away: returns whether an error means that the store is unreachable.
+            count: counts a failure of the loop of that name.
         """
         self.stopped = asyncio.Event()
         self._poll_s = poll_s
-        self._away = away
+        self._is_away = is_away
+        self._count = count
 
     def stop(self) -> None:
         """End every loop after its current item; its other claimed items are given back."""
@@ -131,15 +136,17 @@ class Supervisor:
         while not self.stopped.is_set():
             try:
                 has_more = await run()
-            except self._away as error:
-                _log.warning("store_away", error=str(error))
-                await self.pause()
-                continue
             except BaseException as error:
                 if not is_failure(error):
                     raise
+                if self._is_away(error):
+                    _log.warning("store_away", error=str(error))
+                    await self.pause()
+                    continue
                 failures += 1
                 _log.error("loop_failed", loop=name, failures=failures, exc_info=error)
+                if self._count is not None:
+                    await self._count(name)
                 await self.pause(backoff_s(failures))
                 continue
             failures = 0

@@ -27,7 +27,8 @@ from sync.store.redis.retry import exchange
 Argument = bytes | str | int | float
 
 _REJECTED = re.compile(
-    r"WRONGTYPE |(?![A-Z]{4,} )(?!.*-(?!WRONGTYPE)[A-Z]{3,} ).*(?:not an integer|not a valid|user_script)"
+    r"WRONGTYPE |(?![A-Z]{4,} )(?!.*-(?!WRONGTYPE)[A-Z]{3,} )"
+    r".*(?:not an integer|not a valid|overflow|exhausted|user_script)"
 )
 """Errors about a stored value, not about the server: no other code stands in front, nor, as Redis before 7 wraps the
 errors of a script's commands, behind a minus sign."""

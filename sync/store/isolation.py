@@ -7,7 +7,7 @@ attempts. The queue counts the attempts in the store when they begin: an item th
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -78,6 +78,20 @@ async def failure_of(work: Awaitable[T]) -> T | Failure:
         return Failure(error)
 
 
+def is_away(error: BaseException) -> bool:
+    """Return whether an error means that the store is unreachable or failing, and not that it rejects one item."""
+    return isinstance(error, StoreError) and not isinstance(error, StoreRejected)
+
+
+async def each_of(works: Iterable[Awaitable[T]]) -> list[T]:
+    """Do every work, one after the other, whatever the others raise. Return the results, or raise the first failure."""
+    done = [await failure_of(work) for work in works]
+    for result in done:
+        if isinstance(result, Failure):
+            raise result.error
+    return [result for result in done if not isinstance(result, Failure)]
+
+
 def described(error: BaseException, text: Callable[[object], str] = repr) -> str:
     """Return an error as text, even if it has no usable `repr` (or `text`)."""
     try:
@@ -132,7 +146,7 @@ class Isolation:
         """
         about = {"queue": name, "item": item.id, "attempts": item.tries}
         try:
-            if isinstance(error, StoreError) and not isinstance(error, StoreRejected):
+            if is_away(error):
                 # If this works, the store serves the queue: on a Cluster, another server has the item's keys.
                 await queue.reschedule(item, AWAY_PAUSE_S)
                 _log.warning("item_waits", **about, error=str(error))
@@ -148,7 +162,7 @@ class Isolation:
             _log.error("item_not_ended", **about, error=str(rejection))
 
     async def count(self, name: str) -> None:
-        """Count a failed attempt at an item of the queue `name`."""
+        """Count a failed attempt at an item of the queue `name`, or a failure of the loop `name`."""
         field = counters.field("item_failures", queue=name)
         with contextlib.suppress(StoreError):
             await run_commands(self._store, ("HINCRBY", self._store.keys.counters, field, 1))

@@ -31,8 +31,8 @@ from sync.core import instants
 from sync.process.supervisor import Supervisor
 from sync.settings import SyncSettings
 from sync.store import losses
+from sync.store.isolation import is_away
 from sync.store.keys import DEFAULT_KEYS as keys
-from sync.store.models import StoreError
 from sync.store.store import Store
 from sync.worker import POLL_S, Worker
 from tests.support.paddle import KEY, Paddle, price_id, simulating
@@ -463,7 +463,7 @@ class TestReconcile:
         services = services_of(store, gone)
         monkeypatch.setattr("sync.billing.services.tenants.comparisons.SEARCH_PAUSE_S", 0)
         await losses.search_once(store, ["tenant:acme"])
-        comparisons = Comparisons(services, Supervisor(POLL_S, StoreError))
+        comparisons = Comparisons(services, Supervisor(POLL_S, is_away))
         (due,) = await comparisons.searches.claim(10)
         assert await comparisons.searches.claim(10) == []
         await comparisons.collect(due)

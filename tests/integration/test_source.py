@@ -28,9 +28,9 @@ from sync.process.supervisor import Supervisor
 from sync.settings import SyncSettings
 from sync.source.client import ANSWER_MAX_BYTES, Answer, Source, SourceError
 from sync.source.hydration import Hydration, hydration
-from sync.store.isolation import Isolation
+from sync.store.isolation import Isolation, is_away
 from sync.store.keys import DEFAULT_KEYS as keys
-from sync.store.models import Change, Snapshot, StoreError, Verdict
+from sync.store.models import Change, Snapshot, Verdict
 from sync.store.redis.connect import connect
 from sync.store.store import Store
 from sync.worker import Worker
@@ -326,7 +326,7 @@ async def test_a_topic_that_billing_owns_is_not_taken_nor_asked_for_again(store:
     await store.commit(Change("tenant:acme", b'{"plan":"pro"}', b'{"facts":1}', owner=BILLING))
     before = await store.read("tenant:acme")
     backend.rows["tenant:acme"] = {"state": {"plan": "free"}, "private": {}}
-    hydrating, supervisor = Hydration(store, asker(backend)), Supervisor(0.02, StoreError)
+    hydrating, supervisor = Hydration(store, asker(backend)), Supervisor(0.02, is_away)
     await hydrating.compare("tenant:acme")
     with capture_logs() as logged:
         running = asyncio.create_task(hydrating.run(supervisor, Isolation(store)))

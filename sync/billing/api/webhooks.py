@@ -29,7 +29,7 @@ from sync.billing.providers.base import Expired, Invalid, Malformed, ProviderSpe
 from sync.billing.providers.settings import ProviderSettings
 from sync.billing.services.wiring import BillingServices
 from sync.core.errors import SyncError
-from sync.http.body import json_response, read_body
+from sync.http.body import BODY_PROBLEMS, json_response, read_body
 from sync.http.endpoint import Count, Handler, not_counted, route
 from sync.http.openapi import VERSION, Answer, Operation
 from sync.http.problem import Problem
@@ -58,10 +58,7 @@ def webhook_operation(spec: ProviderSpec) -> Operation:
         f"{spec.name}Webhook",
         f"Take one event that {spec.title} signed. 200 once it is stored, whatever became of it.",
         {200: Answer("It is stored.", answers.Result, VERSION)},
-        (
-            "signature_malformed", "disconnected", "signature_invalid", "signature_expired", "body_timeout",
-            "body_too_large", "store_unavailable",
-        ),
+        ("signature_malformed", "signature_invalid", "signature_expired", *BODY_PROBLEMS, "store_unavailable"),
         (f"{spec.name}Signature",),
         body={"application/json": {"type": "object", "description": f"As {spec.title} sends it."}},
         is_body_required=False,
@@ -84,8 +81,8 @@ def routes(
             handler = _handler(services, services.adapters[name], own, settings.webhook_body_max_bytes)
             operation = webhook_operation(registry.PROVIDERS[name])
             made = route(operation.path, operation.method, wrap(name, handler) if wrap else handler, count)
-            # The path with a slash at its end is the same: providers follow no redirect.
-            made.path_regex = re.compile(f"^{re.escape(operation.path)}/?$")
+            # Providers follow no redirect, and a base URL that ends in a slash makes doubled ones.
+            made.path_regex = re.compile(operation.path.replace("/", "/+") + r"/*\Z")
             found.append(made)
     if not found:
         _log.warning("webhooks_off", reason="no signing secrets are set")

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 from planwire_client.core import reference
 from planwire_client.core.limits import SAFE_INTEGER_MAX
 from planwire_client.core.topic import TopicError, encode_id, shown
-from sync.billing.domain.facts.model import Event, NamePlace, Unparsable
+from sync.billing.domain.facts.model import Event, NamePlace, Order, Unparsable
 from sync.billing.domain.outcome import OTHER_ACCOUNT
 
 TENANT_FIELDS = ("tenant_id", "tenantId")
@@ -37,26 +37,23 @@ class Naming(NamedTuple):
 UNSIGNED = Naming()
 
 
-def of_own_account(event: EventOrNot, accounts: Collection[str]) -> EventOrNot:
-    """Return the event; if it is about another merchant's account, without all that it says of ours, or with ids of it.
+def of_own_account(
+    event: Event | Unparsable, provider: str, environment: str, accounts: Collection[str]
+) -> Event | Unparsable:
+    """Return the event; if it is about another merchant's account, an ignored one, or the event with ids of it.
 
     Args:
+        provider, environment: the event's.
         accounts: the accounts whose events count, besides the own one; `*` for all.
     """
-    if isinstance(event, Unparsable) or event.account is None:
+    if event.account is None:
         return event
     if not {event.account, "*"}.isdisjoint(accounts):
-        return of_account(event, event.account)
-    setting = f"PLANWIRE_{event.provider.upper()}_CONNECT_ACCOUNTS"
-    return replace(
-        event,
-        ignored=f"{OTHER_ACCOUNT}: {event.account[:60]}; to use it, list it in {setting}",
-        tenant_id=None,
-        customer_id=None,
-        subscription_id=None,
-        subscription=None,
-        names=(),
-    )
+        return event if isinstance(event, Unparsable) else of_account(event, event.account)
+    order = Order.of(None, 0, event.event_id) if isinstance(event, Unparsable) else event.order
+    setting = f"PLANWIRE_{provider.upper()}_CONNECT_ACCOUNTS"
+    reason = f"{OTHER_ACCOUNT}: {event.account[:60]}; to use it, list it in {setting}"
+    return Event(provider, environment, event.event_id, event.type, order, account=event.account, ignored=reason)
 
 
 def of_account(event: Event, account: str) -> Event:

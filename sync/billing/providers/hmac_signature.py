@@ -86,6 +86,10 @@ class SignedWebhooks(ABC):
             ValueError: it cannot be read; the text says why.
         """
 
+    def account(self, envelope: Mapping[str, Any]) -> str | None:
+        """Return the account of another merchant that an event is about; None for the own account."""
+        return None
+
     def parse(self, body: bytes, environment: str) -> Event | Unparsable:
         """Return the event in a verified body of `environment`. Never raises.
 
@@ -102,10 +106,12 @@ class SignedWebhooks(ABC):
             return _unparsable(body, f"{self.id_field} is missing or not an id")
         if not is_id(kind):
             return Unparsable(event_id, "", f"{self.type_field} is missing or not a name")
+        account = self.account(envelope)
         try:
             event = self.read(environment, envelope, event_id, kind)
         except ValueError as error:
-            return Unparsable(event_id, kind, str(error))
+            return Unparsable(event_id, kind, str(error), account)
+        event = event if account is None else replace(event, account=account)
         if self.has_coarse_clock and event.step is None and event.subscription is not None:
             return replace(event, step=parsing.step(event.subscription))
         return event

@@ -79,7 +79,8 @@ class BillingContext:
         """
         adapter = self.adapters[provider]
         try:
-            event = of_own_account(adapter.parse(body, environment), self.accounts.get(provider, ()))
+            accounts = self.accounts.get(provider, ())
+            event = of_own_account(adapter.parse(body, environment), provider, environment, accounts)
             event = sanitize(event, self.naming)
         except Exception as error:
             _log.error("event_unreadable", provider=provider, event_id=event_id, exc_info=error)

@@ -165,13 +165,19 @@ class Backlog:
         for _, _, queue in self._parking:
             queue.count_parked(batch)
         try:
-            replies = await batch.run()
+            replies = await batch.attempt()
         except StoreError:
             return
         self._read_at = time.monotonic()
+        # A queue that cannot be read hides no other.
+        waiting, parked = replies[: len(self._keys)], replies[len(self._keys) :]
         self.waiting = [
-            (queue, environment, int(members), int(due_us) / 1e6)
-            for (queue, environment, _), (members, due_us) in zip(self._keys, replies, strict=False)
+            (queue, environment, int(reply[0]), int(reply[1]) / 1e6)
+            for (queue, environment, _), reply in zip(self._keys, waiting, strict=True)
+            if not isinstance(reply, Exception)
         ]
-        lengths = replies[len(self._keys) :]
-        self.parked = [(queue, name, int(n)) for (queue, name, _), n in zip(self._parking, lengths, strict=True)]
+        self.parked = [
+            (queue, environment, int(reply))
+            for (queue, environment, _), reply in zip(self._parking, parked, strict=True)
+            if not isinstance(reply, Exception)
+        ]

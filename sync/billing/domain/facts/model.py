@@ -141,11 +141,17 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Unparsable:
-    """A genuine body that this build cannot read as an event; `event_id` is its own, or derived from its bytes."""
+    """A genuine body that this build cannot read as an event.
+
+    Attributes:
+        event_id: its own, or derived from its bytes.
+        account: the account of another merchant that it is about; None for the own account, or if that is not known.
+    """
 
     event_id: str
     type: str
     problem: str
+    account: str | None = None
 
 
 class Granted(NamedTuple):

@@ -67,6 +67,11 @@ class StripeWebhooks(SignedWebhooks):
     scheme = SCHEME
     has_coarse_clock = True
 
+    def account(self, envelope: Mapping[str, Any]) -> str | None:
+        """Return the connected account that an event is about. A thin event has it at the end of its context."""
+        account = envelope.get("context" if envelope.get("object") == THIN else "account")
+        return account.rpartition("/")[2] if isinstance(account, str) and account else None
+
     def read(self, environment: str, envelope: dict[str, Any], event_id: str, kind: str) -> Event:
         """Return the event in an envelope."""
         # Thin events have no data.object, and their `created` is a text.
@@ -75,7 +80,7 @@ class StripeWebhooks(SignedWebhooks):
         # Stripe never signs a test-mode event with a live secret: one that arrives so is treated as simulated.
         is_test = envelope.get("livemode") is False
         order = Order.of(None, occurred_ns, event_id)
-        event = Event(NAME, environment, event_id, kind, order, simulated=is_test, account=_account(envelope))
+        event = Event(NAME, environment, event_id, kind, order, simulated=is_test)
         data = envelope.get("data")
         body = data.get("object") if isinstance(data, dict) else None
         if envelope.get("object") == THIN or "related_object" in envelope:
@@ -236,12 +241,6 @@ def has_more_items(data: Mapping[str, Any]) -> bool:
     """Return whether a subscription object contains only its first items."""
     listed = data.get("items")
     return isinstance(listed, dict) and bool(listed.get("has_more"))
-
-
-def _account(envelope: Mapping[str, Any]) -> str | None:
-    """Return the connected account that an event is about, or None. A thin event has it at the end of its context."""
-    account = envelope.get("context" if envelope.get("object") == THIN else "account")
-    return account.rpartition("/")[2] if isinstance(account, str) and account else None
 
 
 def _related(related: object, kind: str) -> str | None:

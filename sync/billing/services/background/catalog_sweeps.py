@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Sequence
 from functools import partial
+from itertools import chain
 
 import structlog
 
@@ -15,7 +16,7 @@ from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.environment import checked_topic, parking_queues
 from sync.process.supervisor import Supervisor
 from sync.store.command_pipeline import CommandPipeline
-from sync.store.isolation import Failure, failure_of
+from sync.store.isolation import Failure, each_of, failure_of
 
 QUEUE = "catalog"
 """The sweeps' name, for logs and the metric."""
@@ -40,6 +41,7 @@ class CatalogSweeps:
         self._catalog = services.catalog_watcher.current
         self._waits_on: tuple[str, ...] = (WAITS_CATALOG, WAITS_SOFTWARE)
         self._due_at = [time.monotonic()]
+        self._is_reopened = False
 
     async def step(self) -> None:
         """Sweep if a sweep is due."""
@@ -47,22 +49,36 @@ class CatalogSweeps:
         if current is not self._catalog:
             now = time.monotonic()
             self._catalog, self._waits_on, self._due_at = current, (WAITS_CATALOG,), [now, now + SECOND_SWEEP_S]
-        if self._due_at and time.monotonic() >= self._due_at[0] and await self._sweep():
-            self._due_at.pop(0)
+            self._is_reopened = False
+        if self._due_at and time.monotonic() >= self._due_at[0]:
+            _, is_done = await each_of((self._reopen(), self._sweep()))
+            if is_done:
+                self._due_at.pop(0)
+                self._is_reopened = False
+
+    async def _reopen(self) -> bool:
+        """Give what is parked another attempt, once for each sweep; another worker may be sweeping for minutes."""
+        if self._is_reopened:
+            return True
+        inboxes = [self._services.environment(name).inbox for name in self._environments]
+        queues = parking_queues(self._services.store, self._environments)
+        await each_of(
+            chain(
+                (queue.reopen() for _, _, queue in queues),
+                (inbox.reopen(thing) for inbox in inboxes for thing in self._waits_on),
+            )
+        )
+        self._is_reopened = True
+        return True
 
     async def _sweep(self) -> bool:
         """Return whether every environment is swept, by this worker or another with the same build and catalog."""
         what = f"{len(self._due_at)} {self._waits_on} {__version__} {sorted(self._services.clients)} {self._catalog}"
         digest = hashlib.sha256(what.encode()).hexdigest()
-        is_done = True
-        for _, _, queue in parking_queues(self._services.store, self._environments):
-            await queue.reopen()
-        for name in self._environments:
-            known = self._services.environment(name)
-            for thing in self._waits_on:
-                await known.inbox.reopen(thing)
-            is_done &= await known.walk("sweep").run(digest, known.topics(), partial(self._visit, name))
-        return is_done
+        known = [self._services.environment(name) for name in self._environments]
+        return all(
+            await each_of(one.walk("sweep").run(digest, one.topics(), partial(self._visit, one.name)) for one in known)
+        )
 
     async def _visit(self, environment: str, topic: str) -> bool:
         if self._supervisor.stopped.is_set():

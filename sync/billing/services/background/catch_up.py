@@ -12,7 +12,7 @@ import structlog
 
 from sync.billing.domain.facts.drift import Drift
 from sync.billing.domain.facts.order import CLOCK_SLACK_NS
-from sync.billing.providers.base import ProviderClient, ProviderEvent
+from sync.billing.providers.base import ProviderClient, ProviderEvent, ProviderRejected
 from sync.billing.services.context import BillingContext
 from sync.billing.storage.inbox import Claim, Inbox
 from sync.store.command_pipeline import CommandPipeline, failure
@@ -74,7 +74,7 @@ class CatchUp:
                 return missed
             try:
                 after = cursor.decode(errors="replace") if cursor else ""
-                page, more = await self._client.events(after, until_ns - FIRST_S * 1_000_000_000, MAX_WAIT_S)
+                page, more = await self._page(after, until_ns - FIRST_S * 1_000_000_000)
                 settled = [entry for entry in page if not until_ns < entry.occurred_ns <= future_ns]
                 found, is_held = await self._store_events(settled)
                 missed += found
@@ -83,6 +83,15 @@ class CatchUp:
             if len(settled) < len(page) or not more or not is_held:
                 break
         return missed
+
+    async def _page(self, after: str, since_ns: int) -> tuple[Sequence[ProviderEvent], bool]:
+        """Return the page after a cursor, or since an instant if there is no cursor that the provider accepts."""
+        if after:
+            try:
+                return await self._client.events(after, since_ns, MAX_WAIT_S)
+            except ProviderRejected as error:
+                _log.warning("cursor_rejected", environment=self._environment.name, after=after, reason=str(error))
+        return await self._client.events("", since_ns, MAX_WAIT_S)
 
     async def _store_events(self, events: Sequence[ProviderEvent]) -> tuple[int, bool]:
         """Put events into the inbox and move the cursor past them.

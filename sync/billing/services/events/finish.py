@@ -79,7 +79,7 @@ class Finisher:
         if result.waits or result.outcome is Outcome.PARKED:
             await self._recheck(processed)
         if processed.unblocks:
-            others = [id for id in replies[0] if id.decode() != event.event_id]
+            others = [id for id in replies[0] if id != event.event_id.encode()]
             await self._queue(processed.environment).take_up(others)
         return result
 

@@ -15,6 +15,7 @@ from sync.billing.services.context import BillingContext
 from sync.store import losses
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.delayed_queue import DelayedQueue, Due
+from sync.store.isolation import each_of
 
 CANARIES = 100
 """Canaries of the queue that are handled together: each gateway has one in each shard."""
@@ -49,17 +50,19 @@ class LostTails:
         store = self._context.store
         await store.servers()  # the layout of a Cluster must be known
         shards = {store.shard_of(due.topic) for due in claimed}
-        for name in self._environments:
-            known, page, marked = self._context.environment(name), list[str](), 0
-            async for topic in known.topics():
-                if store.shard_of(topic) in shards:
-                    page.append(topic)
-                if len(page) == PAGE:
-                    marked += await self._hasten(name, page)
-            marked += await self._hasten(name, page)
-            _log.warning("shard_compared", environment=name, shards=sorted(shards), tenants=marked)
+        await each_of(self._mark_tenants(name, shards) for name in self._environments)
         for due in claimed:
             await self._queue.ack(due)
+
+    async def _mark_tenants(self, environment: str, shards: Collection[str]) -> None:
+        store, page, marked = self._context.store, list[str](), 0
+        async for topic in self._context.environment(environment).topics():
+            if store.shard_of(topic) in shards:
+                page.append(topic)
+            if len(page) == PAGE:
+                marked += await self._hasten(environment, page)
+        marked += await self._hasten(environment, page)
+        _log.warning("shard_compared", environment=environment, shards=sorted(shards), tenants=marked)
 
     async def _hasten(self, environment: str, topics: list[str]) -> int:
         """Make the audits of the topics due now, and empty the list; return their number."""

@@ -38,7 +38,7 @@ class Items:
 @pytest.fixture
 def loops(monkeypatch: pytest.MonkeyPatch) -> Supervisor:
     monkeypatch.setattr(supervisor, "BACKOFF_BASE_S", 0.001)
-    return Supervisor(0.001, Away)
+    return Supervisor(0.001, lambda error: isinstance(error, Away))
 
 
 async def test_what_is_claimed_when_it_stops_is_given_back(loops: Supervisor) -> None:
@@ -63,6 +63,24 @@ async def test_a_loop_that_fails_goes_on(loops: Supervisor, problem: Exception) 
         await loops.loop("timers", items, handle)
     event = "store_away" if isinstance(problem, Away) else "loop_failed"
     assert [line["event"] for line in logged] == [event, event]
+
+
+async def test_a_failure_of_a_loop_is_counted_and_an_absent_store_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "BACKOFF_BASE_S", 0.001)
+    counted: list[str] = []
+
+    async def count(name: str) -> None:
+        counted.append(name)
+
+    loops = Supervisor(0.001, lambda error: isinstance(error, Away), count)
+    items = Items("a")
+    items.problems = [Away("gone"), TypeError("damaged")]
+
+    async def handle(item: str) -> None:
+        loops.stop()
+
+    await loops.loop("timers", items, handle)
+    assert counted == ["timers"]
 
 
 async def test_what_is_done_every_so_often_goes_on_after_a_failure(loops: Supervisor) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from sync.billing.services.tenants.lost_tails import LostTails
+from sync.store.keys import DEFAULT_KEYS as keys
+from sync.store.models import StoreRejected
 from tests.support.services import TOPIC, Billing
 
 CANARY = "probe:a.1"
@@ -17,7 +19,6 @@ async def test_a_lost_tail_is_handled_once(services: Billing, environments: list
     await services.receive()
     await services.receive("other", id="sub_other")
     redis: Any = services.store.redis
-    keys = services.store.keys
     planned = await redis.zrange(keys.audits("live"), 0, -1, withscores=True)
     tails = LostTails(services, environments)
     assert await tails.step() is False
@@ -31,3 +32,20 @@ async def test_a_lost_tail_is_handled_once(services: Billing, environments: list
     assert environments or sorted(due.items()) == sorted(planned)
     assert await redis.zcard(keys.searches) == (2 if environments else 0)
     assert await tails.step() is False
+
+
+async def test_a_damaged_list_of_tenants_stops_no_other_environment(services: Billing) -> None:
+    redis: Any = services.store.redis
+    await redis.set(keys.tenants("live"), "a string")
+    await redis.sadd(keys.tenants("sandbox"), "sandbox/tenant:acme", b"sandbox/tenant:\xff")
+    await redis.zadd(keys.lost_tails, {CANARY: 1})
+    tails = LostTails(services, ("live", "sandbox"))
+    with pytest.raises(StoreRejected):
+        await tails.step()
+    assert await redis.zscore(keys.audits("sandbox"), "sandbox/tenant:acme") is not None
+    # The canary is tried again when its lease ends.
+    assert await redis.zscore(keys.lost_tails, CANARY) > services.now_us
+    await redis.delete(keys.tenants("live"))
+    services.clock.advance(61)
+    await tails.step()
+    assert await redis.zcard(keys.lost_tails) == 0
