@@ -140,7 +140,8 @@ async def test_events_that_wait_for_the_catalog_are_not_a_downgrade(services: Bi
 
 async def test_a_waiting_member_that_is_not_utf_8_does_not_fail_the_event_that_releases_it(services: Billing) -> None:
     await services.receive(items=[("pri_unknown", 1), (price_id("pro"), 1)], event_id="evt_1")
-    redis, waiting = services.store.redis, services.store.keys.inbox("live", "waiting")
+    redis: Any = services.store.redis
+    waiting = services.store.keys.inbox("live", "waiting")
     (member,) = [one for one in await redis.zrange(waiting, 0, -1) if one.startswith(b"items:")]
     await redis.zadd(waiting, {member.replace(b"evt_1", b"evt_\xff"): 0})
     services.clock.advance(1)
