@@ -67,7 +67,7 @@ MAY_NOT_IMPORT = {
     "sync.simulator.world": ["sync.simulator.paddle", "sync.simulator.scenarios", "sync.simulator.provider"],
     "sync.billing.storage": [
         *("sync.http", "sync.billing.services", "sync.billing.api", "sync.billing.catalog", "sync.settings"),
-        *("sync.billing.domain.entitlements", "sync.billing.domain.decision"),
+        "sync.billing.domain.entitlements",
         *(f"sync.billing.providers.{one}" for one in ("api_client", "rate_limit", "registry", "settings")),
     ],
     "sync.billing.services": ["sync.http", "sync.billing.api", "sync.bootstrap"],
@@ -78,7 +78,7 @@ MAY_NOT_IMPORT = {
         for one in ("context", "committer", "move", "reproject")
     },
     "sync.billing.services.events": [f"sync.billing.services.{one}" for one in ("tenants", "background", "wiring")],
-    "sync.billing.services.tenants": [f"sync.billing.services.{one}" for one in ("background", "wiring")],
+    "sync.billing.services.tenants": ["sync.billing.services.background"],
     "sync.billing.services.wiring": ["sync.billing.services.background"],
     "sync.billing.api": ["sync.billing.services.background", "sync.bootstrap", "sync.worker"],
     "sync.bootstrap": ["sync.http", "sync.billing.api", "sync.worker"],
