@@ -24,7 +24,6 @@ from sync.billing.domain.outcome import (
     EventResult,
     Outcome,
 )
-from sync.billing.domain.tenant_naming import UNSIGNED, Naming, sanitize
 
 TOMBSTONE = "!erased"
 """Stored in a link instead of a tenant id once the tenant is erased; not a valid tenant id."""
@@ -161,7 +160,8 @@ def is_vouched(link: Link) -> bool:
 
 def vouched(event: Event, link: Link) -> Event:
     """Return the event with `is_signed` as the link has it, whatever the event itself names."""
-    return replace(event, is_signed=is_vouched(link))
+    is_signed = is_vouched(link)
+    return event if is_signed == event.is_signed else replace(event, is_signed=is_signed)
 
 
 def with_learned(link: Link, earlier: Link) -> Link:
@@ -178,9 +178,9 @@ def order_key(order: Order) -> str:
     return "".join(f"{max(part, 0):020d}" if isinstance(part, int) else part for part in order)
 
 
-def with_fetched(event: Event, fetched: Event, naming: Naming = UNSIGNED) -> Event:
-    """Return a thin event with the body that was fetched for it."""
-    named = sanitize(fetched, naming) if event.tenant_id is None else event
+def with_fetched(event: Event, fetched: Event) -> Event:
+    """Return a thin event with the body that was fetched for it, and the tenant that this names unless it does."""
+    named = fetched if event.tenant_id is None else event
     return replace(
         event,
         order=fetched.order,

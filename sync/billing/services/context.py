@@ -66,8 +66,10 @@ class BillingContext:
         """Return whether an environment has a provider with an API client."""
         return any(name == environment for _, name in self.clients)
 
-    def parse(self, provider: str, body: bytes, environment: str, event_id: str = "") -> Event | Unparsable:
-        """Return the event in a verified body. One of other software names no tenant, so that no links are stored.
+    def parse(
+        self, provider: str, body: bytes, environment: str, event_id: str = "", catalog: Catalog | None = None
+    ) -> Event | Unparsable:
+        """Return the event in a verified body, with the tenant that it names.
 
         A body at which the adapter fails is kept for a release that can read it.
 
@@ -76,27 +78,32 @@ class BillingContext:
             body: the raw bytes.
             environment: the event's.
             event_id: the id under which it is stored, or is to be stored; "" for the id in the body.
+            catalog: see `setting`.
         """
         adapter = self.adapters[provider]
         try:
             accounts = self.accounts.get(provider, ())
             event = of_own_account(adapter.parse(body, environment), provider, environment, accounts)
-            event = sanitize(event, self.naming)
+            event = self.named(event, catalog) if isinstance(event, Event) else event
         except Exception as error:
             _log.error("event_unreadable", provider=provider, event_id=event_id, exc_info=error)
             event = Unparsable(f"sha256-{sha256(body).hexdigest()}", "", f"{provider}: {described(error)}"[:300])
-        event = replace(event, event_id=event_id) if event_id else event
-        return without_ignored_names(event, self.setting(environment)) if isinstance(event, Event) else event
+        return replace(event, event_id=event_id) if event_id else event
+
+    def named(self, event: Event, catalog: Catalog | None = None) -> Event:
+        """Return the event with the tenant that it names. One of other software names none: no link is stored of it.
+
+        Args:
+            catalog: see `setting`.
+        """
+        setting = self.setting(event.environment, catalog)
+        is_signed_only = setting.catalog.policy.unsigned_tenant == "park"
+        event = sanitize(event, Naming(self.tenant_secrets, is_signed_only, self.tenant_fields))
+        return without_ignored_names(event, setting)
 
     def setting(self, environment: str, catalog: Catalog | None = None) -> Setting:
         """Return the current setting of decisions, with `catalog` instead of the current one if it is given."""
         return Setting(catalog or self.catalog_watcher.current, environment, self.clients.keys(), self.now_ns())
-
-    @property
-    def naming(self) -> Naming:
-        """How an event may name its tenant."""
-        is_signed_only = self.catalog_watcher.current.policy.unsigned_tenant == "park"
-        return Naming(self.tenant_secrets, is_signed_only, self.tenant_fields)
 
     @property
     def now_us(self) -> int:

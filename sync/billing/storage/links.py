@@ -31,6 +31,8 @@ UNJOINED_CHECKOUT_S = 15 * 60
 CANDIDATES_MAX = 10
 """Maximum tenants of one customer that are read: two are enough to know that a guess is ambiguous."""
 
+_STRENGTHS = {str(strength): strength for strength in Strength}
+
 _NAME = Script.load(__package__, "link_name")
 _FLIP = Script.load(__package__, "link_flip")
 _ERASE = Script.load(__package__, "link_erase")
@@ -256,7 +258,7 @@ def _link(reply: Any, name: Name | None = None, is_new: bool = False, customers_
     was, flat = reply[0].decode(), [value.decode() for value in reply[1]]
     stored = dict(zip(flat[::2], flat[1::2], strict=True))
     tenant_id = was or (name.tenant_id if name is not None else None)
-    names = {strength: stored[strength].split(" ")[-1] for strength in Strength if strength in stored}
+    names = {_STRENGTHS[field]: value.split(" ")[-1] for field, value in stored.items() if field in _STRENGTHS}
     if was and not stored:
         names = {Strength.METADATA: was}
     return Link(

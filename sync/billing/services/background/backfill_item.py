@@ -12,14 +12,13 @@ from dataclasses import replace
 
 from planwire_client.core.commit import BILLING
 from sync.billing.domain.decision import after_erasure
-from sync.billing.domain.entitlements.evaluation import unknown_prices, without_ignored_names
+from sync.billing.domain.entitlements.evaluation import unknown_prices
 from sync.billing.domain.entitlements.purchases import unknown_reason
 from sync.billing.domain.facts import codec
 from sync.billing.domain.facts.drift import Drift, subscription_drift
 from sync.billing.domain.facts.model import LIVE_STATUSES, Event
 from sync.billing.domain.facts.reducer import Unusable, merge_fetched
 from sync.billing.domain.outcome import ERASED_REASON, EventResult, Outcome
-from sync.billing.domain.tenant_naming import sanitize
 from sync.billing.domain.tenant_resolution import (
     TOMBSTONE,
     Link,
@@ -71,8 +70,7 @@ class BackfillItem:
         """
         if entry.event is None:
             return await self._park(entry, EventResult(Outcome.PARKED, f"unparsable: {entry.problem}"))
-        event = sanitize(entry.event, self._services.naming)
-        event = without_ignored_names(event, self._services.setting(self._known.name))
+        event = self._services.named(entry.event)
         link = await self._owner(event)
         if isinstance(link, EventResult):
             return await self._park(entry, link)

@@ -34,6 +34,7 @@ class Attempt(NamedTuple):
     Attributes:
         number: number of attempts so far, this one included; 0 for a parked event.
         received_us: when the event was first received, microseconds since 1970.
+        catalog: the catalog at its start.
         claim: the claim of the event; "" for none.
         link: the event's tenant link; None if the event needs no tenant.
         snapshot: the topic, if it was read together with the links.
@@ -45,6 +46,7 @@ class Attempt(NamedTuple):
     environment: str
     number: int
     received_us: int
+    catalog: Catalog
     link: Link | None = None
     snapshot: Snapshot | None = None
     topic: str = ""
@@ -53,7 +55,8 @@ class Attempt(NamedTuple):
 
     def ended(self, result: EventResult) -> Processed:
         """Return the end of the attempt without a decision about a topic."""
-        return Processed(self.environment, self.event, result, answer=self.answer, link=self.link, claim=self.claim)
+        about = (self.environment, self.event, result)
+        return Processed(*about, answer=self.answer, catalog=self.catalog, link=self.link, claim=self.claim)
 
 
 class Processed(NamedTuple):

@@ -10,9 +10,6 @@ from __future__ import annotations
 import structlog
 
 from planwire_client.core.topic import TENANT_KIND, Topic
-from sync.billing.domain.entitlements.evaluation import without_ignored_names
-from sync.billing.domain.facts.model import Event
-from sync.billing.domain.tenant_naming import sanitize
 from sync.billing.domain.tenant_resolution import subjects
 from sync.billing.providers.base import ProviderClient, ProviderRejected, ProviderUnavailable
 from sync.billing.services.context import BillingContext
@@ -125,9 +122,9 @@ class Checkouts:
         paid = await client.checkout(checkout_id, max_wait_s, background=background)
         if paid is None or paid.subscription_id is None:
             return None
-        checkout, tenant_id, fetched = self._named(paid), Topic.parse(topic).id, None
+        checkout, tenant_id, fetched = self._context.named(paid), Topic.parse(topic).id, None
         if checkout.tenant_id in (None, tenant_id):
-            fetched = self._named(await client.fetch(paid.subscription_id, max_wait_s, background=background))
+            fetched = self._context.named(await client.fetch(paid.subscription_id, max_wait_s, background=background))
         if fetched is None or tenant_id not in (checkout.tenant_id, fetched.tenant_id):
             _log.warning("checkout_of_another", topic=topic, checkout=checkout_id)
             return False
@@ -138,10 +135,6 @@ class Checkouts:
             await self._reprojection.refresh(fetched.environment, home, Refresh(cause, [fetched]))
             await self._ingest.release(fetched.environment, subjects(fetched))
         return True
-
-    def _named(self, event: Event) -> Event:
-        named = sanitize(event, self._context.naming)
-        return without_ignored_names(named, self._context.setting(event.environment))
 
     def _client(self, topic: Topic, checkout_id: str) -> ProviderClient | None:
         """Return the client of the provider whose checkouts have such ids; None if there is none."""

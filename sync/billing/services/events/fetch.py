@@ -10,7 +10,6 @@ from sync.billing.domain import tenant_resolution
 from sync.billing.domain.entitlements.evaluation import without_ignored_names
 from sync.billing.domain.facts.model import Event
 from sync.billing.domain.outcome import WAITS_SOFTWARE, EventResult, Outcome
-from sync.billing.domain.tenant_naming import sanitize
 from sync.billing.domain.tenant_resolution import CUSTOMERS
 from sync.billing.providers.base import ProviderRejected, ProviderUnavailable
 from sync.billing.services.context import BillingContext
@@ -48,7 +47,7 @@ async def named_by_customer(context: BillingContext, event: Event, *, background
         _log.warning("customer_not_fetched", customer_id=event.customer_id, reason=str(error))
         return replace(event, unnamed=f"{event.unnamed}; its customer cannot be read: {error.code}")
     own = tuple(place for place in event.names if not place.where.startswith(CUSTOMERS))
-    named = sanitize(replace(event, names=(*own, *found)), context.naming)
+    named = context.named(replace(event, names=(*own, *found)))
     return named if named.tenant_id else replace(named, unnamed=f"{named.unnamed} (nor on its customer)")
 
 
@@ -73,7 +72,7 @@ class ProviderFetch:
         attempt, event = await self._ask(attempt), attempt.event
         answer = attempt.answer or Answer()
         if answer.fetched is not None:
-            whole = tenant_resolution.with_fetched(event, answer.fetched, self._context.naming)
+            whole = tenant_resolution.with_fetched(event, answer.fetched)
             whole = without_ignored_names(whole, self._context.setting(event.environment))
             return attempt._replace(event=whole, link=await find_link(self._store, whole))
         if answer.is_away:
@@ -92,9 +91,7 @@ class ProviderFetch:
             return attempt
         try:
             # Drop the snapshot: it is older than the answer, and a commit against it would often conflict.
-            fetched = await client.fetch(event.subscription_id, FETCH_MAX_WAIT_S)
-            fetched = sanitize(fetched, self._context.naming)
-            fetched = without_ignored_names(fetched, self._context.setting(event.environment))
+            fetched = self._context.named(await client.fetch(event.subscription_id, FETCH_MAX_WAIT_S))
             return attempt._replace(answer=Answer(fetched), snapshot=None)
         except ProviderUnavailable as error:
             _log.warning("not_fetched", subscription_id=event.subscription_id, reason=error.reason)

@@ -75,14 +75,15 @@ class Ingest:
         Raises:
             StoreError: the store is unreachable or failing; the event stays pending.
         """
-        event = self._context.parse(record.provider, record.body, environment, record.event_id)
+        catalog = self._context.catalog_watcher.current
+        event = self._context.parse(record.provider, record.body, environment, record.event_id, catalog)
         if isinstance(event, Unparsable):
             return await self._process(unparsable(environment, event, record.claim))
         link = await find_link(self._store, event)
         batch = CommandPipeline(self._store)
         if query_checkout(batch, event):
             event, link = await with_checkout(self._store, event, link, *await batch.run())
-        about = (environment, record.attempts, record.received_us)
+        about = (environment, record.attempts, record.received_us, catalog)
         return await self._process(Attempt(event, *about, link, claim=record.claim))
 
     async def retry(self, environment: str, event_id: str) -> EventResult | None:
@@ -139,7 +140,8 @@ class Ingest:
         self, adapter: WebhookAdapter, body: bytes, environment: str
     ) -> Attempt | Processed | EventResult:
         """Return the claimed event, or EventResult for a duplicate. Link and topic are read in the same round trip."""
-        event = self._context.parse(adapter.name, body, environment)
+        catalog = self._context.catalog_watcher.current
+        event = self._context.parse(adapter.name, body, environment, catalog=catalog)
         batch = CommandPipeline(self._store)
         claim = f"{self._name}.{next(self._claims):x}"
         self._context.environment(environment).inbox.put(batch, event, body, adapter.name, self._context.now_us, claim)
@@ -162,7 +164,7 @@ class Ingest:
         link = read_link(event, replies)
         if checkout is not None:
             event, link = await with_checkout(self._store, event, link, checkout)
-        return Attempt(event, environment, *claimed, link, snapshot, claim=claim)
+        return Attempt(event, environment, *claimed, catalog, link, snapshot, claim=claim)
 
     # Stage 2, fetch: `services.fetch`. Stage 3: resolve the tenant.
 

@@ -6,10 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from sync.billing.domain import tenant_resolution
-from sync.billing.domain.entitlements.evaluation import without_ignored_names
 from sync.billing.domain.facts.model import Event
 from sync.billing.domain.outcome import EventResult, Outcome
-from sync.billing.domain.tenant_naming import sanitize
 from sync.billing.domain.tenant_resolution import CUSTOMERS, TOMBSTONE, Link, Strength
 from sync.billing.providers.base import ProviderUnavailable
 from sync.billing.services.context import BillingContext
@@ -43,13 +41,13 @@ class TenantResolver:
         if link is None:
             is_customer = tenant_resolution.is_about_customer(event)
             return attempt.ended(await (self._name_subscriptions(event) if is_customer else self._unlinked(event)))
-        fetched, catalog = attempt.answer and attempt.answer.fetched, self._context.catalog_watcher.current
+        fetched = attempt.answer and attempt.answer.fetched
         try:
             resolved = await self.owner(event, link, move_cause(event), fetched)
         except ProviderUnavailable:
             return attempt.ended(EventResult(Outcome.PARKED, AWAY))._replace(retry_s=UNFETCHED_AGAIN_S)
         if isinstance(resolved, EventResult):
-            return attempt.ended(resolved)._replace(rechecks_link=link.tenant_id is None, catalog=catalog)
+            return attempt.ended(resolved)._replace(rechecks_link=link.tenant_id is None)
         topic = self._topic(event, resolved)
         is_as_read = resolved.revision == link.revision and not link.left
         snapshot = attempt.snapshot if is_as_read and attempt.snapshot and attempt.snapshot.topic == topic else None
@@ -100,9 +98,12 @@ class TenantResolver:
             link = await self._named_by(event, link, customer)
         if link.tenant_id is None:
             link = await self._guessed(event, link, customer.tenants)
-        setting = self._context.setting(event.environment)
-        result = tenant_resolution.unresolved(event, link, setting, customer.tenants)
-        return result or await self._settled(event, subject, link, cause)
+        if link.tenant_id in (None, TOMBSTONE):
+            setting = self._context.setting(event.environment)
+            result = tenant_resolution.unresolved(event, link, setting, customer.tenants)
+            if result is not None:
+                return result
+        return await self._settled(event, subject, link, cause)
 
     async def home(self, event: Event, topic: str) -> tuple[str, Event]:
         """Return the topic to which a fetched subscription of a tenant belongs; it is moved there if it was not.
@@ -112,7 +113,7 @@ class TenantResolver:
         Args:
             topic: the tenant's topic; also returned if the subscription's tenant is not known for sure.
         """
-        event = without_ignored_names(sanitize(event, self._context.naming), self._context.setting(event.environment))
+        event = self._context.named(event)
         link = await find_link(self._store, event)
         if link is None or link.tenant_id is None:
             return topic, event
