@@ -29,7 +29,7 @@ from sync.billing.domain.tenant_resolution import (
 from sync.billing.services.committer import CONFLICTS_MAX, Commit, Committer, Decision
 from sync.billing.services.context import BillingContext
 from sync.billing.services.reproject import Refresh, decide_refresh
-from sync.billing.storage.links import flip, move_customer, read_all_stored, read_stored, settled
+from sync.billing.storage.links import end_moves, flip, move_customer, read_all_stored, read_stored
 from sync.billing.storage.records import append_event, who_and_why
 from sync.billing.storage.tenants import FactsError, known_facts
 from sync.store.command_pipeline import CommandPipeline
@@ -83,7 +83,7 @@ class Moves:
         self._store = context.store
         self._committer = committer
 
-    async def settle(self, subject: Subject, link: Link, cause: Mapping[str, str]) -> Link | EventResult:
+    async def move(self, subject: Subject, link: Link, cause: Mapping[str, str]) -> Link | EventResult:
         """Move a subscription to the tenant of its strongest name, and complete its earlier moves; return its link.
 
         Returns a parked result if the policy forbids the move, or if one of the tenants cannot be projected now: then
@@ -105,14 +105,14 @@ class Moves:
                 rejected = await self._rejected(subject, link, name[1], is_sure=name[0] in VOUCHING)
                 if rejected is None:
                     await flip(self._store, subject.environment, subject.link_subject, link, name[1])
-                    link = await self._again(subject, link)
+                    link = await self._reread(subject, link)
                     continue
             if not link.left:
                 return rejected if rejected is not None and rejected.outcome is Outcome.PARKED else link
-            carried = await self._carry(subject, link, cause)
-            if isinstance(carried, EventResult):
-                return carried
-            link = carried
+            transferred = await self._transfer(subject, link, cause)
+            if isinstance(transferred, EventResult):
+                return transferred
+            link = transferred
         raise StoreError(f"{subject.key}: {CONFLICTS_MAX} moves in a row came in between")
 
     async def vouch(self, subject: Subject, link: Link, cause: Mapping[str, str]) -> EventResult | None:
@@ -147,51 +147,52 @@ class Moves:
                 # Older builds left it with two tenants. 1: later than never, and before every move.
                 link = replace(link, left={link.moved_us: tenant_id, **link.left}, moved_us=link.moved_us or 1)
             if link.left:
-                await self.settle(subject, link, cause)
+                await self.move(subject, link, cause)
                 is_any = True
         return is_any
 
-    async def _carry(self, subject: Subject, link: Link, cause: Mapping[str, str]) -> Link | EventResult:
+    async def _transfer(self, subject: Subject, link: Link, cause: Mapping[str, str]) -> Link | EventResult:
         """Give the subscription to its tenant, and take it from those that it has left; return its link afterwards."""
-        assert link.tenant_id is not None
-        home, moved_us = subject.topic(link.tenant_id), link.moved_us
-        sources = sorted({subject.topic(tenant) for tenant in link.left.values()} - {home})
         for _ in range(CONFLICTS_MAX):
-            found = {topic: known_facts(await self._committer.read(topic)) for topic in sources}
-            was = {topic: facts.subscriptions.get(subject.key) for topic, facts in found.items() if facts is not None}
-            whole: SubscriptionFacts | None = None
-            for entry in was.values():
-                whole = joined(whole, entry)
-            changes = [facts.scheduled_change for facts in found.values() if facts is not None]
-            change = next((change for change in changes if change and change.subscription == subject.key), None)
-            give = partial(
-                given,
-                key=subject.key,
-                entry=whole,
-                change=change,
-                moved_us=moved_us,
-                is_vouched=is_vouched(link),
-            )
-            steps: list[tuple[str, ChangeFacts]] = [(home, give)]
-            for topic, entry in was.items():
-                steps.append((topic, partial(taken, key=subject.key, was=entry, moved_us=moved_us)))
+            entry, changes = await self._changes(subject, link)
             commits: list[Commit] = []
             try:
-                for topic, step in steps:
-                    commit = await self._commit(subject, topic, Refresh(cause, change=step))
+                for topic, change in changes.items():
+                    commit = await self._commit(subject, topic, Refresh(cause, change=change))
                     after = commit.decision.after
                     known = after.subscriptions.get(subject.key)
-                    is_overtaken = after.moved.get(subject.key, 0) > moved_us
-                    is_given = is_overtaken or (known is not None and known.moved_us >= moved_us)
-                    is_done = is_given or (whole is None if topic == home else known is None)
+                    is_overtaken = after.moved.get(subject.key, 0) > link.moved_us
+                    is_given = is_overtaken or (known is not None and known.moved_us >= link.moved_us)
+                    is_done = is_given or (known is None if commits else entry is None)
                     if not is_done and commit.result.reason != ERASED_REASON:
                         return _blocked(commit)
                     commits.append(commit)
             except ChangedSinceError:
                 continue
             await self._record(subject, link, commits, cause)
-            return await self._again(subject, link)
+            return await self._reread(subject, link)
         raise StoreError(f"{subject.key}: it changes faster than it can be moved")
+
+    async def _changes(
+        self, subject: Subject, link: Link
+    ) -> tuple[SubscriptionFacts | None, Mapping[str, ChangeFacts]]:
+        """Return what the tenants that were left know of it, and the change of each topic, that of its tenant first."""
+        home = subject.topic(str(link.tenant_id))
+        sources = sorted({subject.topic(tenant) for tenant in link.left.values()} - {home})
+        found = {topic: known_facts(await self._committer.read(topic)) for topic in sources}
+        was = {topic: facts.subscriptions.get(subject.key) for topic, facts in found.items() if facts is not None}
+        entry: SubscriptionFacts | None = None
+        for each in was.values():
+            entry = joined(entry, each)
+        scheduled = [facts.scheduled_change for facts in found.values() if facts is not None]
+        change = next((change for change in scheduled if change and change.subscription == subject.key), None)
+        key, moved_us = subject.key, link.moved_us
+        changes: dict[str, ChangeFacts] = {
+            home: partial(given, key=key, entry=entry, change=change, moved_us=moved_us, is_vouched=is_vouched(link))
+        }
+        for topic, each in was.items():
+            changes[topic] = partial(taken, key=key, was=each, moved_us=moved_us)
+        return entry, changes
 
     async def _commit(self, subject: Subject, topic: str, refresh: Refresh) -> Commit:
         setting = self._context.setting(subject.environment)
@@ -225,10 +226,10 @@ class Moves:
             customer = entry.subscription.customer_id
             move_customer(batch, subject.environment, subject.provider, subject.subscription_id, customer, link)
         batch.barrier()
-        settled(batch, subject.environment, subject.link_subject, link)
+        end_moves(batch, subject.environment, subject.link_subject, link)
         await batch.run()
 
-    async def _again(self, subject: Subject, link: Link) -> Link:
+    async def _reread(self, subject: Subject, link: Link) -> Link:
         """Return the link as it is stored now; what `link` says of the event stays."""
         now = await read_stored(self._store, subject.environment, subject.link_subject)
         left = now.left

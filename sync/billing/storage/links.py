@@ -137,7 +137,7 @@ async def flip(
     return bool(await run_script(store, _FLIP, keys, link.revision, tenant_id, strength or "", overruled))
 
 
-def settled(batch: CommandPipeline, environment: str, subject: str, link: Link) -> None:
+def end_moves(batch: CommandPipeline, environment: str, subject: str, link: Link) -> None:
     """Add to `batch` the end of the moves in `link.left`: these tenants no longer have the subscription."""
     if link.left:
         _, names = _keys(batch, environment, subject)

@@ -13,7 +13,7 @@ import hashlib
 import hmac
 from collections.abc import Sequence
 
-from planwire_client.core.topic import LIVE
+from planwire_client.core.topic import ID_MAX_BYTES, LIVE
 
 PREFIX = "pwt1_"
 """The beginning of every reference; a tenant id that begins so is always read as one."""
@@ -21,7 +21,6 @@ PREFIX = "pwt1_"
 SECRET_MIN_BYTES = 32
 """Minimum length of an HMAC-SHA256 key (RFC 2104 section 3: the hash's length)."""
 
-TENANT_ID_MAX_BYTES = 128
 MAC_BYTES = 16
 """Length of the truncated HMAC-SHA256: half of the hash's, the minimum of RFC 2104 section 5."""
 
@@ -44,8 +43,8 @@ def tenant_reference(secret: str, tenant_id: str, environment: str = LIVE) -> st
     if len(key) < SECRET_MIN_BYTES:
         raise ValueError(f"the secret is shorter than {SECRET_MIN_BYTES} bytes")
     named = tenant_id.encode()
-    if not 1 <= len(named) <= TENANT_ID_MAX_BYTES:
-        raise ValueError(f"a tenant id has 1 to {TENANT_ID_MAX_BYTES} bytes")
+    if not 1 <= len(named) <= ID_MAX_BYTES:
+        raise ValueError(f"a tenant id has 1 to {ID_MAX_BYTES} bytes")
     return PREFIX + base64.urlsafe_b64encode(_mac(key, named, environment) + named).rstrip(b"=").decode()
 
 

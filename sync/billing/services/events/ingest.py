@@ -166,7 +166,7 @@ class Ingest:
             event, link = await with_checkout(self._store, event, link, checkout)
         return Attempt(event, environment, *claimed, catalog, link, snapshot, claim=claim)
 
-    # Stage 2, fetch: `services.fetch`. Stage 3: resolve the tenant.
+    # Stage 2 is `fetch`. Stage 3: resolve the tenant (`resolve`).
 
     async def _resolve_tenant(self, attempt: Attempt) -> Attempt | Processed:
         """Return the attempt with its topic, or the end of an event without a usable tenant."""

@@ -103,7 +103,7 @@ class TenantResolver:
             result = tenant_resolution.unresolved(event, link, setting, customer.tenants)
             if result is not None:
                 return result
-        return await self._settled(event, subject, link, cause)
+        return await self._moved(event, subject, link, cause)
 
     async def home(self, event: Event, topic: str) -> tuple[str, Event]:
         """Return the topic to which a fetched subscription of a tenant belongs; it is moved there if it was not.
@@ -157,25 +157,23 @@ class TenantResolver:
             if link.tenant_id == TOMBSTONE:
                 continue
             subject, cause = Subject(event.environment, event.provider, subscription_id), move_cause(event)
-            settled = await self._settled(event, subject, link, cause)
-            if isinstance(settled, EventResult):
-                results.append(settled)
+            moved = await self._moved(event, subject, link, cause)
+            if isinstance(moved, EventResult):
+                results.append(moved)
                 continue
-            await self._moves.vouch(subject, settled, cause)
-            if settled.tenant_id != link.tenant_id:
+            await self._moves.vouch(subject, moved, cause)
+            if moved.tenant_id != link.tenant_id:
                 reason = f"{subscription_id} is moved from tenant {link.tenant_id}: {event.type[:60]} names it"
                 results.append(EventResult(Outcome.APPLIED, reason))
         parked = [result for result in results if result.outcome is Outcome.PARKED]
         return next(iter(parked or results), EventResult(Outcome.UNCHANGED, event.ignored))
 
-    async def _settled(
-        self, event: Event, subject: Subject, link: Link, cause: Mapping[str, str]
-    ) -> Link | EventResult:
+    async def _moved(self, event: Event, subject: Subject, link: Link, cause: Mapping[str, str]) -> Link | EventResult:
         """Return the link of a subscription of the event's customer once it is where it belongs; or why it is not."""
-        settled = await self._moves.settle(subject, link, cause)
-        if isinstance(settled, Link) and event.customer_id and link.customers_tenant not in (None, settled.tenant_id):
-            await self._store_customer(event, subject, settled)
-        return settled
+        moved = await self._moves.move(subject, link, cause)
+        if isinstance(moved, Link) and event.customer_id and link.customers_tenant not in (None, moved.tenant_id):
+            await self._store_customer(event, subject, moved)
+        return moved
 
     async def _store_customer(self, event: Event, subject: Subject, link: Link) -> None:
         batch = CommandPipeline(self._store)

@@ -60,11 +60,11 @@ class OperatorLinks:
             raise ChangeRejected("tenant_erased", f"{topic} was erased: revive it first")
         before = await self._flip(subject, tenant_id)
         cause = {"source": "operator", "event_type": MOVED_TYPE, "reason": reason, **who}
-        settled = await self._moves.settle(subject, await self._stored(subject), cause)
+        moved = await self._moves.move(subject, await self._stored(subject), cause)
         overruled = overruled_by_operator(before)
-        if isinstance(settled, EventResult):
-            return Linked(before.tenant_id, overruled, settled)
-        await self._moves.vouch(subject, settled, cause)
+        if isinstance(moved, EventResult):
+            return Linked(before.tenant_id, overruled, moved)
+        await self._moves.vouch(subject, moved, cause)
         await self._ingest.release(subject.environment, [subject.link_subject])
         (version,) = await self._store.versions([topic])
         is_same = before.tenant_id == tenant_id and not before.left
