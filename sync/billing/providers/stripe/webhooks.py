@@ -2,7 +2,7 @@
 
 An event without the subscription (a thin event) or without some of its items is a hint: the subscription has to be
 fetched. Event times are whole seconds, ids are random, and the subscription has no modification time. So each event
-carries its step: its type and `previous_attributes` give its place among the events of its second (`domain.facts.steps`).
+carries its step: its type and `previous_attributes` give its place among those of its second (`domain.facts.steps`).
 Source: https://docs.stripe.com/webhooks and https://docs.stripe.com/api/subscriptions/object
 """
 
