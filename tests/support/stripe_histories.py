@@ -1,4 +1,4 @@
-"""Histories of one Stripe subscription as Stripe tells them: whole seconds, random ids, `previous_attributes`."""
+"""Histories of one Stripe subscription as Stripe sends them: whole seconds, random ids, `previous_attributes`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ Change = tuple[int, str, dict[str, Any]]
 """When (seconds after the start), the last word of the event's type, and the fields that it changes."""
 
 ALPHABET = string.ascii_letters + string.digits
-TOLD_BEFORE = {"updated"}
-"""The types that carry `previous_attributes`."""
 
 
 def items(*lines: tuple[str, int]) -> dict[str, Any]:
@@ -46,12 +44,8 @@ def history(changes: Iterable[Change], chance: random.Random, start: int = NOW, 
     for second, kind, changed in changes:
         before, state = state, {**state, **copy.deepcopy(changed)}
         data: dict[str, Any] = {"object": state}
-        if kind in TOLD_BEFORE:
-            data["previous_attributes"] = {
-                name: {"data": before[name]["data"]} if name == "items" else before[name]
-                for name in changed
-                if before[name] != state[name]
-            }
+        if kind == "updated":
+            data["previous_attributes"] = previous(before, state)
         events.append(
             {
                 "id": event_id(chance),
@@ -63,6 +57,20 @@ def history(changes: Iterable[Change], chance: random.Random, start: int = NOW, 
             }
         )
     return events
+
+
+def previous(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """Stripe's `previous_attributes`: the fields that differ, objects with their differing fields only, lists whole."""
+    found: dict[str, Any] = {}
+    for name in before.keys() | after.keys():
+        was, now = before.get(name), after.get(name)
+        if was == now:
+            continue
+        if name == "items":
+            found[name] = {"data": before[name]["data"]}
+        else:
+            found[name] = previous(was, now) if isinstance(was, dict) and isinstance(now, dict) else was
+    return found
 
 
 def encoded(event: dict[str, Any]) -> bytes:
@@ -108,7 +116,8 @@ HISTORIES: dict[str, list[Change]] = {
     ],
     "paused and resumed": [
         (0, "created", {"status": "active"}),
-        (3, "updated", {"pause_collection": {"behavior": "void"}}),
+        (3, "updated", {"pause_collection": {"behavior": "mark_uncollectible", "resumes_at": NOW + 9}}),
+        (3, "updated", {"pause_collection": {"behavior": "void", "resumes_at": NOW + 9}}),
         (3, "updated", {"pause_collection": None}),
         (3, "updated", {"metadata": {"tenant_id": "acme", "seen": "1"}}),
     ],

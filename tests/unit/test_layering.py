@@ -155,6 +155,7 @@ PURE = [
     "sync.billing.domain.entitlements.preview",
     "sync.billing.domain.entitlements.projection",
     "sync.billing.domain.entitlements.purchases",
+    "sync.billing.domain.facts.recent_events",
     "sync.billing.domain.facts.reducer",
     "sync.billing.domain.entitlements.scheduled_changes",
     "sync.billing.domain.facts.steps",

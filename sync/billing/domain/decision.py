@@ -183,7 +183,7 @@ def _decide_reduced(
     prices = reported_prices(after, key, setting)
     is_reported = prices <= reported_prices(before, key, setting)
     if is_reported and not (prices and is_lost(after.subscriptions[key], setting)):
-        return replace(decided, waits=(), is_stale=bool(stale))
+        return replace(decided, waits=(), is_stale=bool(stale)) if decided.waits or stale else decided
     reason, waits = _unknown(event, prices, setting), (WAITS_CATALOG, items_subject(key))
     if is_new_and_unknown(before, after, key, setting):
         return EventResult(Outcome.PARKED, reason, waits=waits)
@@ -201,7 +201,7 @@ def _reduced(
     joined = without_met_grants(remember_granted(before, after, event, setting), (event,), setting)
     if joined is after:
         return result
-    return replace(result, facts=joined) if isinstance(result, Reduced) else Reduced(joined)
+    return result._replace(facts=joined) if isinstance(result, Reduced) else Reduced(joined)
 
 
 def _key(event: Event) -> str:

@@ -19,7 +19,6 @@ from sync.billing.domain.facts.model import (
     Facts,
     Item,
     ScheduledPlanChange,
-    Subscription,
     SubscriptionFacts,
 )
 from sync.core import instants
@@ -85,7 +84,8 @@ def evaluate(key: str, facts: Facts, setting: Setting) -> EvaluatedSubscription:
     evaluated = _under_policy(key, entry, setting)
     if evaluated.live:
         _buy(evaluated, entry.subscription.items, entry, setting)
-        _stand_in(evaluated, entry, setting)
+        if evaluated.unknown:
+            _stand_in(evaluated, entry, setting)
         change = facts.scheduled_change
         if change is not None and change.subscription == key:
             _apply_scheduled_change(evaluated, change, entry, setting)
@@ -147,28 +147,28 @@ def is_lost(entry: SubscriptionFacts, setting: Setting) -> bool:
 
 def is_ignored(of: Event | SubscriptionFacts, setting: Setting) -> bool:
     """Return whether other software sells all the items of a subscription, by the catalog's ignore list."""
-    body = of.subscription
-    return body is not None and bool(body.items) and not any(_ours(of.provider, body, setting))
+    body, catalog = of.subscription, setting.catalog
+    if body is None or not body.items or not catalog.ignored:
+        return False
+    where, products = (of.provider, setting.environment), body.products
+    return all([catalog.ignores(*where, id, products.get(id, "")) for id, _ in body.items])
 
 
 def unknown_prices(of: Event | SubscriptionFacts, setting: Setting) -> list[str]:
-    """Return the price ids of a subscription's items that the catalog neither sells nor ignores."""
-    body = of.subscription
-    if body is None:
-        return []
-    known = setting.catalog.prices(of.provider, setting.environment)
-    return [price_id for price_id in _ours(of.provider, body, setting) if price_id not in known]
+    """Return the price ids of a subscription's items that the catalog neither sells nor ignores.
+
+    An item of quantity 0 is not asked for.
+    """
+    body, catalog = of.subscription, setting.catalog
+    where = (of.provider, setting.environment)
+    known, items = catalog.prices(*where), () if body is None else body.items
+    unknown = [price_id for price_id, quantity in items if quantity and price_id not in known]
+    return [id for id in unknown if body is not None and not catalog.ignores(*where, id, body.products.get(id, ""))]
 
 
 def without_ignored_names(event: Event, setting: Setting) -> Event:
     """Return the event; if other software sells all its items, without the tenant and the customer that it names."""
     return replace(event, tenant_id=None, customer_id=None, checkout_id=None) if is_ignored(event, setting) else event
-
-
-def _ours(provider: str, body: Subscription, setting: Setting) -> list[str]:
-    """Return the price ids of the items that the catalog does not ignore."""
-    ignores, environment = setting.catalog.ignores, setting.environment
-    return [id for id, _ in body.items if not ignores(provider, environment, id, body.products.get(id, ""))]
 
 
 def _under_policy(key: str, entry: SubscriptionFacts, setting: Setting) -> EvaluatedSubscription:
@@ -233,10 +233,9 @@ def _buy(evaluated: EvaluatedSubscription, items: tuple[Item, ...], entry: Subsc
         if quantity == 0:
             continue
         offer = prices.get(price_id)
-        if catalog.ignores(provider, environment, price_id, products.get(price_id, "")):
-            continue
         if offer is None:
-            evaluated.unknown.append(price_id)
+            if not catalog.ignores(provider, environment, price_id, products.get(price_id, "")):
+                evaluated.unknown.append(price_id)
         elif isinstance(offer, Addon):
             evaluated.addons.append((offer, quantity))
         elif evaluated.plan is None or (-offer.rank, offer.key) < (-evaluated.plan.rank, evaluated.plan.key):

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple
 
 from sync.billing.catalog.catalog import LEVELS, NUMBER_MAX, UNLIMITED, Catalog, Offer, Plan
 from sync.billing.domain.entitlements.evaluation import EvaluatedSubscription, Setting, evaluate, is_ignored
@@ -43,8 +43,7 @@ _NOTHING_DUE = ("none", "canceled")
 """The statuses that a granted plan replaces. Others stay: the customer, or a payment, is awaited."""
 
 
-@dataclass(frozen=True, slots=True)
-class Projected:
+class Projected(NamedTuple):
     """The state at one instant; it may change by time alone at `valid_until_ns` (None: never).
 
     `unknown`: the reason that names the unknown prices, whose items count for nothing; "" if there are none.
@@ -64,76 +63,84 @@ class Unprojectable:
 
 def project(facts: Facts, setting: Setting) -> Projected | Unprojectable:
     """Return the entitlement state of the facts in the setting."""
-    subscriptions, others = _paid(facts, setting)
-    extra = _adding(others)
-    active = [override for override in facts.overrides if is_active(override, setting.now_ns)]
-    lost = {(each.provider, price_id) for each in subscriptions for price_id in each.lost}
-    lost |= lost_grants(facts, setting)
+    own, others = _paid(facts, setting)
+    adding = [other for other in others if _adds(other)]
+    lost = {(each.provider, price_id) for each in own for price_id in each.lost}
+    if facts.overrides:
+        lost |= lost_grants(facts, setting)
     if lost and facts.kept is None:
         return Unprojectable(unknown_reason(lost, setting))
-    lead = _lead(subscriptions, extra)
-    shown = lead and _shown(lead, subscriptions, facts)
-    known = [subscription for subscription in subscriptions if not subscription.lost]
-    state = _granted(known, extra, setting.catalog)
+    lead = _lead(own, adding)
+    state = _granted([each for each in own if not each.lost], adding, setting.catalog)
     if lost and facts.kept is not None:
         state = _with_kept(facts.kept, state)
-    if shown is not None:
+    if lead is not None:
+        shown = _shown(lead, own, facts)
         state["status"] = shown.status
         _describe(state, shown, facts.subscriptions[shown.key])
-    grants = [one for one in active if one.kind == PLAN and one.name in setting.catalog.plans]
-    _grant(state, lead, grants, setting.catalog)
-    _override(state, [override for override in active if override.kind != PLAN])
-    changes_ns = [instant for subscription in (*subscriptions, *others) for instant in subscription.instants_ns]
-    changes_ns += [override.expires_ns for override in facts.overrides if override.expires_ns is not None]
-    valid_until_ns = min([instant for instant in changes_ns if instant > setting.now_ns], default=None)
+    now_ns = setting.now_ns
+    changes_ns = [instant for each in (*own, *others) for instant in each.instants_ns if instant > now_ns]
+    if facts.overrides:
+        active = [override for override in facts.overrides if is_active(override, now_ns)]
+        _grant(state, lead, [one for one in active if one.kind == PLAN], setting.catalog)
+        _override(state, [one for one in active if one.kind != PLAN])
+        changes_ns += [override.expires_ns for override in active if override.expires_ns is not None]
+    valid_until_ns = min(changes_ns, default=None)
     if valid_until_ns is not None:
         state["valid_until"] = instants.text(valid_until_ns)
-    unknown = lost | {(each.provider, price_id) for each in subscriptions for price_id in each.unknown}
-    return Projected(state, valid_until_ns, unknown_reason(unknown, setting) if unknown else "")
+    unknown = {(each.provider, price_id) for each in own for price_id in each.unknown}
+    return Projected(state, valid_until_ns, unknown_reason(lost | unknown, setting) if lost or unknown else "")
 
 
 def leader(facts: Facts, setting: Setting) -> str | None:
     """Return the key of the leading subscription, or None if there is none."""
     own, others = _paid(facts, setting)
-    lead = _lead(own, _adding(others))
+    lead = _lead(own, [other for other in others if _adds(other)])
     return None if lead is None else lead.key
 
 
 def _paid(facts: Facts, setting: Setting) -> tuple[list[EvaluatedSubscription], list[EvaluatedSubscription]]:
     """Return the subscriptions of the tenant's own customers, and those of others that count now or by time alone.
 
-    Those that have become other software's are left out.
+    The leading ones are first. Those that have become other software's are left out.
     """
-    keys = [key for key, entry in facts.subscriptions.items() if not is_ignored(entry, setting)]
     second = second_customers(facts)
-    own = [evaluate(key, facts, setting) for key in keys if key not in second]
-    if setting.catalog.policy.second_customer == "park":
+    own: list[EvaluatedSubscription] = []
+    others: list[EvaluatedSubscription] = []
+    for key, entry in facts.subscriptions.items():
+        if not is_ignored(entry, setting):
+            (others if key in second else own).append(evaluate(key, facts, setting))
+    if len(own) > 1:
+        own.sort(key=_precedence)
+    if not others or setting.catalog.policy.second_customer == "park":
         return own, []
-    others = [evaluate(key, facts, setting) for key in keys if key in second]
+    others.sort(key=_precedence)
     return own, [other for other in others if other.status != "past_due" and not other.lost]
 
 
-def _adding(others: Sequence[EvaluatedSubscription]) -> list[EvaluatedSubscription]:
-    """Return those of other customers that count now, the highest plan first."""
-    adding = [other for other in others if other.live and other.buys and other.status in _PAID_STATUSES]
-    return sorted(adding, key=_precedence)
+def _adds(other: EvaluatedSubscription) -> bool:
+    """Return whether a subscription of another customer counts now."""
+    return other.live and other.buys and other.status in _PAID_STATUSES
 
 
-def _lead(own: Sequence[EvaluatedSubscription], extra: Sequence[EvaluatedSubscription]) -> EvaluatedSubscription | None:
-    lead = min(own, key=_precedence, default=None)
-    return extra[0] if extra and (lead is None or not lead.live) else lead
+def _lead(
+    own: Sequence[EvaluatedSubscription], adding: Sequence[EvaluatedSubscription]
+) -> EvaluatedSubscription | None:
+    if adding and not (own and own[0].live):
+        return adding[0]
+    return own[0] if own else None
 
 
 def _shown(lead: EvaluatedSubscription, own: Sequence[EvaluatedSubscription], facts: Facts) -> EvaluatedSubscription:
     """Return the subscription whose status is shown: somebody who has bought a plan since is not asked to pay again."""
+    if lead.status in _PAID_STATUSES or not lead.live:
+        return lead
 
     def created_ns(one: EvaluatedSubscription) -> int:
         return facts.subscriptions[one.key].created_ns or 0
 
-    if lead.status in _PAID_STATUSES or not lead.live:
-        return lead
     paid = [one for one in own if one.live and (one.plan or one.lost) and one.status in _PAID_STATUSES]
-    return min([one for one in paid if created_ns(one) >= created_ns(lead)], key=_precedence, default=lead)
+    return next((one for one in paid if created_ns(one) >= created_ns(lead)), lead)
 
 
 def _precedence(subscription: EvaluatedSubscription) -> tuple[int, float, str, int, int, str, str]:
@@ -148,16 +155,15 @@ def _precedence(subscription: EvaluatedSubscription) -> tuple[int, float, str, i
     return (0, rank, key, _LEADS_LIVE.get(status, 3), -subscription.quantity, status, subscription.key)
 
 
-def _granted(own: Sequence[EvaluatedSubscription], extra: Sequence[EvaluatedSubscription], catalog: Catalog) -> State:
+def _granted(own: Sequence[EvaluatedSubscription], adding: Sequence[EvaluatedSubscription], catalog: Catalog) -> State:
     live = [subscription for subscription in own if subscription.live]
-    lead = min(live, key=_precedence, default=None)
-    plan = lead.plan if lead is not None and lead.plan is not None else catalog.default
+    plan = (live[0].plan if live else None) or catalog.default
     state = _of_plan(plan, max([one.quantity for one in live if one.plan is plan], default=1))
     state["status"] = "none"
-    for other in extra:
+    for other in adding:
         if other.plan is not None:
             _unite(state, _of_plan(other.plan, other.quantity))
-    for subscription in (*live, *extra):
+    for subscription in (*live, *adding):
         for addon, quantity in subscription.addons:
             _add(state, addon, quantity)
     return state
@@ -173,9 +179,13 @@ def _with_kept(kept: Mapping[str, Any], known: State) -> State:
 
 def _of_plan(plan: Plan, quantity: int) -> State:
     """Return a state of one plan alone."""
-    shown = {"key": plan.key, "name": plan.name, "rank": plan.rank}
-    state: State = {"plan": shown, "features": {}, "limits": {}, "modules": {}}
-    _add(state, plan, quantity)
+    state: State = {
+        "plan": {"key": plan.key, "name": plan.name, "rank": plan.rank},
+        "features": dict.fromkeys(plan.features, True),
+        "limits": dict(plan.limits),
+        "modules": dict(plan.modules),
+    }
+    _add_units(state["limits"], plan, quantity)
     return state
 
 
@@ -187,16 +197,22 @@ def _add(state: State, offer: Offer, quantity: int) -> None:
     for name, limit in offer.limits.items():
         before = limits.get(name, 0)
         limits[name] = UNLIMITED if UNLIMITED in (limit, before) else min(before + limit, NUMBER_MAX)
-    for name, each in offer.per_unit.limits.items():
-        before = limits.get(name, 0)
-        limits[name] = before if before == UNLIMITED else min(before + each * quantity, NUMBER_MAX)
+    _add_units(limits, offer, quantity)
     for name, level in offer.modules.items():
         if name not in modules or LEVELS.index(level) > LEVELS.index(modules[name]):
             modules[name] = level
 
 
+def _add_units(limits: dict[str, int | str], offer: Offer, quantity: int) -> None:
+    for name, each in offer.per_unit.limits.items():
+        before = limits.get(name, 0)
+        if isinstance(before, int):
+            limits[name] = min(before + each * quantity, NUMBER_MAX)
+
+
 def _grant(state: State, lead: EvaluatedSubscription | None, grants: Sequence[Override], catalog: Catalog) -> None:
     """Add the granted plans. One that outranks what is paid for is shown in the field `grant`, with its end."""
+    grants = [grant for grant in grants if grant.name in catalog.plans]
     is_live = lead is not None and lead.live
     units = max(lead.quantity, 1) if lead is not None and is_live else 1
     for grant in sorted(grants, key=lambda grant: (-catalog.plans[grant.name].rank, grant.name)):

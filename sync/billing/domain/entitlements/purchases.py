@@ -15,8 +15,9 @@ from dataclasses import replace
 
 import orjson
 
-from sync.billing.domain.entitlements.evaluation import Setting, bought, is_lost
+from sync.billing.domain.entitlements.evaluation import Setting, bought, is_lost, unknown_prices
 from sync.billing.domain.entitlements.overrides import is_active
+from sync.billing.domain.facts import recent_events
 from sync.billing.domain.facts.model import (
     ENDED_STATUSES,
     KEPT,
@@ -38,7 +39,7 @@ def remember_granted(before: Facts, after: Facts, event: Event, setting: Setting
     entry, old = after.subscriptions.get(key), before.subscriptions.get(key)
     if body is None or entry is None:
         return after
-    if not bought(entry.subscription.items, entry, setting).unknown:
+    if not unknown_prices(entry, setting):
         granted = None if entry is not old else entry.granted
     elif old is not None and is_lost(old, setting):
         granted = old.granted  # the catalog has lost the plan's price: what was published stays
@@ -46,11 +47,15 @@ def remember_granted(before: Facts, after: Facts, event: Event, setting: Setting
         known = [Granted(event.order, body.items), Granted(entry.order, entry.subscription.items)]
         if old is not None:
             known += [Granted(old.order, old.subscription.items), old.granted or NEVER_GRANTED]
-        level, granted = max((_level(entry, each, setting), each) for each in known)
-        granted = granted if level else NEVER_GRANTED
+        # The orders of a coarse clock's events do not tell which of an instant is newer.
+        path = recent_events.path(entry)
+        known += [Granted(seen.order, seen.body.items) for seen in path]
+        place = {seen.order: number for number, seen in enumerate(path)}
+        newest = max(known, key=lambda each: (_level(entry, each, setting), place.get(each.order, -1), each))
+        granted = newest if _level(entry, newest, setting) else NEVER_GRANTED
     if entry.granted == granted:
         return after
-    return replace(after, subscriptions={**after.subscriptions, key: replace(entry, granted=granted)})
+    return after.with_subscription(key, replace(entry, granted=granted))
 
 
 def _level(entry: SubscriptionFacts, granted: Granted, setting: Setting) -> int:
@@ -91,7 +96,7 @@ def reported_prices(facts: Facts, key: str, setting: Setting) -> frozenset[str]:
     entry = facts.subscriptions.get(key)
     if entry is None or entry.subscription.status not in PAYING_STATUSES:
         return frozenset()
-    return frozenset(bought(entry.subscription.items, entry, setting).unknown)
+    return frozenset(unknown_prices(entry, setting))
 
 
 def is_new_and_unknown(before: Facts, after: Facts, key: str, setting: Setting) -> bool:

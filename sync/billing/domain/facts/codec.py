@@ -129,10 +129,7 @@ def _body_out(body: Subscription) -> dict[str, object]:
 def _seen_out(seen: Seen, entry: SubscriptionFacts) -> list[object]:
     """Return an event of a coarse clock; `true` stands for the order and the body of the newest event."""
     order = True if seen.order == entry.order else seen.order
-    if seen.body is None:
-        body: object = seen.status
-    else:
-        body = True if seen.body == entry.subscription else _without_none(_body_out(seen.body))
+    body = True if seen.body == entry.subscription else _without_none(_body_out(seen.body))
     return [order, *seen.step, seen.received_ns, body]
 
 
@@ -172,14 +169,12 @@ def _body_in(entry: dict[str, Any]) -> Subscription:
 
 
 def _seen_in(seen: list[Any], newest: Order, shown: Subscription) -> Seen:
-    order, kind, before, after, received_ns, kept = seen
-    body = shown if kept is True else _body_in(kept) if isinstance(kept, dict) else None
+    order, kind, before, after, received_ns, body = seen
     return Seen(
         newest if order is True else Order(*order),
         Step(Kind(kind), tuple(before), tuple(after)),
         received_ns,
-        kept if body is None else body.status,
-        body,
+        shown if body is True else _body_in(body),
     )
 
 

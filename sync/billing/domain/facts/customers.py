@@ -34,7 +34,7 @@ def own_customers(facts: Facts) -> set[tuple[str, str]]:
 
 def second_customers(facts: Facts) -> frozenset[str]:
     """Return the keys of the subscriptions of other customers than the tenant's own."""
-    if len({entry.customer for entry in facts.subscriptions.values()} - {None}) < 2:
+    if len(facts.subscriptions) < 2 or len({entry.customer for entry in facts.subscriptions.values()} - {None}) < 2:
         return frozenset()
     own = own_customers(facts)
     return frozenset(
@@ -47,7 +47,7 @@ def vouched_for(facts: Facts, key: str) -> Facts:
     entry = facts.subscriptions.get(key)
     if entry is None or entry.is_vouched:
         return facts
-    return replace(facts, subscriptions={**facts.subscriptions, key: replace(entry, is_vouched=True)})
+    return facts.with_subscription(key, replace(entry, is_vouched=True))
 
 
 def second_customer_note(facts: Facts, key: str) -> str:

@@ -206,6 +206,13 @@ class SubscriptionFacts:
             return None
         return min([mark.occurred_ns for mark in self.past_due], default=self.order.occurred_ns)
 
+    def with_newest(
+        self, body: Subscription, order: Order, settled: Order | None, past_due: tuple[Order, ...]
+    ) -> SubscriptionFacts:
+        """Return the facts after a newer event. Every event runs this; `dataclasses.replace` takes twice the time."""
+        kept = (self.created_ns, self.is_vouched, self.moved_us, self.granted, self.recent, self.ahead)
+        return SubscriptionFacts(self.provider, body, order, settled, past_due, *kept)
+
 
 @dataclass(frozen=True, slots=True)
 class ScheduledPlanChange:
@@ -299,6 +306,11 @@ class Facts:
     erased_ns: int | None = None
     moved: Mapping[str, int] = field(default_factory=dict)
     kept: Mapping[str, Any] | None = None
+
+    def with_subscription(self, key: str, entry: SubscriptionFacts) -> Facts:
+        """Return the facts with one subscription added or replaced; see `SubscriptionFacts.with_newest`."""
+        kept = (self.scheduled_change, self.overrides, self.awaited_preview, self.erased_ns, self.moved, self.kept)
+        return Facts({**self.subscriptions, key: entry}, *kept)
 
 
 NOTHING = Facts()

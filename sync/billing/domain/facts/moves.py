@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from sync.billing.domain.facts import recent_events
 from sync.billing.domain.facts.model import NOTHING, Facts, ScheduledPlanChange, SubscriptionFacts
-from sync.billing.domain.facts.reducer import PAST_DUE_MARKS_MAX
-from sync.billing.domain.facts.steps import Seen
+from sync.billing.domain.facts.order import past_due_run
 
 MOVED_MAX = 500
 """Maximum tombstones per tenant. Beyond it the oldest are dropped: their late events have long arrived."""
@@ -87,24 +87,17 @@ def joined(one: SubscriptionFacts | None, other: SubscriptionFacts | None) -> Su
         return one or other
     newest = max(one, other, key=lambda entry: entry.order)
     settled = max((entry.settled for entry in (one, other) if entry.settled is not None), default=None)
-    marks = sorted({mark for mark in (*one.past_due, *other.past_due) if settled is None or mark > settled})
     created = [entry.created_ns for entry in (one, other) if entry.created_ns is not None]
     granted = [entry.granted for entry in (one, other) if entry.granted is not None]
-    return replace(
+    whole = replace(
         newest,
         settled=settled,
-        past_due=tuple(marks[:PAST_DUE_MARKS_MAX]),
+        past_due=past_due_run((*one.past_due, *other.past_due), settled),
         created_ns=min(created, default=None),
         granted=None if newest.granted is None else max(granted),
-        recent=_recent(one, other),
         ahead=max((entry.ahead for entry in (one, other) if entry.ahead is not None), default=None),
     )
-
-
-def _recent(one: SubscriptionFacts, other: SubscriptionFacts) -> tuple[Seen, ...]:
-    """Return the recent events of both, ascending; of one that both have, the entry with a body."""
-    known = sorted((*one.recent, *other.recent), key=lambda seen: seen.body is not None)
-    return tuple(sorted({seen.order: seen for seen in known}.values(), key=lambda seen: seen.order))
+    return recent_events.decided(whole, recent_events.united(one, other)) if one.recent or other.recent else whole
 
 
 def _newest(moved: Mapping[str, int]) -> dict[str, int]:

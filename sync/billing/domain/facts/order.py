@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 CLOCK_SLACK_NS = 5 * 60 * 1_000_000_000
 """How far a body's `updated_at` may lie after its event's `occurred_at`; beyond it the provider's clock is wrong."""
+
+PAST_DUE_MARKS_MAX = 100
+"""Maximum past_due events stored per run. Beyond it the newest are dropped, which keeps the start of grace."""
 
 FETCHED_ID = "~"
 """The event id in a fetch's order key: it sorts after every provider's event id."""
@@ -39,6 +43,11 @@ class Order(NamedTuple):
         if updated_ns is not None:
             updated_ns = updated_ns // 1000 * 1000 + 999
         return cls.of(updated_ns, began_ns, FETCHED_ID)
+
+
+def past_due_run(marks: Iterable[Order], settled: Order | None) -> tuple[Order, ...]:
+    """Return the past_due events of the current run, ascending: those that are newer than the newest settled event."""
+    return tuple(sorted({mark for mark in marks if settled is None or mark > settled})[:PAST_DUE_MARKS_MAX])
 
 
 class Ahead(NamedTuple):

@@ -2,19 +2,15 @@
 
 Per subscription the newest body wins, by the event's own order key (`model.Order`). The marks of a past_due run are a
 set; marks older than the newest settled event are dropped. Both are joins: commutative, associative, idempotent. The
-result depends only on the subscription's own events.
-
-Events of a coarse clock (`Event.step`) share their instant with others. They are kept for INSTANTS_KEPT instants, and
-`steps.last` decides anew with each that arrives.
+result depends only on the subscription's own events. Events of a coarse clock (`Event.step`): see `recent_events`.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from dataclasses import dataclass, replace
-from itertools import groupby
+from typing import NamedTuple
 
-from sync.billing.domain.facts import model, steps
+from sync.billing.domain.facts import model, recent_events
 from sync.billing.domain.facts.customers import second_customers
 from sync.billing.domain.facts.model import (
     Ahead,
@@ -25,23 +21,14 @@ from sync.billing.domain.facts.model import (
     SubscriptionFacts,
     subscription_key,
 )
-from sync.billing.domain.facts.order import CLOCK_SLACK_NS
-from sync.billing.domain.facts.steps import Kind, Seen, Step
+from sync.billing.domain.facts.order import CLOCK_SLACK_NS, past_due_run
+from sync.billing.domain.facts.steps import Seen
 
 SUBSCRIPTIONS_MAX = 500
 """Maximum subscriptions per tenant. Ended ones are kept, or else an old event could revive them."""
 
 SECOND_CUSTOMERS_MAX = 100
 """Maximum subscriptions of other customers per tenant: strangers must not use up SUBSCRIPTIONS_MAX."""
-
-PAST_DUE_MARKS_MAX = 100
-"""Maximum past_due events stored per run. Beyond it the newest are dropped, which keeps the start of grace."""
-
-INSTANTS_KEPT = 3
-"""How many instants of a coarse clock keep their events: the newest with bodies, the oldest only its last event."""
-
-INSTANT_EVENTS_MAX = 16
-"""Maximum events kept of one instant. Beyond it those that were received first are dropped."""
 
 FETCH_LAG_NS = 60 * 1_000_000_000
 """How far a provider's API may lag behind its webhooks."""
@@ -53,8 +40,7 @@ STAMP_NS = 1_000
 """The coarsest precision of providers' `updated_at`: a difference of up to this is not a change."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reduced:
+class Reduced(NamedTuple):
     """The facts with the event in them; `stale` says why the event is not the newest of its subscription, if so."""
 
     facts: Facts
@@ -119,18 +105,16 @@ def reduce(facts: Facts, event: Event, moved_us: int = 0) -> Reduced | Stale | M
         return Unusable(unusable)
     after = _joined(before, event, body)
     created_ns = _created_ns(before, event, body)
-    is_vouched = event.is_signed or (before is not None and before.is_vouched)
-    ahead = None if before is None else before.ahead
+    is_vouched, ahead = event.is_signed or after.is_vouched, after.ahead
     if event.own is not None and (ahead is None or event.own > ahead.own):
         ahead = Ahead(event.own, event.order)
-    if before is not None and (created_ns, is_vouched, ahead) != (before.created_ns, before.is_vouched, before.ahead):
-        after = after or before
-    if after is None:
-        assert before is not None
+    if (created_ns, is_vouched, ahead) != (after.created_ns, after.is_vouched, after.ahead):
+        after = replace(after, created_ns=created_ns, is_vouched=is_vouched, ahead=ahead)
+    if after is before:
         return Stale(_older(event.order, before.order))
-    moved_us = max(moved_us, 0 if before is None else before.moved_us)
-    after = replace(after, created_ns=created_ns, is_vouched=is_vouched, moved_us=moved_us, ahead=ahead)
-    reduced = replace(facts, subscriptions={**facts.subscriptions, key: after})
+    if moved_us > after.moved_us:
+        after = replace(after, moved_us=moved_us)
+    reduced = facts.with_subscription(key, after)
     if before is None and len(facts.subscriptions) >= SECOND_CUSTOMERS_MAX:
         second = second_customers(reduced)
         if key in second and len(second) > SECOND_CUSTOMERS_MAX:
@@ -161,7 +145,8 @@ def merge_fetched(
         # Without modification times only the time of the fetch is new, which is not a change by itself. But an event
         # that the fetch confirms becomes as new as the fetch.
         is_newer = fetched.order.updated_ns > before.order.updated_ns + STAMP_NS
-        is_newer = is_newer and (confirms or not fetched.unstamped)
+        if fetched.unstamped:
+            is_newer = confirms and fetched.order > before.order
         created_ns = before.created_ns
         is_more = body.created_ns is not None and (created_ns is None or body.created_ns < created_ns)
         is_more = is_more or (fetched.is_signed and not before.is_vouched)
@@ -190,74 +175,27 @@ def _older(order: Order, known: Order) -> str:
     return f"older than {known.event_id}" if known.event_id != model.FETCHED_ID else ASKED_SINCE
 
 
-def _joined(before: SubscriptionFacts | None, event: Event, body: Subscription) -> SubscriptionFacts | None:
-    """Return the subscription's facts with the event in them, or None if it changes nothing."""
+def _joined(before: SubscriptionFacts | None, event: Event, body: Subscription) -> SubscriptionFacts:
+    """Return the subscription's facts with the event in them; `before` itself if it changes nothing."""
     order = event.order
-    if event.step is not None:
-        recent = _recent(before, Seen(order, event.step, event.received_ns, body.status, body))
-        if recent is None:
-            return None
-        if recent:
-            return _stepped(before, event, body, recent)
     settled, marks = (None, ()) if before is None else (before.settled, before.past_due)
-    if body.status == "past_due":
-        marks = _marked(marks, order) if settled is None or order > settled else marks
-    elif settled is None or order > settled:
-        settled = order
-        marks = tuple([mark for mark in marks if mark > order]) if marks else marks
-    if before is None or order > before.order:
-        return SubscriptionFacts(event.provider, body, order, settled, marks)
-    if settled == before.settled and marks == before.past_due:
-        return None
+    if before is not None and event.step is not None:
+        decided = recent_events.joined(before, event, event.step, body)
+        if decided is not None:
+            return decided
+    if settled is None or order > settled:
+        if body.status == "past_due":
+            marks = past_due_run((*marks, order), settled)
+        else:
+            settled, marks = order, past_due_run(marks, order) if marks else ()
+    if before is None:
+        recent = () if event.step is None else (Seen(order, event.step, event.received_ns, body),)
+        return SubscriptionFacts(event.provider, body, order, settled, marks, recent=recent)
+    if order > before.order:
+        return before.with_newest(body, order, settled, marks)
+    if (settled, marks) == (before.settled, before.past_due):
+        return before
     return replace(before, settled=settled, past_due=marks)
-
-
-def _recent(before: SubscriptionFacts | None, seen: Seen) -> list[Seen] | None:
-    """Return the recent events with this one, ascending; [] if it is too old to be one; None if it is one already."""
-    if before is None:
-        return [seen]
-    known = before.recent
-    if not known:
-        # Facts of an older build.
-        kind = Kind.END if before.subscription.status in model.ENDED_STATUSES else Kind.CHANGE
-        known = (Seen(before.order, Step(kind), 0, before.subscription.status, before.subscription),)
-    if any(each.order == seen.order for each in known):
-        return None
-    if len({each.order[:2] for each in known if each.order[:2] > seen.order[:2]}) >= INSTANTS_KEPT:
-        return []
-    return sorted([*known, seen], key=lambda each: each.order)
-
-
-def _stepped(
-    before: SubscriptionFacts | None, event: Event, body: Subscription, recent: list[Seen]
-) -> SubscriptionFacts:
-    """Return the subscription's facts, decided anew from the recent events of a coarse clock."""
-    settled, marks = (None, ()) if before is None else (before.settled, before.past_due)
-    instants = [list(instant) for _, instant in groupby(recent, key=lambda each: each.order[:2])][-INSTANTS_KEPT:]
-    anchor: tuple[str, ...] = ()
-    kept: list[Seen] = []
-    for age, instant in enumerate(instants, 1 - len(instants)):
-        if len(instant) > INSTANT_EVENTS_MAX:
-            instant = sorted(sorted(instant, key=lambda each: each.received_ns)[-INSTANT_EVENTS_MAX:])
-        last = steps.last(instant, anchor)
-        anchor = last.step.after
-        overdue = [each.order for each in instant if each.status == "past_due"]
-        if len(overdue) < len(instant):
-            # Within an instant, all its past_due events are newer than its settled ones, or none is.
-            order = last.order._replace(event_id="") if last.status == "past_due" else last.order
-            settled = order if settled is None or order[:2] >= settled[:2] else settled
-        marks = tuple([mark for mark in marks if mark[:2] != last.order[:2]])
-        marks += tuple(overdue) if last.status == "past_due" else ()
-        kept += instant if age > 1 - INSTANTS_KEPT else [last]
-    newest = last.order[:2]
-    marks = tuple(sorted([mark for mark in marks if settled is None or mark > settled])[:PAST_DUE_MARKS_MAX])
-    kept = [each if each.order[:2] == newest or each.body is None else each._replace(body=None) for each in kept]
-    assert last.body is not None
-    if before is None:
-        return SubscriptionFacts(event.provider, last.body, last.order, settled, marks, recent=tuple(kept))
-    return replace(
-        before, subscription=last.body, order=last.order, settled=settled, past_due=marks, recent=tuple(kept)
-    )
 
 
 def _created_ns(before: SubscriptionFacts | None, event: Event, body: Subscription) -> int | None:
@@ -271,10 +209,3 @@ def _created_ns(before: SubscriptionFacts | None, event: Event, body: Subscripti
         return body.created_ns
     created_ns = event.order.occurred_ns if body.created_ns is None else body.created_ns
     return created_ns if known is None else min(known, created_ns)
-
-
-def _marked(marks: tuple[Order, ...], order: Order) -> tuple[Order, ...]:
-    at = bisect_left(marks, order)
-    if at < len(marks) and marks[at] == order:
-        return marks
-    return (*marks[:at], order, *marks[at:])[:PAST_DUE_MARKS_MAX]

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple
 
+from sync.billing.domain.facts.order import Order
+
 if TYPE_CHECKING:
     from sync.billing.domain.facts.model import Subscription
-    from sync.billing.domain.facts.order import Order
 
 
 class Kind(IntEnum):
@@ -39,29 +40,37 @@ class Step(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """One event of a coarse clock.
+    """One event of a coarse clock, or one answer of its provider.
 
     Attributes:
         received_ns: when it was first received; 0 if that is not known.
-        status: the subscription's, in its body.
-        body: kept while the event may still be the newest, else None.
+        body: whole while the event may still be the newest; later only id, status and items.
     """
 
     order: Order
     step: Step
     received_ns: int
-    status: str
-    body: Subscription | None = None
+    body: Subscription
 
 
 _NOTHING = ""
 """The state before a creation."""
 
 
+def path(seen: Sequence[Seen], anchor: tuple[str, ...]) -> list[Seen]:
+    """Return the events of one instant as they happened, the newest last; `anchor` as in `last`."""
+    left, found = list(seen), list[Seen]()
+    while left:
+        found.insert(0, last(left, anchor))
+        left.remove(found[0])
+    return found
+
+
 def last(seen: Sequence[Seen], anchor: tuple[str, ...]) -> Seen:
     """Return the newest of the events of one instant.
 
-    What their bodies leave open is decided by the time of the first receipt, then by the event id.
+    What their bodies leave open is decided by an answer of the provider, if there is one: the last. Else by the time
+    of the first receipt, then by the event id.
 
     Args:
         anchor: the digests of the subscription before the instant; empty if they are not known.
@@ -75,7 +84,8 @@ def last(seen: Sequence[Seen], anchor: tuple[str, ...]) -> Seen:
             break
         ends = _ends(seen, level, anchor[level] if level < len(anchor) else None)
         candidates = [each for each in candidates if _at(each.step.after, level) in ends] or candidates
-    return max(candidates, key=lambda each: (each.received_ns, each.order.event_id))
+    # Answers of the provider have the time of their request, later than that of all events of the instant.
+    return max(candidates, key=lambda each: (each.order.occurred_ns, each.received_ns, each.order.event_id))
 
 
 def _at(digests: tuple[str, ...], level: int) -> str | None:

@@ -20,6 +20,7 @@ from sync.billing.domain.facts.model import (
     ENDED_STATUSES,
     EXPIRED,
     FETCHED,
+    FETCHED_ID,
     UNCOLLECTED,
     Event,
     NamePlace,
@@ -46,6 +47,7 @@ THIN = "v2.core.event"
 """The `object` of a thin event: it names its subject (`related_object`) and does not contain it."""
 
 CUSTOMER = ("customer.created", "customer.updated")
+SECOND_NS = 1_000_000_000
 
 CHECKED_OUT = "checkout.session.completed"
 
@@ -129,9 +131,11 @@ def fetched(data: object, environment: str, began_ns: int) -> Event:
         environment,
         "",
         FETCHED,
-        Order.fetched(None, began_ns),
+        # Within the second of the request, the bodies decide whether an event is newer than the answer.
+        Order(began_ns // SECOND_NS * SECOND_NS, began_ns, FETCHED_ID),
         unstamped=True,
         step=_step(FETCHED, data, subscription, None),
+        received_ns=began_ns,
     )
     return parsing.with_subscription(event, subscription, parsing.names(data, METADATA))
 
@@ -167,10 +171,7 @@ def subscription_of(data: Mapping[str, Any]) -> Subscription:
         raise ValueError(f"items.data is not a list of at most {ITEMS_MAX}")
     if has_more_items(data):
         raise ValueError("the subscription has more items than are shown")
-    neutral, collection = EXPIRED if status == "incomplete_expired" else status, data.get("pause_collection")
-    if status == "active" and isinstance(collection, dict):
-        neutral = "paused" if collection.get("behavior") == UNPROVIDED else UNCOLLECTED
-    trial_end = data.get("trial_end")
+    neutral, trial_end = _status(status, data.get("pause_collection")), data.get("trial_end")
     return Subscription(
         id=subscription_id,
         status=neutral,
@@ -182,6 +183,13 @@ def subscription_of(data: Mapping[str, Any]) -> Subscription:
         created_ns=parsing.created_ns(data, "created", lambda value: instant(value, "created")),
         products=parsing.products(entries),
     )
+
+
+def _status(status: str, collection: object) -> str:
+    """Return the neutral status. `collection`: `pause_collection`, beside which Stripe keeps the status as it is."""
+    if status == "active" and isinstance(collection, dict):
+        return "paused" if collection.get("behavior") == UNPROVIDED else UNCOLLECTED
+    return EXPIRED if status == "incomplete_expired" else status
 
 
 def _step(kind: str, body: Mapping[str, Any], subscription: Subscription, previous: object) -> Step:
@@ -292,4 +300,4 @@ def instant(value: object, name: str) -> int:
     """
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**33:
         raise ValueError(f"{name} is no Unix time")
-    return value * 1_000_000_000
+    return value * SECOND_NS

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sync.billing.providers.parsing import products
+import pytest
+
+from sync.billing.providers.parsing import item, products
 
 
 def test_a_product_is_found_where_providers_write_it() -> None:
@@ -20,3 +22,8 @@ def test_what_shows_none_is_left_out() -> None:
     assert (
         products([None, {}, {"price": "pri_1"}, {"price": {"id": "pri_1"}}, {"price": {"id": 1, "product": "p"}}]) == {}
     )
+
+
+@pytest.mark.parametrize("fields", [{}, {"quantity": None}])
+def test_a_metered_price_without_a_quantity_counts_as_one_unit(fields: dict[str, object]) -> None:
+    assert item({"price": {"id": "price_1"}, **fields}) == ("price_1", 1)

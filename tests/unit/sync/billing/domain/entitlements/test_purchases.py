@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,7 +19,9 @@ from sync.billing.domain.entitlements.projection import Projected, State, projec
 from sync.billing.domain.entitlements.purchases import unblocks, unknown_reason
 from sync.billing.domain.facts import codec
 from sync.billing.domain.facts.model import NOTHING, Event, Facts, Item, subscription_key
+from sync.billing.providers.stripe.webhooks import StripeWebhooks
 from tests.support.histories import BASIC, CATALOG, CATALOG_TEXT, PRO, arrivals, at, event, histories
+from tests.support.stripe_histories import Change, encoded, history, items
 
 TOPIC = "tenant:acme"
 FEW = catalog.parse(CATALOG_TEXT.replace('"pri_team"', '"pri_x"').replace('"pri_seats"', '"pri_y"'))
@@ -86,6 +89,38 @@ def test_what_is_parked_counts_once_the_catalog_knows_everything(data: st.DataOb
     expected, nothing = processed(events)
     assert nothing == []
     assert project(facts, setting()) == project(expected, setting())
+
+
+STRIPE = catalog.parse(CATALOG_TEXT.replace("prices.paddle", "prices.stripe"))
+ONE, FIVE, TWO = ({"items": items(("pri_pro", number))} for number in (1, 5, 2))
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    ("changes", "seats"),
+    [
+        ([(0, "created", ONE), (0, "updated", FIVE)], 5),
+        (
+            [
+                (0, "created", ONE),
+                (3, "updated", FIVE),
+                (3, "updated", TWO),
+            ],
+            2,
+        ),
+        ([(0, "created", ONE), (5, "updated", FIVE)], 5),
+    ],
+)
+def test_of_the_events_of_one_second_the_last_with_known_items_stands_in(
+    changes: list[Change], seats: int, seed: int
+) -> None:
+    """In every order of arrival: the ids tell nothing."""
+    deal: Change = (5, "updated", {"items": items(("pri_deal", 1)), "status": "past_due"})
+    shown = history([*changes, deal], random.Random(seed))
+    events = [StripeWebhooks().parse(encoded(each), "live") for each in shown]
+    for order in itertools.permutations([each for each in events if isinstance(each, Event)]):
+        facts, _ = processed(order, STRIPE)
+        assert state_of(facts, 24, STRIPE)["limits"]["seats"] == seats
 
 
 @pytest.mark.parametrize("status", ["active", "trialing", "past_due"])

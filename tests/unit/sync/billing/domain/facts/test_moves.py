@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import pytest
 
 from sync.billing.domain.facts.model import (
     NOTHING,
+    Event,
     Facts,
     Item,
     Order,
@@ -16,6 +18,9 @@ from sync.billing.domain.facts.model import (
     SubscriptionFacts,
 )
 from sync.billing.domain.facts.moves import MOVED_MAX, ChangedSinceError, given, joined, taken
+from sync.billing.domain.facts.reducer import Reduced, reduce
+from sync.billing.providers.stripe.webhooks import StripeWebhooks
+from tests.support.stripe_histories import CHECKOUT, encoded, history
 
 KEY = "paddle:sub_1"
 
@@ -85,3 +90,21 @@ def test_the_newest_tombstones_are_kept() -> None:
     assert len(moved) == MOVED_MAX
     assert KEY in moved
     assert "paddle:old_0" not in moved
+
+
+def test_a_subscription_that_moves_within_one_second_is_as_its_events_say() -> None:
+    """Each tenant has one event of the second, and the ids tell nothing."""
+    for seed in range(4):
+        created, updated = [
+            StripeWebhooks().parse(encoded(each), "live") for each in history(CHECKOUT, random.Random(seed))
+        ]
+        assert isinstance(created, Event)
+        assert isinstance(updated, Event)
+        one, other = (reduce(NOTHING, each) for each in (created, updated))
+        assert isinstance(one, Reduced)
+        assert isinstance(other, Reduced)
+        (here,), (there,) = one.facts.subscriptions.values(), other.facts.subscriptions.values()
+        whole = joined(here, there)
+        assert whole == joined(there, here)
+        assert whole is not None
+        assert (whole.subscription, len(whole.recent)) == (updated.subscription, 2)

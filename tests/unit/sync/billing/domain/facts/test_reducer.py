@@ -13,10 +13,9 @@ from sync.billing.domain.entitlements.evaluation import Setting
 from sync.billing.domain.entitlements.projection import project
 from sync.billing.domain.facts import codec, model
 from sync.billing.domain.facts.model import FETCHED, NOTHING, Event, Facts, Item, Order
-from sync.billing.domain.facts.order import CLOCK_SLACK_NS
+from sync.billing.domain.facts.order import CLOCK_SLACK_NS, PAST_DUE_MARKS_MAX
 from sync.billing.domain.facts.reducer import (
     ASKED_SINCE,
-    PAST_DUE_MARKS_MAX,
     SUBSCRIPTIONS_MAX,
     Reduced,
     Stale,

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from sync.billing.domain.facts import codec
-from sync.billing.domain.facts.model import NOTHING, Event, Facts, Order, SubscriptionFacts
-from sync.billing.domain.facts.reducer import INSTANT_EVENTS_MAX, Reduced, Stale, merge_fetched, received, reduce
+from sync.billing.domain.facts.model import NOTHING, Event, Facts, Order, Subscription, SubscriptionFacts
+from sync.billing.domain.facts.recent_events import INSTANT_EVENTS_MAX
+from sync.billing.domain.facts.reducer import Reduced, Stale, merge_fetched, received, reduce
 from sync.billing.domain.facts.steps import Kind, Seen, Step, last
 from sync.billing.providers.stripe.webhooks import StripeWebhooks, fetched
 from tests.support.stripe_bodies import NOW, body
@@ -80,6 +81,10 @@ STATES = st.fixed_dictionaries(
         "status": st.sampled_from(["active", "past_due", "trialing", "unpaid"]),
         "items": st.integers(1, 3).map(lambda quantity: items(("price_pro", quantity))),
         "latest_invoice": st.sampled_from(["in_1", "in_2", "in_3"]),
+        "pause_collection": st.sampled_from(
+            [None, {"behavior": "void", "resumes_at": None}, {"behavior": "void", "resumes_at": NOW + 9}]
+        ),
+        "metadata": st.sampled_from([{"tenant_id": "acme"}, {"tenant_id": "acme", "seen": "1"}]),
         "cancel_at_period_end": st.booleans(),
     },
 )
@@ -93,6 +98,21 @@ def test_any_walk_in_one_second_ends_the_same(data: st.DataObject) -> None:
     second = data.draw(st.integers(0, 1))
     changes: list[Change] = [(0, "created", {"status": "incomplete"}), *((second, "updated", each) for each in walk)]
     events = happened(changes, data.draw(st.integers(0, 1000)))
+    assert end(fold(data.draw(st.permutations(events)))) == end(fold(events))
+    assert end(fold(events))[0] == events[-1].subscription
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_walks_of_several_seconds_end_the_same(data: st.DataObject) -> None:
+    """Also the kinds of events that show no change: a trial that will end, a pause, a resumption."""
+    kinds = st.sampled_from(["updated", "updated", "updated", "trial_will_end", "paused", "resumed"])
+    walk = data.draw(st.lists(st.tuples(st.integers(0, 2), kinds, STATES), min_size=1, max_size=7))
+    changes: list[Change] = [
+        (second, kind, state if kind == "updated" else {})
+        for second, kind, state in sorted(walk, key=lambda each: each[0])
+    ]
+    events = happened([(0, "created", {"status": "incomplete"}), *changes], data.draw(st.integers(0, 1000)))
     assert end(fold(data.draw(st.permutations(events)))) == end(fold(events))
     assert end(fold(events))[0] == events[-1].subscription
 
@@ -169,8 +189,10 @@ def test_events_of_one_instant_are_bounded() -> None:
 
 def test_only_the_newest_instant_keeps_bodies() -> None:
     days: list[Change] = [(86_400 * day, "updated", {"latest_invoice": f"in_{day}"}) for day in range(2, 30)]
-    facts = fold(happened([*CHECKOUT, *days]))
-    assert [each.body is None for each in known(facts).recent] == [True, True, False]
+    events = happened([*CHECKOUT, *days])
+    facts = fold(events)
+    assert [each.body == events[-1].subscription for each in known(facts).recent] == [False, False, True]
+    assert [each.body.period is None for each in known(facts).recent] == [True, True, False]
 
 
 class TestOlderBuilds:
@@ -216,6 +238,51 @@ class TestFetched:
         facts = fold([event])
         answer = fetched(body(status="active"), "live", NOW * S + 400_000_000)
         assert merge_fetched(facts, answer) == Stale(f"older than {event.event_id}")
+
+    @settings(deadline=None)
+    @given(st.data())
+    def test_answers_in_the_seconds_of_the_events_change_no_end(self, data: st.DataObject) -> None:
+        """Events are late, the provider answers some of their requests only, and with another API version's fields."""
+        walk = data.draw(st.lists(st.tuples(st.integers(0, 1), STATES), min_size=1, max_size=5))
+        walk.sort(key=lambda each: each[0])
+        shown = history(
+            [(0, "created", {}), *[(second, "updated", state) for second, state in walk]],
+            random.Random(data.draw(st.integers(0, 1000))),
+        )
+        events = parsed(shown)
+        # Within its second, an event happens after the one before, and then arrives late.
+        draws = st.tuples(st.integers(0, S - 1), st.integers(1, 2 * S))
+        fractions, delays = zip(*[data.draw(draws) for _ in events], strict=True)
+        seconds = [each.order.occurred_ns for each in events]
+        happened_ns = sorted(at_ns + ns for at_ns, ns in zip(seconds, sorted(fractions), strict=True))
+        arrives_ns = [at_ns + ns for at_ns, ns in zip(happened_ns, delays, strict=True)]
+        arrivals = sorted((at_ns, number) for number, at_ns in enumerate(arrives_ns))
+        facts = NOTHING
+        for now_ns, number in arrivals:
+            result = reduce(facts, received(facts, events[number], now_ns))
+            is_new = isinstance(result, Reduced)
+            facts = result.facts if isinstance(result, Reduced) else facts
+            if data.draw(st.booleans()):
+                now = shown[sum(at <= now_ns for at in happened_ns) - 1]["data"]["object"]
+                merged = merge_fetched(facts, fetched({**now, "newer_field": 1}, "live", now_ns), confirms=is_new)
+                facts = merged.facts if isinstance(merged, Reduced) else facts
+        assert known(facts).subscription == events[-1].subscription
+
+    def test_an_end_in_the_second_of_an_answer_counts_though_it_cannot_be_fetched(self) -> None:
+        created, ended = happened([(0, "created", {}), (0, "deleted", {"status": "canceled"})])
+        answer = fetched(body(status="active"), "live", NOW * S + 600_000_000)
+        merged = merge_fetched(fold([created]), answer, confirms=True)
+        assert isinstance(merged, Reduced)
+        assert known(fold([ended], merged.facts)).subscription.status == "canceled"
+
+    def test_what_no_body_decides_is_as_fetched(self) -> None:
+        """In either order of arrival. An answer that confirms what is known counts, too."""
+        older, newer = happened([(0, "paused", {"status": "paused"}), (0, "resumed", {"status": "active"})])
+        answer = fetched(body(items=items(("price_pro", 1)), status="active"), "live", NOW * S + 400_000_000)
+        for first, second in ((older, newer), (newer, older)):
+            merged = merge_fetched(fold([first]), answer, confirms=True)
+            assert isinstance(merged, Reduced)
+            assert known(fold([second], merged.facts)).subscription.status == "active"
 
 
 AHEAD = ((40, "trialing"), (41, "past_due"), (0, "active"))
@@ -270,7 +337,7 @@ class TestLast:
 
     def seen(self, number: int, before: str, after: str, kind: Kind = Kind.CHANGE) -> Seen:
         step = Step(kind, (before,) if before else (), (after,) if after else ())
-        return Seen(Order(1, 1, f"evt_{number}"), step, number, "active")
+        return Seen(Order(1, 1, f"evt_{number}"), step, number, Subscription("sub_1", "active", ()))
 
     def decided(self, seen: Sequence[Seen], anchor: tuple[str, ...] = ()) -> set[str]:
         return {last(order, anchor).order.event_id for order in itertools.permutations(seen)}
