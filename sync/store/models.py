@@ -52,7 +52,7 @@ class Snapshot:
     Attributes:
         private: the backend-only part; empty if there is none or it was not read.
         rev: rises with every commit, even without a new version; writers use it for compare-and-set.
-        owner: BILLING or PUBLISHER; empty if only builds from before the owner have written the topic.
+        owner: BILLING or PUBLISHER; empty if a build from before the owner has written the topic last.
         erased: whether the topic was erased.
         restored: whether a gateway restored the state after the store had lost it; the private part is older then.
             False if the private part was not read.
@@ -121,7 +121,7 @@ def snapshot_of(topic: str, fields: Sequence[bytes | None]) -> Snapshot:
         (rest[0] or b"") if rest else b"",
         cause or b"",
         max(int(stored), int(rev or 0)),  # builds from before `rev` raise the version alone
-        (owner or b"").decode(),
+        (owner or b"").decode() if stored == rev else "",  # the newest commit may be of a build from before the owner
         erased is not None,
         restored=bool(rest) and rest[1] == b"",  # restore.lua sets an empty digest
     )

@@ -549,6 +549,27 @@ class StoreContract:
         await store.commit(Change("user:42", b"1", facts))
         assert (await store.commit(Change("user:42", b"2"))).verdict is Verdict.APPLIED
 
+    async def test_the_owner_is_that_of_the_newest_commit(self, store: Store) -> None:
+        """A build from before the owner may have written the topic since: its commits raise the version alone."""
+        facts = codec.encode(Facts())
+        for before, private, verdict in (
+            (PUBLISHER, facts, Verdict.BILLED),
+            (PUBLISHER, b'{"mine":1}', Verdict.APPLIED),
+            (BILLING, facts, Verdict.BILLED),
+            (BILLING, b'{"mine":1}', Verdict.BILLED),
+        ):
+            await store.redis.flushall()
+            done = await store.commit(Change(TOPIC, b"1", b'{"mine":0}', owner=before))
+            fields = {"version": str(done.version + 1), "state": "2", "private": private}
+            await store.redis.hset(keys.snap(TOPIC), mapping=fields)  # type: ignore[arg-type]
+            found = await store.read(TOPIC)
+            assert (found.owner, found.version, found.private) == ("", done.version + 1, private)
+            lost = Snapshot(TOPIC, found.version + 1, b"2", b"", b"", owner=BILLING)
+            assert (await store.commit(Change(TOPIC, b"3", if_version=found.version))).verdict is verdict
+            if verdict is Verdict.BILLED and await store.restore(lost):
+                kept = b"" if before == PUBLISHER and private != facts else private
+                assert (await store.read(TOPIC)).private == kept
+
     async def test_billing_takes_over_what_it_finds_as_it_would_leave_it(self, store: Store) -> None:
         first = await store.commit(Change(TOPIC, b"1"))
         same = await store.commit(Change(TOPIC, b"1", owner=BILLING))

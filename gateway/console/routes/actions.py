@@ -25,7 +25,7 @@ from gateway.console.routes.query import Action, Members, parsed, text_of
 from gateway.console.routes.topics import kept_version
 from gateway.console.scopes import ADMIN
 from planwire_client.core import document
-from planwire_client.core.commit import PUBLISHER
+from planwire_client.core.commit import BILLED, PUBLISHER
 from sync.http.body import read_json
 from sync.http.parameters import BEFORE, query_integer
 from sync.http.problem import Problem
@@ -183,6 +183,8 @@ class Actions:
         await store.wait_durable()
         if committed.verdict is Verdict.CONFLICT:
             raise Problem("conflict", "the topic has changed meanwhile: look again")
+        if committed.verdict is Verdict.BILLED:  # an older build has written it last
+            raise Problem("topic_is_billed", BILLED)
         return {"verdict": committed.verdict.value, "version": committed.version}
 
     async def _revoke(self, body: Mapping[str, Any], _: Principal) -> Members:

@@ -6,16 +6,19 @@ from typing import Any
 
 import orjson
 
-from planwire_client.core.commit import PUBLISHER
+from planwire_client.core.commit import BILLING, PUBLISHER
 from sync.billing.domain.decision import Tenant
 from sync.billing.domain.facts import codec
 from sync.billing.domain.facts.model import NOTHING, Facts
 from sync.core.errors import SyncError
 from sync.store.models import Snapshot
 
+FACTS_MARK = b'"subscriptions":{'
+"""What facts of builds from before the owner contain. commit.lua looks for it, too."""
+
 
 class FactsError(SyncError):
-    """A topic's `private` part is not a tenant's facts: another writer or a newer release wrote it."""
+    """The facts that billing has stored cannot be read: a newer release wrote them."""
 
 
 def facts_of(snapshot: Snapshot) -> Facts:
@@ -25,28 +28,30 @@ def facts_of(snapshot: Snapshot) -> Facts:
     publisher's private part is never facts, whatever it contains.
 
     Raises:
-        FactsError: the private part holds something else.
+        FactsError: billing's private part cannot be read.
     """
     if snapshot.erased:
         return Facts(erased_ns=snapshot.version * 1000)
-    if snapshot.owner == PUBLISHER:
+    if not has_facts(snapshot):
         return NOTHING
     try:
         return codec.decode(snapshot.private)
     except ValueError as error:
-        raise FactsError(f"{snapshot.topic}: its private part is not a tenant's facts: {error}") from error
+        raise FactsError(f"{snapshot.topic}: this build cannot read what billing has stored: {error}") from error
 
 
 def has_facts(snapshot: Snapshot) -> bool:
     """Return whether billing has stored facts of the tenant, even empty ones."""
-    return bool(snapshot.private) and snapshot.owner != PUBLISHER
+    if snapshot.owner:
+        return snapshot.owner == BILLING and bool(snapshot.private)
+    return FACTS_MARK in snapshot.private
 
 
 def tenant_of(snapshot: Snapshot) -> Tenant:
     """Return the tenant of a snapshot, as decisions take it.
 
     Raises:
-        FactsError: the private part holds something else than facts.
+        FactsError: billing's private part cannot be read.
     """
     facts, is_known = facts_of(snapshot), has_facts(snapshot)
     shown = snapshot.state if is_known else b""
@@ -58,7 +63,7 @@ def _published_state(snapshot: Snapshot) -> dict[str, Any] | None:
 
     Builds from before the owner did not store who published a state. A restored one may be billing's own then.
     """
-    is_published = snapshot.owner == PUBLISHER or not (snapshot.owner or snapshot.private or snapshot.restored)
+    is_published = snapshot.owner == PUBLISHER or not (snapshot.owner or has_facts(snapshot) or snapshot.restored)
     if not is_published or snapshot.erased or not snapshot.version:
         return None
     state = orjson.loads(snapshot.state)
@@ -66,7 +71,7 @@ def _published_state(snapshot: Snapshot) -> dict[str, Any] | None:
 
 
 def known_facts(snapshot: Snapshot) -> Facts | None:
-    """Return the tenant's facts, or None if the private part holds something else."""
+    """Return the tenant's facts, or None if they cannot be read."""
     try:
         return facts_of(snapshot)
     except FactsError:

@@ -22,11 +22,13 @@ local rev = math.max(tonumber(stored[1] or '0'), tonumber(stored[2] or '0'))
 rev = string.format('%.0f', math.max(tonumber(ARGV[1]), rev + 1))
 redis.call('HSET', KEYS[1], 'version', rev, 'rev', rev, 'public', ARGV[1], 'state', ARGV[2], 'cause', ARGV[3],
   'digest', '')
--- Billing keeps the topics that it has: the facts are here. Those that it takes over have none yet: what a publisher has
--- stored in the private part would be read as facts.
+-- Billing keeps the topics that it has. In those that the store has lost it takes over, a publisher's private part would
+-- be read as facts.
 if ARGV[5] ~= '' and stored[4] ~= 'billing' then
   redis.call('HSET', KEYS[1], 'owner', ARGV[5])
-  if ARGV[5] == 'billing' and stored[4] then
+  local is_published = stored[4] == 'publisher' and stored[1] == stored[2]
+  local private = redis.call('HGET', KEYS[1], 'private') or ''
+  if ARGV[5] == 'billing' and (is_published or not string.find(private, '"subscriptions":{', 1, true)) then
     redis.call('HSET', KEYS[1], 'private', '')
   end
 end

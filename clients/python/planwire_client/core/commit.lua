@@ -4,7 +4,8 @@
 --
 --                `version` and `rev` rise with every commit, also of facts alone, because builds from before `rev`
 --                compare-and-set on `version`. `public` is the version of the state, if that is another; it counts while
---                `rev` is the `version`: the newest commit is none of such a build.
+--                `rev` is the `version`: the newest commit is none of such a build. So does `owner`: else whoever wrote
+--                the facts is billing.
 --
 -- KEYS[2] log    stream, newest ~200 versions: version, state, cause
 -- KEYS[3] seen   sorted set: event id -> microseconds when first committed; 7 days, and at most the newest 10,000
@@ -59,8 +60,8 @@ if event_id ~= '' and redis.call('ZSCORE', KEYS[3], event_id) then
 end
 
 -- 2. Billing computes this topic: a publish would overwrite its facts. Builds from before the owner stored the facts
---    alone.
-if owner ~= 'billing' and stored[5] ~= 'publisher' then
+--    alone, maybe over what a publisher had written.
+if owner ~= 'billing' and not (stored[5] == 'publisher' and stored[4] == stored[1]) then
   local facts = stored[5] == 'billing' or redis.call('HGET', KEYS[1], 'private')
   if facts == true or (facts and string.find(facts, '"subscriptions":{', 1, true)) then
     return {'billed', current, current_rev}
