@@ -174,6 +174,8 @@ def _tenant(text: str, environ: str | None) -> tuple[str, dict[str, str]]:
     """Return the tenant's id, from that or from its topic's name (sandbox/tenant:acme), and the query with the env."""
     from planwire_client.core.topic import LIVE, TENANT_KIND, TopicError, decode_id, read_topic
 
+    if not text:
+        raise click.BadParameter("'' names nobody: give the tenant's id", param_hint="TENANT")
     asked = {} if environ is None else {"env": environ}
     try:
         topic = read_topic(text)

@@ -92,6 +92,8 @@ class TestLinkedSubscription:
             ({"tenant": "gone"}, "tenant_erased", "tenant:gone was erased: revive it first"),
             ({"tenant": "undefined"}, "request_invalid", "'undefined' names nobody"),
             ({"tenant": "é" * 65}, "request_invalid", "an id has at most 128"),
+            ({"tenant": "pwt1_YWNtZQ"}, "request_invalid", "'pwt1_YWNtZQ' is a signed reference"),
+            ({"tenant": "new "}, "request_invalid", "'new ' begins or ends with white space"),
             ({"subscription": "sub 1"}, "request_invalid", "'sub 1' is not a subscription's id"),
             ({"subscription": "paddle:"}, "request_invalid", "'paddle:' is not a subscription's id"),
         ):
@@ -100,6 +102,9 @@ class TestLinkedSubscription:
             assert response.json()["code"] == code
             assert said in response.json()["detail"]
         assert (await system.state())["plan"]["key"] == "pro"
+        unseen = {"subscription": "sub_unseen", "tenant": "acme", "reason": "x"}
+        answer = await system.ask("POST", "/v1/links", unseen)
+        assert answer["reason"] == "no event of paddle:sub_unseen is known: it counts from its next event on"
 
     async def test_s57_the_subscription_of_an_erased_tenant_counts_again_once_it_is_linked(
         self, system: System

@@ -121,6 +121,24 @@ class TestMoved:
         assert await shown(system, "here") == ("free", "canceled")
         assert await shown(system, "there") in (None, ("free", "none"))
 
+    @pytest.mark.parametrize("order", ORDERS)
+    async def test_s51_stripe_moves_within_one_second_by_what_the_events_say(
+        self, system: System, order: tuple[int, ...]
+    ) -> None:
+        """The ids tell no order: the creation is the first, and what changed the metadata is the last."""
+        history = [
+            stripe("customer.subscription.created", 9, sold("sub_s", "first"), 50),
+            stripe("customer.subscription.updated", 5, sold("sub_s", "first"), 50),
+            stripe("customer.subscription.updated", 1, sold("sub_s", "last"), 50),
+        ]
+        for event_, previous in zip(history, ({}, {"quantity": 1}, {"metadata": {"tenant_id": "first"}}), strict=True):
+            event_["created"] = history[0]["created"]
+            event_["data"]["previous_attributes"] = previous
+        for index in order:
+            assert (await post_stripe(system, history[index])).status_code == 200
+        assert await shown(system, "last") == ("pro", "active")
+        assert await shown(system, "first") in (None, ("free", "none"))
+
     async def test_s51_it_moves_with_its_scheduled_change_and_back_again(self, system: System) -> None:
         fields: dict[str, Any] = {"id": "sub_1", "customer_id": "ctm_1"}
         period = {"starts_at": ago(86_400), "ends_at": ago(-86_400)}

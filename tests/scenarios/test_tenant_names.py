@@ -40,7 +40,7 @@ def paddle(number: int, custom_data: object, **fields: Any) -> bytes:
 def stripe(number: int, metadata: object, **fields: Any) -> dict[str, Any]:
     now = int(time.time())
     items = {"data": [{"id": "si_1", "price": {"id": "price_pro_live"}, "quantity": 2}]}
-    data = body(id=f"sub_s{number}", customer=f"cus_{number}", metadata=metadata, items=items, **fields)
+    data = body(**{"id": f"sub_s{number}", "customer": f"cus_{number}", "metadata": metadata, "items": items, **fields})
     kind = "customer.subscription.created"
     return {"id": f"evt_{number}", "type": kind, "created": now, "livemode": True, "data": {"object": data}}
 
@@ -121,6 +121,46 @@ async def test_s56_the_customer_names_the_tenant_where_the_subscription_does_not
             later = stripe(1, {}) | {"id": "evt_later", "type": "customer.subscription.updated"}
             assert (await post_stripe(system, later)).json()["outcome"] != "parked"
             assert not [one for one in account_.asked[asked:] if "customers" in one]
+
+
+@pytest.mark.parametrize("provider", ["paddle", "stripe"])
+async def test_s56_a_customer_s_own_events_name_its_subscriptions_without_an_api_key(
+    store_url: str, tmp_path: Path, provider: str
+) -> None:
+    """What waits is released, what comes later is known, and another name of the customer moves both."""
+    async with (
+        run_cases(store_url, tmp_path) as system,
+        system.tab(topic("tenant", "org/42")) as first,
+        system.tab("tenant:second") as second,
+    ):
+        for number in (1, 2):
+            assert await deliver(system, provider, number, None, **of(provider, "1")) == "parked"
+        assert await customer(system, provider, 50, None) == "ignored"
+        assert await customer(system, provider, 40, {"tenantId": "org/42"}) == "unchanged"
+        await first.until(lambda tab: tab.plan == "pro")
+        assert await system.parked() == []
+        assert await deliver(system, provider, 3, {}, **of(provider, "1")) == "applied"
+        assert await customer(system, provider, 30, {"tenant_id": "second"}) == "applied"
+        await first.until(lambda tab: tab.plan == "free")
+        await second.until(lambda tab: tab.plan == "pro")
+        assert await customer(system, provider, 35, {"tenant_id": "late"}) == "unchanged"
+        links = (await system.ask("GET", "/v1/tenants/second/links"))["links"]
+        assert [(link["named_by"], link["names"]) for link in links] == [("customer", {"customer": "second"})] * 3
+
+
+def of(provider: str, customer: str) -> dict[str, str]:
+    return {"customer_id": f"ctm_{customer}"} if provider == "paddle" else {"customer": f"cus_{customer}"}
+
+
+async def customer(system: System, provider: str, age_s: float, metadata: object) -> str:
+    """The outcome of an event of customer 1."""
+    if provider == "paddle":
+        data = {"id": "ctm_1", "email": "jane@example.com", "custom_data": metadata}
+        body = envelope(data, occurred_at=ago(age_s), event_type="customer.updated")
+        return await system.outcome(json.dumps(body).encode())
+    data = {"id": "cus_1", "object": "customer", "metadata": metadata}
+    made = {"id": f"evt_c{age_s}", "type": "customer.updated", "created": int(time.time() - age_s), "livemode": True}
+    return str((await post_stripe(system, made | {"data": {"object": data}})).json()["outcome"])
 
 
 async def test_s56_a_customer_of_paddle_names_the_tenant_once_paddle_answers(store_url: str, tmp_path: Path) -> None:

@@ -8,11 +8,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, JsonValue, WithJsonSchema, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
+from planwire_client.core import reference
 from planwire_client.core.limits import VERSION_MAX
-from planwire_client.core.topic import ID_MAX_BYTES, MISSING_VALUES, encode_id, shown
+from planwire_client.core.topic import ID_MAX_BYTES, MISSING_VALUES, shown
 from sync.billing.domain.entitlements.overrides import KINDS
 from sync.billing.domain.entitlements.preview import ITEMS_MAX
 from sync.billing.domain.facts.model import PLAN
+from sync.billing.domain.tenant_naming import trimmed_id
 from sync.billing.providers.base import BILLING_MODES
 from sync.billing.providers.parsing import QUANTITY_MAX, is_id
 from sync.http.fields import Instant, Model, OneOf, Text
@@ -147,8 +149,14 @@ _SubscriptionId = Annotated[
 ]
 _TenantId = Annotated[
     str,
-    AfterValidator(encode_id),
-    WithJsonSchema({"type": "string", "maxLength": ID_MAX_BYTES, "pattern": rf"^(?!(?:{_MISSING})$)[\s\S]*\S"}),
+    AfterValidator(trimmed_id),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "maxLength": ID_MAX_BYTES,
+            "pattern": rf"^(?!(?:{_MISSING})$)(?!{reference.PREFIX})\S(?:[\s\S]*\S)?(?![\s\S])",
+        }
+    ),
 ]
 """An id of the outside world. It is read as the topic's id."""
 

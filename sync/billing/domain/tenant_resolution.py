@@ -112,10 +112,10 @@ def name_in(event: Event) -> Name | None:
         strength = Strength.SIGNED_CHECKOUT if event.is_signed else Strength.CHECKOUT
     else:
         strength = Strength.SIGNED if event.is_signed else Strength.METADATA
-    return Name(strength, event.tenant_id, _order_of_name(event))
+    return Name(strength, event.tenant_id, naming_order(event))
 
 
-def _order_of_name(event: Event) -> Order:
+def naming_order(event: Event) -> Order:
     """Return an event's place among those that name the same subscription's tenant.
 
     Within an instant of a coarse clock the creation is first, and what changes the metadata is last.

@@ -19,6 +19,7 @@ from sync.billing.domain.tenant_resolution import (
     is_unreal,
     link_subjects,
     name_in,
+    naming_order,
     order_key,
     subjects,
 )
@@ -88,7 +89,7 @@ def store_name(batch: CommandPipeline, event: Event) -> None:
     """Add to `batch` the storing of the name that the event gives to its subscription, if any, and the link's query."""
     name = name_in(event)
     is_body = event.subscription is not None and not is_ending(event)
-    order = order_key(event.order) if name is not None or is_body else ""
+    order = order_key(naming_order(event)) if name is not None or is_body else ""
     fields = ("", "", order) if name is None else (name.strength, name.tenant_id, order)
     batch.script(_NAME, _keys(batch, event.environment, subjects(event)[0]), *fields)
 

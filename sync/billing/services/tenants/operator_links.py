@@ -66,9 +66,13 @@ class OperatorLinks:
             return Linked(before.tenant_id, overruled, moved)
         await self._moves.vouch(subject, moved, cause)
         await self._ingest.release(subject.environment, [subject.link_subject])
-        (version,) = await self._store.versions([topic])
+        snapshot = await self._committer.read(topic)
+        facts = known_facts(snapshot)
+        is_known = facts is not None and subject.key in facts.subscriptions
+        reason = "" if is_known else f"no event of {subject.key} is known: it counts from its next event on"
         is_same = before.tenant_id == tenant_id and not before.left
-        result = EventResult(Outcome.UNCHANGED if is_same else Outcome.APPLIED, topic=topic, version=version)
+        outcome = Outcome.UNCHANGED if is_same else Outcome.APPLIED
+        result = EventResult(outcome, reason, topic, snapshot.version)
         return Linked(before.tenant_id, overruled, result)
 
     async def _flip(self, subject: Subject, tenant_id: str) -> Link:
