@@ -6,8 +6,6 @@ import itertools
 import json
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,9 +13,8 @@ from typing import Any
 import pytest
 
 from sync.store.keys import DEFAULT_KEYS as keys
-from tests.support.processes import Running, clean_environ, python, running
 from tests.support.scarce import out_of_memory
-from tests.support.system import System, ago, event, of_sync, run_system, selling
+from tests.support.system import System, ago, event, run_system, selling
 from tests.support.wait import until
 
 FOREVER = 10**9
@@ -108,16 +105,6 @@ async def test_s70_damaged_items_stop_neither_the_worker_nor_the_others(system: 
 
 
 LEASE_S = 1.0
-WORKER = """
-import sys
-from functools import partial
-from sync import bootstrap
-from sync.billing.services.wiring import BillingServices
-from sync.worker import main
-import os
-bootstrap.BillingServices = partial(BillingServices, lease_s={lease_s})
-sys.exit(main(os.environ))
-"""
 
 
 @pytest.mark.timeout(120)
@@ -134,11 +121,11 @@ async def test_a_worker_that_is_paused_longer_than_its_lease_changes_nothing_of_
         await redis.hset(record, mapping=stored)
         await redis.zadd(keys.inbox("live", "pending"), {json.loads(body)["event_id"]: 1})
         seller.gate.close()
-        with quick_worker(system, "first") as first:
+        async with system.working("first", lease_s=LEASE_S) as first:
             await until(lambda: seller.gate.kept_back == 1, 40)
             os.kill(first.process.pid, signal.SIGSTOP)
             held = await redis.hget(record, "claim")
-            with quick_worker(system, "second") as second:
+            async with system.working("second", lease_s=LEASE_S) as second:
                 await until(lambda: seller.gate.kept_back == 2, 40)
                 claim = await redis.hget(record, "claim")
                 assert claim != held
@@ -153,12 +140,3 @@ async def test_a_worker_that_is_paused_longer_than_its_lease_changes_nothing_of_
         assert len(await system.history()) == 1
         async with system.tab() as tab:
             await tab.until(lambda tab: tab.plan == "pro")
-
-
-@contextmanager
-def quick_worker(system: System, name: str) -> Iterator[Running]:
-    """A worker process whose leases last LEASE_S."""
-    code = WORKER.format(lease_s=LEASE_S)
-    environ = clean_environ(system.catalog.parent / name, **of_sync(system.environ))
-    with running(python("-c", code), environ) as worker:
-        yield worker

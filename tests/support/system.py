@@ -91,6 +91,15 @@ QUICK = {"HEARTBEAT_S": "1", "SWEEP_S": "0.5", "READY_TIMEOUT_S": "0.3"}
 PROBE_S = 0.4
 """For a gateway that is to notice soon that it is cut off; any other would take a pause of the machine for that."""
 
+WORKER = """
+import os, sys
+from functools import partial
+from sync import bootstrap, worker
+bootstrap.BillingServices = partial(bootstrap.BillingServices, **{options})
+sys.exit(worker.main(os.environ))
+"""
+"""What `python -m sync.worker` does, with options for its services."""
+
 State = dict[str, Any]
 
 
@@ -296,10 +305,10 @@ class System:
             yield Tab(client, self.store, topic, held, state)
 
     @asynccontextmanager
-    async def working(self) -> AsyncIterator[processes.Running]:
-        """A worker process on the same store and catalog."""
-        environ = processes.clean_environ(self.catalog.parent / "worker", **of_sync(self.environ))
-        with processes.running(processes.python("-m", "sync.worker"), environ) as worker:
+    async def working(self, name: str = "worker", **options: float) -> AsyncIterator[processes.Running]:
+        """A worker process on the same store and catalog; `options` of its services shorten its pauses and leases."""
+        environ = processes.clean_environ(self.catalog.parent / name, **of_sync(self.environ))
+        with processes.running(processes.python("-c", WORKER.format(options=options)), environ) as worker:
             await until(lambda: "worker_started" in worker.text or worker.status() is not None, 40)
             assert worker.status() is None, worker.text
             yield worker

@@ -22,6 +22,11 @@ from sync.store.store import Store
 LEASE_S = 30.0
 """Lease of a claimed event or timer. After a crash, another worker claims it when the lease has expired."""
 
+COMPARISON_PAUSE_S = 3.0
+"""Minimum time between two requested comparisons of a tenant, for each subscription that the first one asked about."""
+
+CHECKOUT_PAUSE_S = 2.0
+"""Minimum time between two reads of a tenant's checkouts."""
 
 _log = structlog.get_logger("sync.pipeline")
 
@@ -35,6 +40,8 @@ class BillingContext:
         clients: the API clients, by provider and environment. With a client an event is only a hint to fetch.
         now_ns: the clock, nanoseconds since 1970.
         isolation: isolates the items of the queues.
+        comparison_pause_s, checkout_pause_s: how often browsers may cause calls; see COMPARISON_PAUSE_S and
+            CHECKOUT_PAUSE_S.
         accounts: the connected accounts whose events count, by provider; `*` for all.
         tenant_secrets: verify signed tenant references.
         tenant_fields: the metadata keys that name a tenant, in order.
@@ -45,6 +52,8 @@ class BillingContext:
     adapters: Mapping[str, WebhookAdapter]
     clients: Mapping[tuple[str, str], ProviderClient] = field(default_factory=dict)
     lease_s: float = LEASE_S
+    comparison_pause_s: float = COMPARISON_PAUSE_S
+    checkout_pause_s: float = CHECKOUT_PAUSE_S
     now_ns: Callable[[], int] = time.time_ns
     accounts: Mapping[str, Collection[str]] = field(default_factory=dict)
     tenant_secrets: Sequence[bytes] = ()

@@ -27,10 +27,10 @@ QUEUE = "checkouts"
 MAX_WAIT_S, BACKGROUND_MAX_WAIT_S = 5.0, 2.0
 """Maximum time for each answer of the provider; the shorter one for a tenant whose pages named others' checkouts."""
 
-COOL_DOWN_S, COOL_DOWN_DOUBLINGS = 2.0, 2
-"""Minimum time between two reads of a tenant's checkouts, and how often checkouts of others double it.
+PAUSE_DOUBLINGS = 2
+"""How often checkouts of others double the pause between two reads of a tenant's checkouts.
 
-A checkout that is not complete is read again after COOL_DOWN_S, and then each time after twice as long."""
+A checkout that is not complete is read again after that pause, and then each time after twice as long."""
 
 RETRIED_WITHIN_S = 120.0
 """Maximum time after the first read for which a checkout that is not complete is read again: that of an `expect`."""
@@ -89,7 +89,8 @@ class Checkouts:
         if age_s >= RETRIED_WITHIN_S:
             return None
         failures = int(count or 0)
-        cool_ms = int(COOL_DOWN_S * 1000) << min(failures, COOL_DOWN_DOUBLINGS)
+        pause_s = self._context.checkout_pause_s
+        cool_ms = int(pause_s * 1000) << min(failures, PAUSE_DOUBLINGS)
         is_first, left_ms = await run_commands(self._store, ("SET", asked, b"1", "NX", "PX", cool_ms), ("PTTL", asked))
         if not is_first:
             return float(max(0, left_ms)) / 1000
@@ -97,13 +98,13 @@ class Checkouts:
             is_its = await self._apply(topic, checkout_id, client, background=failures > 0)
         except ProviderUnavailable as error:
             _log.warning("checkout_not_read", topic=topic, reason=error.reason)
-            return max(COOL_DOWN_S, error.retry_s)
+            return max(pause_s, error.retry_s)
         except ProviderRejected as error:
             # Somebody's made-up id, or an API key that may not read checkouts: a retry would not help.
             _log.warning("checkout_not_read", topic=topic, checkout=checkout_id, reason=str(error))
             is_its = False
         if is_its is None:
-            return max(COOL_DOWN_S, age_s)
+            return max(pause_s, age_s)
         done = ("SET", known, DONE, *remembered)
         count_it = (("DEL", fruitless),) if is_its else (("INCR", fruitless), ("PEXPIRE", fruitless, remembered[1]))
         await run_commands(self._store, done, *count_it)

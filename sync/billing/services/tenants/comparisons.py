@@ -18,9 +18,6 @@ from sync.store.command_pipeline import run_commands
 from sync.store.delayed_queue import DelayedQueue, Due
 from sync.store.isolation import Failure, failure_of
 
-COOL_DOWN_S = 3.0
-"""Minimum time between two requested comparisons of a tenant, for each subscription that the first one asked about."""
-
 SEARCH_PAUSE_S = 5.0
 """Pause after a pass through a provider's list. What is requested meanwhile shares the next pass."""
 
@@ -51,10 +48,8 @@ class Comparisons:
 
     async def compare(self, environment: str, due: Due) -> None:
         """Compare a tenant, unless that was just done; then it is compared at the end of the cool-down."""
-        asked = self._store.keys.asked(due.topic, "state")
-        is_first, left_ms = await run_commands(
-            self._store, ("SET", asked, b"1", "NX", "PX", int(COOL_DOWN_S * 1000)), ("PTTL", asked)
-        )
+        asked, pause_ms = self._store.keys.asked(due.topic, "state"), int(self._services.comparison_pause_s * 1000)
+        is_first, left_ms = await run_commands(self._store, ("SET", asked, b"1", "NX", "PX", pause_ms), ("PTTL", asked))
         if not is_first:
             await self.requests.reschedule(due, left_ms / 1000)
             return
@@ -65,7 +60,7 @@ class Comparisons:
         reconcile = self._reconciliation.reconcile
         report = await reconcile(environment, due.topic, "wanted", BACKGROUND_MAX_WAIT_S, searches=False)
         if report.asked > 1:
-            await run_commands(self._store, ("PEXPIRE", asked, int(COOL_DOWN_S * 1000 * report.asked)))
+            await run_commands(self._store, ("PEXPIRE", asked, pause_ms * report.asked))
         await self._end(self.requests, due, is_complete=not report.unasked)
 
     async def collect(self, due: Due) -> None:

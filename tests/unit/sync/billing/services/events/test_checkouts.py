@@ -11,7 +11,8 @@ from sync.billing.catalog.watcher import EXAMPLE, CatalogWatcher
 from sync.billing.domain.facts.model import Event, NamePlace
 from sync.billing.providers.base import ProviderRejected, ProviderUnavailable
 from sync.billing.providers.paddle.webhooks import fetched, paid
-from sync.billing.services.events.checkouts import COOL_DOWN_S, REMEMBERED_S, RETRIED_WITHIN_S
+from sync.billing.services.context import CHECKOUT_PAUSE_S
+from sync.billing.services.events.checkouts import REMEMBERED_S, RETRIED_WITHIN_S
 from sync.core import instants
 from tests.support.bodies import subscription
 from tests.support.paddle import price_id
@@ -155,9 +156,9 @@ async def test_while_the_provider_is_away_it_waits(services: Billing, provider: 
     provider.failure = ProviderUnavailable("no answer")
     await request(services)
     await work(services)
-    assert await due_s(services) == COOL_DOWN_S
+    assert await due_s(services) == CHECKOUT_PAUSE_S
     provider.failure = None
-    services.clock.advance(COOL_DOWN_S + 0.1)
+    services.clock.advance(CHECKOUT_PAUSE_S + 0.1)
     await work(services)
     assert await services.plan() == "pro"
 
