@@ -19,7 +19,8 @@ import pytest
 from planwire_client.core.commit import BILLING
 from sync import bootstrap
 from sync.billing.catalog.watcher import EXAMPLE, CatalogWatcher
-from sync.billing.domain.facts.model import Facts, Override
+from sync.billing.domain.facts.instructions import Override
+from sync.billing.domain.facts.model import Facts
 from sync.billing.providers.base import ProviderRejected, ProviderUnavailable
 from sync.billing.providers.paddle import client as paddle_client
 from sync.billing.providers.paddle.webhooks import PaddleWebhooks as PaddleAdapter

@@ -23,7 +23,8 @@ from sync import bootstrap
 from sync.billing.api import routes as billing_routes
 from sync.billing.catalog.watcher import CatalogWatcher
 from sync.billing.domain.entitlements.scheduled_changes import ChangeRequest, plan_change
-from sync.billing.domain.facts.model import FETCHED, Facts, Item, ScheduledPlanChange
+from sync.billing.domain.facts.instructions import ScheduledPlanChange
+from sync.billing.domain.facts.model import FETCHED, Facts, Item
 from sync.billing.domain.outcome import ChangeRejected
 from sync.billing.providers.base import ListedSubscription, ProviderRejected, ProviderUnavailable
 from sync.billing.providers.rate_limit import LocalRateLimiter, RedisRateLimiter

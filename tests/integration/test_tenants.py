@@ -24,8 +24,8 @@ from sync.billing.catalog.watcher import EXAMPLE, CatalogWatcher
 from sync.billing.domain.entitlements.overrides import OVERRIDES_MAX, add_override
 from sync.billing.domain.entitlements.scheduled_changes import AHEAD_NS
 from sync.billing.domain.entitlements.wakeups import EXECUTE_AGAIN_S
-from sync.billing.domain.facts import codec, model
-from sync.billing.domain.facts.model import ENTITLEMENTS
+from sync.billing.domain.facts import codec, instructions, model
+from sync.billing.domain.facts.instructions import ENTITLEMENTS
 from sync.billing.providers.paddle.client import PaddleClient
 from sync.billing.providers.paddle.webhooks import PaddleWebhooks as Adapter
 from sync.billing.providers.rate_limit import LocalRateLimiter
@@ -738,7 +738,7 @@ class TestOverrides:
             raise KeyboardInterrupt
 
         def grant(facts: model.Facts) -> model.Facts:
-            override = model.Override("feature", "sso", True, "promised", ends_us * 1000)
+            override = instructions.Override("feature", "sso", True, "promised", ends_us * 1000)
             return add_override(facts, override, services.setting("live"))
 
         monkeypatch.setattr(services.committer, "send", die_after)

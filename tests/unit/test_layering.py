@@ -146,6 +146,7 @@ PURE = [
     "sync.billing.domain.facts.codec",
     "sync.billing.domain.facts.customers",
     "sync.billing.domain.decision",
+    "sync.billing.domain.facts.instructions",
     "sync.billing.domain.facts.drift",
     "sync.billing.domain.entitlements.evaluation",
     "sync.billing.domain.facts.model",

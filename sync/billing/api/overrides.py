@@ -5,7 +5,7 @@ from __future__ import annotations
 from sync.billing.api import answers, requests
 from sync.billing.api.operations import Asked, BillingOperations, Document, operation
 from sync.billing.domain.entitlements.overrides import KINDS, add_override, remove_override
-from sync.billing.domain.facts.model import Override
+from sync.billing.domain.facts.instructions import Override
 from sync.billing.storage.tenants import facts_of
 from sync.core import instants
 from sync.http.openapi import VERSION, Answer

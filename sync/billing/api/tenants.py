@@ -21,7 +21,8 @@ from sync.billing.api.operations import (
     result_document,
 )
 from sync.billing.domain.entitlements.scheduled_changes import ChangeRequest, plan_change, without_change
-from sync.billing.domain.facts.model import Facts, ScheduledPlanChange
+from sync.billing.domain.facts.instructions import ScheduledPlanChange
+from sync.billing.domain.facts.model import Facts
 from sync.billing.domain.outcome import revival_of
 from sync.billing.providers import registry
 from sync.billing.services.wiring import BillingServices

@@ -253,9 +253,7 @@ def decide_without_event(
 
 def _is_parked_by_policy(before: Facts, event: Event, setting: Setting) -> bool:
     """Return whether a second customer's event is parked: by the policy, unless its subscription is known already."""
-    assert event.subscription is not None
-    is_known = subscription_key(event.provider, event.subscription.id) in before.subscriptions
-    return setting.catalog.policy.second_customer == "park" and not is_known
+    return setting.catalog.policy.second_customer == "park" and _key(event) not in before.subscriptions
 
 
 def after_erasure(topic: str, erased_ns: int, event: Event, newest: Event) -> EventResult:
@@ -269,9 +267,7 @@ def after_erasure(topic: str, erased_ns: int, event: Event, newest: Event) -> Ev
 
 def _is_other_software(facts: Facts, event: Event, setting: Setting) -> bool:
     """Return whether other software sells the event's subscription. If the tenant has it, it has changed hands."""
-    if event.subscription is None or not is_ignored(event, setting):
-        return False
-    return subscription_key(event.provider, event.subscription.id) not in facts.subscriptions
+    return is_ignored(event, setting) and _key(event) not in facts.subscriptions
 
 
 def _conclude(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from sync.billing.catalog.catalog import Addon, Catalog, Plan, Policy
+from sync.billing.domain.facts.instructions import ScheduledPlanChange
 from sync.billing.domain.facts.model import (
     ENDED_STATUSES,
     EXPIRED,
@@ -18,7 +19,6 @@ from sync.billing.domain.facts.model import (
     Event,
     Facts,
     Item,
-    ScheduledPlanChange,
     SubscriptionFacts,
 )
 from sync.core import instants

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from sync.billing.catalog.catalog import LEVELS, NUMBER_MAX, UNLIMITED
 from sync.billing.domain.entitlements.evaluation import Setting
-from sync.billing.domain.facts.model import PLAN, Facts, Override
+from sync.billing.domain.facts.instructions import PLAN, Override
+from sync.billing.domain.facts.model import Facts
 from sync.billing.domain.outcome import ChangeRejected
 
 KINDS = ("feature", "limit", "module", PLAN)

@@ -13,16 +13,8 @@ from sync.billing.domain.entitlements.projection import Projected, State, Unproj
 from sync.billing.domain.entitlements.purchases import remember_granted
 from sync.billing.domain.entitlements.scheduled_changes import find_subscription, with_plan
 from sync.billing.domain.entitlements.takeover import without_met_grants
-from sync.billing.domain.facts.model import (
-    ENTITLEMENTS,
-    AwaitedPreview,
-    Event,
-    Facts,
-    Item,
-    Order,
-    Scheduled,
-    Subscription,
-)
+from sync.billing.domain.facts.instructions import ENTITLEMENTS, AwaitedPreview
+from sync.billing.domain.facts.model import Event, Facts, Item, Order, Scheduled, Subscription
 from sync.billing.domain.facts.reducer import Reduced, reduce
 from sync.billing.domain.outcome import ChangeRejected
 

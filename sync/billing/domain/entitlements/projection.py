@@ -27,7 +27,8 @@ from sync.billing.domain.entitlements.evaluation import EvaluatedSubscription, S
 from sync.billing.domain.entitlements.overrides import is_active
 from sync.billing.domain.entitlements.purchases import lost_grants, unknown_reason
 from sync.billing.domain.facts.customers import second_customers
-from sync.billing.domain.facts.model import KEPT, PLAN, Facts, Override, SubscriptionFacts
+from sync.billing.domain.facts.instructions import PLAN, Override
+from sync.billing.domain.facts.model import KEPT, Facts, SubscriptionFacts
 from sync.core import instants
 
 State = dict[str, Any]

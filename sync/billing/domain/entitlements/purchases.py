@@ -18,12 +18,12 @@ import orjson
 from sync.billing.domain.entitlements.evaluation import Setting, bought, is_lost, unknown_prices
 from sync.billing.domain.entitlements.overrides import is_active
 from sync.billing.domain.facts import recent_events
+from sync.billing.domain.facts.instructions import PLAN
 from sync.billing.domain.facts.model import (
     ENDED_STATUSES,
     KEPT,
     NEVER_GRANTED,
     PAYING_STATUSES,
-    PLAN,
     Event,
     Facts,
     Granted,

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from sync.billing.catalog.catalog import Plan
 from sync.billing.domain.entitlements.evaluation import Setting, bought
 from sync.billing.domain.entitlements.projection import leader
-from sync.billing.domain.facts.model import LIVE_STATUSES, Facts, Item, ScheduledPlanChange, SubscriptionFacts
+from sync.billing.domain.facts.instructions import ScheduledPlanChange
+from sync.billing.domain.facts.model import LIVE_STATUSES, Facts, Item, SubscriptionFacts
 from sync.billing.domain.outcome import ChangeRejected
 
 AHEAD_NS = 40 * 60 * 1_000_000_000

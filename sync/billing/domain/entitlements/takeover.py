@@ -16,7 +16,8 @@ from sync.billing.domain.entitlements.overrides import UNITS_MAX, add_override
 from sync.billing.domain.entitlements.projection import Projected, State, Unprojectable, project
 from sync.billing.domain.facts.customers import second_customers
 from sync.billing.domain.facts.drift import Drift
-from sync.billing.domain.facts.model import LIVE_STATUSES, PLAN, Event, Facts, Override, subscription_key
+from sync.billing.domain.facts.instructions import PLAN, Override
+from sync.billing.domain.facts.model import LIVE_STATUSES, Event, Facts, subscription_key
 
 REASON = "it was published before billing computed this tenant"
 BY = "takeover"

@@ -11,8 +11,9 @@ from typing import Any
 
 import orjson
 
-from sync.billing.domain.facts import model
-from sync.billing.domain.facts.model import NOTHING, Facts, Item, Order, Override, Subscription, SubscriptionFacts
+from sync.billing.domain.facts import instructions, model
+from sync.billing.domain.facts.instructions import Override
+from sync.billing.domain.facts.model import NOTHING, Facts, Item, Order, Subscription, SubscriptionFacts
 from sync.billing.domain.facts.steps import Kind, Seen, Step
 
 FORMAT = 1
@@ -57,7 +58,9 @@ def decode(private: bytes) -> Facts:
             {key: _subscription_in(entry) for key, entry in document["subscriptions"].items()},
             None if change is None else _scheduled_change_in(change),
             tuple([_override_in(entry) for name in _MEMBERS for entry in document.get(name, ())]),
-            None if awaited is None else model.AwaitedPreview(**{**awaited, "items": _items_in(awaited["items"])}),
+            None
+            if awaited is None
+            else instructions.AwaitedPreview(**{**awaited, "items": _items_in(awaited["items"])}),
             document.get("erased_ns"),
             document.get("moved", {}),
             document.get("kept"),
@@ -73,7 +76,7 @@ _MEMBERS = ("overrides", "grants")
 def _by_member(overrides: Iterable[Override]) -> dict[str, list[Override]]:
     found: dict[str, list[Override]] = {}
     for override in overrides:
-        found.setdefault(_MEMBERS[override.kind == model.PLAN], []).append(override)
+        found.setdefault(_MEMBERS[override.kind == instructions.PLAN], []).append(override)
     return found
 
 
@@ -182,9 +185,9 @@ def _granted_in(granted: list[Any] | None) -> model.Granted | None:
     return None if granted is None else model.Granted(Order(*granted[0]), _items_in(granted[1]))
 
 
-def _scheduled_change_in(change: dict[str, Any]) -> model.ScheduledPlanChange:
+def _scheduled_change_in(change: dict[str, Any]) -> instructions.ScheduledPlanChange:
     # Builds from before `execute_ns` stored only the first four fields.
-    return model.ScheduledPlanChange(
+    return instructions.ScheduledPlanChange(
         change["subscription"],
         change["plan"],
         change["effective_ns"],

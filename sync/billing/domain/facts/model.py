@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from sync.billing.domain.facts.instructions import AwaitedPreview, Override, ScheduledPlanChange
 from sync.billing.domain.facts.order import FETCHED_ID as FETCHED_ID, Ahead as Ahead, Order as Order
 from sync.billing.domain.facts.steps import Seen, Step
 
@@ -213,75 +214,6 @@ class SubscriptionFacts:
         kept = (self.created_ns, self.is_vouched, self.moved_us, self.granted, self.recent, self.ahead)
         return SubscriptionFacts(self.provider, body, order, settled, past_due, *kept)
 
-
-@dataclass(frozen=True, slots=True)
-class ScheduledPlanChange:
-    """A plan change at a later date, kept here because providers have none.
-
-    Attributes:
-        subscription: the key of its subscription.
-        keep: the items that apply until `effective_ns`, even if the provider's body already shows another plan.
-        execute_ns: when the provider is first asked to change the items, billed by `billing_mode`.
-        executed: whether the provider has changed them.
-        problem: the error code of the last attempt; "" for none.
-    """
-
-    subscription: str
-    plan: str
-    effective_ns: int
-    keep: tuple[Item, ...]
-    execute_ns: int = 0
-    billing_mode: str = "do_not_bill"
-    executed: bool = False
-    problem: str = ""
-
-
-PLAN = "plan"
-"""The kind of an override that grants a plan, named by its key."""
-
-
-@dataclass(frozen=True, slots=True)
-class Override:
-    """What an operator grants or takes away, whatever is paid for.
-
-    Attributes:
-        kind: `feature`, `limit`, `module` or PLAN.
-        value: the limit, the module's level, or True for a feature; None takes the name away. Of a plan: the number of
-            units; True for as many as are paid for.
-        expires_ns: when it ends; None for never.
-        by: who made it; "" if that is not known.
-        trial: whether a plan is granted as a trial.
-    """
-
-    kind: str
-    name: str
-    value: bool | int | str | None
-    reason: str
-    expires_ns: int | None = None
-    by: str = ""
-    trial: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class AwaitedPreview:
-    """The prediction of a confirmed preview, kept until the change lands or `until_ns` passes.
-
-    Attributes:
-        subscription: the key of the subscription that changes.
-        items, status: the subscription's when the change lands.
-        entitlements: the fields ENTITLEMENTS of the state that is published then.
-    """
-
-    preview_id: str
-    subscription: str
-    items: tuple[Item, ...]
-    status: str
-    entitlements: Mapping[str, Any]
-    until_ns: int
-
-
-ENTITLEMENTS = ("plan", "status", "features", "limits", "modules")
-"""The fields of a state that a preview predicts; the others depend on when the change happens."""
 
 KEPT = ("plan", "features", "limits", "modules")
 """The fields of a state that stay while the catalog lacks what they were granted by."""

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from sync.billing.domain.facts import recent_events
-from sync.billing.domain.facts.model import NOTHING, Facts, ScheduledPlanChange, SubscriptionFacts
+from sync.billing.domain.facts.instructions import ScheduledPlanChange
+from sync.billing.domain.facts.model import NOTHING, Facts, SubscriptionFacts
 from sync.billing.domain.facts.order import past_due_run
 
 MOVED_MAX = 500

@@ -15,7 +15,8 @@ from sync.billing.domain.decision import (
     decide_without_event,
 )
 from sync.billing.domain.entitlements.evaluation import Setting
-from sync.billing.domain.facts.model import NOTHING, Event, Facts, Item, Override, ScheduledPlanChange
+from sync.billing.domain.facts.instructions import Override, ScheduledPlanChange
+from sync.billing.domain.facts.model import NOTHING, Event, Facts, Item
 from sync.billing.domain.outcome import ERASED, OTHER_SOFTWARE, WAITS_CATALOG, WAITS_SOFTWARE, EventResult, Outcome
 from tests.support.histories import BASIC, CATALOG, CATALOG_TEXT, PRO, at, event, histories
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from sync.billing.domain.facts.model import Facts, Override
+from sync.billing.domain.facts.instructions import Override
+from sync.billing.domain.facts.model import Facts
 from sync.billing.domain.outcome import EventResult, Outcome
 from sync.billing.services.committer import CONFLICTS_MAX, QUIET, Decision, Write
 from sync.billing.services.reproject import Refresh

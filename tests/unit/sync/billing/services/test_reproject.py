@@ -10,7 +10,8 @@ import orjson
 import pytest
 
 from sync.billing.catalog.watcher import EXAMPLE, CatalogWatcher
-from sync.billing.domain.facts.model import Facts, Override
+from sync.billing.domain.facts.instructions import Override
+from sync.billing.domain.facts.model import Facts
 from sync.billing.domain.outcome import Outcome
 from sync.billing.services.reproject import Refresh
 from sync.billing.storage.tenants import FactsError

@@ -6,7 +6,8 @@ import pytest
 
 from planwire_client.core.commit import BILLING, PUBLISHER
 from sync.billing.domain.facts import codec
-from sync.billing.domain.facts.model import NOTHING, Facts, Override
+from sync.billing.domain.facts.instructions import Override
+from sync.billing.domain.facts.model import NOTHING, Facts
 from sync.billing.storage.tenants import FactsError, facts_of, has_facts, tenant_of
 from sync.store.models import Snapshot
 

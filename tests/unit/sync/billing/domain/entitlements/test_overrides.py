@@ -7,7 +7,8 @@ from hypothesis import given, strategies as st
 
 from sync.billing.domain.entitlements.evaluation import Setting
 from sync.billing.domain.entitlements.overrides import OVERRIDES_MAX, active_overrides, add_override, remove_override
-from sync.billing.domain.facts.model import NOTHING, PLAN, Facts, Override
+from sync.billing.domain.facts.instructions import PLAN, Override
+from sync.billing.domain.facts.model import NOTHING, Facts
 from sync.billing.domain.outcome import ChangeRejected
 from tests.support.histories import CATALOG
 

@@ -20,7 +20,8 @@ from sync.billing.domain.entitlements.preview import (
 )
 from sync.billing.domain.entitlements.projection import Projected, project
 from sync.billing.domain.facts.codec import decode, encode
-from sync.billing.domain.facts.model import NOTHING, AwaitedPreview, Facts, Item, Order
+from sync.billing.domain.facts.instructions import AwaitedPreview
+from sync.billing.domain.facts.model import NOTHING, Facts, Item, Order
 from sync.billing.domain.facts.reducer import Reduced, reduce
 from sync.billing.domain.outcome import ChangeRejected
 from tests.support.histories import BASIC, CATALOG, PRICES, PRO, at, event, histories

@@ -13,7 +13,8 @@ from sync.billing.catalog import catalog
 from sync.billing.catalog.catalog import Catalog, Policy
 from sync.billing.domain.entitlements.evaluation import Setting
 from sync.billing.domain.entitlements.projection import Projected, Unprojectable, project
-from sync.billing.domain.facts.model import NOTHING, PLAN, Event, Facts, Item, Override, ScheduledPlanChange
+from sync.billing.domain.facts.instructions import PLAN, Override, ScheduledPlanChange
+from sync.billing.domain.facts.model import NOTHING, Event, Facts, Item
 from sync.billing.domain.facts.reducer import Reduced, reduce
 from sync.core import instants
 from tests.support.histories import BASIC, CATALOG, CATALOG_TEXT, DAY_NS, PRO, START_NS, at, event, histories

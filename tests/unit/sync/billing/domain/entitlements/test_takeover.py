@@ -13,7 +13,8 @@ from sync.billing.domain.entitlements.evaluation import Setting
 from sync.billing.domain.entitlements.preview import PreviewRequest, preview
 from sync.billing.domain.entitlements.projection import State
 from sync.billing.domain.entitlements.takeover import ENDED_REASON
-from sync.billing.domain.facts.model import FETCHED_ID, NOTHING, PLAN, Facts, Item, Override
+from sync.billing.domain.facts.instructions import PLAN, Override
+from sync.billing.domain.facts.model import FETCHED_ID, NOTHING, Facts, Item
 from sync.billing.domain.outcome import WAITS_CATALOG, EventResult, Outcome
 from tests.support.histories import BASIC, CATALOG, PRO, at, event
 

@@ -9,7 +9,8 @@ import pytest
 from sync.billing.domain.entitlements.evaluation import Setting
 from sync.billing.domain.entitlements.projection import Projected
 from sync.billing.domain.entitlements.wakeups import ASK_AGAIN_MAX_S, ASK_AGAIN_MIN_S, EXECUTE_AGAIN_S, next_wakeup_us
-from sync.billing.domain.facts.model import NOTHING, Facts, ScheduledPlanChange
+from sync.billing.domain.facts.instructions import ScheduledPlanChange
+from sync.billing.domain.facts.model import NOTHING, Facts
 from sync.billing.domain.facts.reducer import Reduced, reduce
 from sync.core import instants
 from tests.support.histories import CATALOG, PRO, at, event

@@ -7,16 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from sync.billing.domain.facts.model import (
-    NOTHING,
-    Event,
-    Facts,
-    Item,
-    Order,
-    ScheduledPlanChange,
-    Subscription,
-    SubscriptionFacts,
-)
+from sync.billing.domain.facts.instructions import ScheduledPlanChange
+from sync.billing.domain.facts.model import NOTHING, Event, Facts, Item, Order, Subscription, SubscriptionFacts
 from sync.billing.domain.facts.moves import MOVED_MAX, ChangedSinceError, given, joined, taken
 from sync.billing.domain.facts.reducer import Reduced, reduce
 from sync.billing.providers.stripe.webhooks import StripeWebhooks

@@ -11,7 +11,7 @@ from hypothesis import given, strategies as st
 
 from sync.billing.domain.entitlements.evaluation import Setting
 from sync.billing.domain.entitlements.projection import project
-from sync.billing.domain.facts import codec, model
+from sync.billing.domain.facts import codec, instructions, model
 from sync.billing.domain.facts.model import FETCHED, NOTHING, Event, Facts, Item, Order
 from sync.billing.domain.facts.order import CLOCK_SLACK_NS, PAST_DUE_MARKS_MAX
 from sync.billing.domain.facts.reducer import (
@@ -181,18 +181,23 @@ def test_decode_of_nothing_is_nothing() -> None:
 def test_held_change_and_overrides_survive_encoding() -> None:
     facts = Facts(
         {},
-        model.ScheduledPlanChange("paddle:sub_1", "basic", at(3), PRO),
+        instructions.ScheduledPlanChange("paddle:sub_1", "basic", at(3), PRO),
         (
-            model.Override("feature", "sso", True, "trial of SSO", at(9)),
-            model.Override("limit", "seats", None, "abuse", by="eve"),
-            model.Override(model.PLAN, "pro", 3, "reverse trial", at(9), trial=True),
+            instructions.Override("feature", "sso", True, "trial of SSO", at(9)),
+            instructions.Override("limit", "seats", None, "abuse", by="eve"),
+            instructions.Override(instructions.PLAN, "pro", 3, "reverse trial", at(9), trial=True),
         ),
     )
     assert codec.decode(codec.encode(facts)) == facts
 
 
 def test_older_builds_do_not_see_granted_plans() -> None:
-    facts = Facts(overrides=(model.Override("feature", "sso", True, "x"), model.Override(model.PLAN, "pro", True, "x")))
+    facts = Facts(
+        overrides=(
+            instructions.Override("feature", "sso", True, "x"),
+            instructions.Override(instructions.PLAN, "pro", True, "x"),
+        )
+    )
     assert [entry["kind"] for entry in json.loads(codec.encode(facts))["overrides"]] == ["feature"]
 
 

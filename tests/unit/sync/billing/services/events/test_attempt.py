@@ -5,7 +5,8 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from sync.billing.domain.facts.model import Facts, Override
+from sync.billing.domain.facts.instructions import Override
+from sync.billing.domain.facts.model import Facts
 from sync.billing.services.events.attempt import event_cause
 from tests.support.histories import at, event
 
