@@ -201,7 +201,7 @@ class TestTakenOver:
             await tab.until(lambda tab: tab.plan == "free")
 
     @providers
-    async def test_s68_a_higher_published_plan_stays_as_a_grant_and_operators_are_told(
+    async def test_s68_a_higher_published_plan_stays_as_a_grant_and_is_reported(
         self, system: System, deliver: Deliver
     ) -> None:
         """Also when the subscription ends, until the grant is removed."""

@@ -57,7 +57,7 @@ STARTED_S = int(time.time()) - 200
 providers = pytest.mark.parametrize("sends", [from_paddle, from_stripe], ids=["paddle", "stripe"])
 
 
-def told(tab: Tab) -> list[str]:
+def frame_types(tab: Tab) -> list[str]:
     """The types of the frames that a tab was sent, without heartbeats."""
     return [frame["type"] for frame in tab.frames if frame["type"] != "heartbeat"]
 
@@ -75,11 +75,11 @@ async def test_s69_the_case_of_updates_that_change_nothing(store_url: str, tmp_p
         version = (await send(system, first)).json()["version"]
         await tab.reaches(version)
         await expecting(tab)
-        count = len(told(tab))
+        count = len(frame_types(tab))
         for update in others:
             assert (await send(system, update)).json()["version"] == version
         await tab.fence()
-        assert told(tab)[count:] == []
+        assert frame_types(tab)[count:] == []
         assert [entry.version for entry in await system.history("tenant:f10")] == [version]
 
 
@@ -93,14 +93,14 @@ async def test_s69_a_storm_makes_no_version_no_push_and_answers_no_expect(
         before = await system.store.read(TOPIC)
         await tab.reaches(before.version)
         await expecting(tab)
-        count = len(told(tab))
+        count = len(frame_types(tab))
         late = STORM // 2
         numbers = [number for number in range(1, STORM) if number != late]
         random.Random(3).shuffle(numbers)
         for start in range(0, len(numbers), 8):
             await asyncio.gather(*(sends(system, number, "basic", 2) for number in numbers[start : start + 8]))
         await tab.fence()
-        assert told(tab)[count:] == []
+        assert frame_types(tab)[count:] == []
         after = await system.store.read(TOPIC)
         assert (after.version, after.state, after.cause) == (before.version, before.state, before.cause)
         assert (after.owner, after.rev > before.rev) == (BILLING, True)
@@ -114,7 +114,7 @@ async def test_s69_a_storm_makes_no_version_no_push_and_answers_no_expect(
         await sends(system, late, "basic", 2)
         await tab.fence()
         assert tab.plan == "pro"
-        assert "expired" not in told(tab)
+        assert "expired" not in frame_types(tab)
 
 
 @providers
@@ -132,8 +132,8 @@ async def test_s69_nor_does_a_stream_or_a_tab_that_comes_back_notice_the_storm(
             for number in range(1, 9):
                 await sends(system, number, "basic", 2)
             async with system.tab(held=before.version, state=orjson.loads(before.state)) as tab:
-                await (await tab.until(lambda tab: "current" in told(tab))).fence()
-                assert (told(tab)[1:], tab.resets) == (["current"], 0)
+                await (await tab.until(lambda tab: "current" in frame_types(tab))).fence()
+                assert (frame_types(tab)[1:], tab.resets) == (["current"], 0)
             held = {"Authorization": f"Bearer {token()}", "If-None-Match": f'"{before.version}"'}
             assert (await system.http.get(f"/v1/state/{TOPIC}", headers=held)).status_code == 304
             await sends(system, STORM, "pro", 2)
@@ -151,7 +151,7 @@ async def test_s69_an_expect_that_only_such_events_meet_expires(store_url: str, 
         await expecting(tab, timeout_ms=400)
         await sends(system, 1, "basic", 2)
         assert (await tab.next("expired"))["after"] == tab.version
-        assert "patch" not in told(tab)
+        assert "patch" not in frame_types(tab)
 
 
 async def test_s69_so_do_a_second_subscription_a_grant_and_a_preview_that_change_nothing_public(
@@ -161,7 +161,7 @@ async def test_s69_so_do_a_second_subscription_a_grant_and_a_preview_that_change
     async with run_cases(store_url, tmp_path) as system, system.tab() as tab:
         await system.apply(event(ago(90), items=[("pri_pro_live", 3)]))
         await tab.until(lambda tab: tab.plan == "pro")
-        count, rev = len(told(tab)), (await system.store.read(TOPIC)).rev
+        count, rev = len(frame_types(tab)), (await system.store.read(TOPIC)).rev
         path = "/v1/tenants/acme/overrides"
         override: dict[str, Any] = {"kind": "feature", "name": "sso", "value": True, "reason": "asked"}
         second = event(ago(80), id="sub_second", items=[("pri_basic_live", 1)], kind="subscription.created")
@@ -179,7 +179,7 @@ async def test_s69_so_do_a_second_subscription_a_grant_and_a_preview_that_change
         )
         assert stale.json()["code"] == "preview_stale", "a preview is of one rev, not of a version"
         await tab.fence()
-        assert told(tab)[count:] == []
+        assert frame_types(tab)[count:] == []
         (grant,) = (await system.ask("GET", path))["overrides"]
         assert grant["name"] == "sso"
         await system.outcome(event(ago(70), status="canceled", items=[("pri_pro_live", 3)]))
