@@ -1,1 +1,1 @@
-export function tenantReference(secret: string, tenantId: string, environment?: string): Promise<string>;
+export function tenantReference(secret: string, tenantId: string | number, environment?: string): Promise<string>;

@@ -23,6 +23,7 @@ from gateway.cli.common import (
     with_publish_api,
 )
 from gateway.cli.output import say
+from gateway.cli.tenants import read_tenant
 
 ORDER_DIGITS_MAX = 20
 """Maximum digits of an integer order value. Longer ones are sent as text, so that the gateway reports the error."""
@@ -64,7 +65,8 @@ def token(topics: tuple[str, ...], tenant: str | None, environ: str | None, ttl_
     elif ttl_s is not None:
         raise click.UsageError("--ttl is for --topic: a tenant reference does not expire")
     else:
-        say(sign_tenant(environment(), tenant, environ))
+        id, asked = read_tenant(tenant, environ)
+        say(sign_tenant(environment(), id, asked.get("env")))
 
 
 @click.command()

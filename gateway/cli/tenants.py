@@ -128,7 +128,7 @@ def link(
     Example: planwire link sub_01hv8x29kz0t586xy6zn1a62ny acme --reason "bought by the wrong account"
              planwire link stripe:sub_1MowQV acme --reason "two organisations of one customer"
     """
-    id, asked = _tenant(tenant, environ)
+    id, asked = read_tenant(tenant, environ)
     body = {"subscription": subscription, "tenant": id, "reason": reason, **({"by": by} if by else {})}
     answer = api.answer("POST", "/v1/links", asked, body)
     say_outcome(as_json, answer)
@@ -166,11 +166,11 @@ def _link(row: Row) -> dict[str, object]:
 
 def _asked(tenant: str, environ: str | None, what: str) -> tuple[str, dict[str, str]]:
     """Return the path of one of a tenant's routes, and the query."""
-    id, asked = _tenant(tenant, environ)
+    id, asked = read_tenant(tenant, environ)
     return f"/v1/tenants/{quote(id, safe='')}/{what}", asked
 
 
-def _tenant(text: str, environ: str | None) -> tuple[str, dict[str, str]]:
+def read_tenant(text: str, environ: str | None) -> tuple[str, dict[str, str]]:
     """Return the tenant's id, from that or from its topic's name (sandbox/tenant:acme), and the query with the env."""
     from planwire_client.core.topic import LIVE, TENANT_KIND, TopicError, decode_id, read_topic
 

@@ -135,6 +135,8 @@ class TestToken:
         asked = "token", "--tenant", "auth0|5f1c", "--env", "sandbox"
         status, lines, errors = await planwire(data_dir, *asked, PLANWIRE_TENANT_SECRET=secrets)
         assert (status, lines, errors) == (0, [tenant_reference(SECRET, "auth0|5f1c", "sandbox")], [])
+        named = "token", "--tenant", "sandbox/tenant:auth0%7C5f1c"
+        assert (await planwire(data_dir, *named, PLANWIRE_TENANT_SECRET=secrets))[1] == lines
 
     async def test_its_secret_may_come_from_the_development_file(self, data_dir: Path) -> None:
         write_dev_env(data_dir, f"X_PLANWIRE_TENANT_SECRET={SECRET}\n")
@@ -149,7 +151,8 @@ class TestToken:
         (["token"], "--topic"),
         (["token", "--topic", TOPIC, "--tenant", "acme"], "either --topic"),
         (["token", "--tenant", "acme", "--ttl", "60"], "does not expire"),
-        (["token", "--tenant", "x" * 129], "1 to 128 bytes"),
+        (["token", "--tenant", "x" * 129], "has 129 bytes: an id has at most 128"),
+        (["token", "--tenant", "undefined"], "'undefined' names nobody"),
         (["token", "--topic", "acme"], "'acme' is not a topic"),
         (["token", "--topic", "*", "--scope", "write"], "'write'"),
         (["token", "--topic", "*", "--ttl", "0"], "--ttl"),

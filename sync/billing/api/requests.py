@@ -14,7 +14,6 @@ from planwire_client.core.topic import ID_MAX_BYTES, MISSING_VALUES, shown
 from sync.billing.domain.entitlements.overrides import KINDS
 from sync.billing.domain.entitlements.preview import ITEMS_MAX
 from sync.billing.domain.facts.instructions import PLAN
-from sync.billing.domain.tenant_naming import trimmed_id
 from sync.billing.providers.base import BILLING_MODES
 from sync.billing.providers.parsing import QUANTITY_MAX, is_id
 from sync.http.fields import Instant, Model, OneOf, Text
@@ -149,7 +148,7 @@ _SubscriptionId = Annotated[
 ]
 _TenantId = Annotated[
     str,
-    AfterValidator(trimmed_id),
+    AfterValidator(reference.checked_tenant),
     WithJsonSchema(
         {
             "type": "string",

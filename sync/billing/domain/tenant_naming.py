@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 
 from planwire_client.core import reference
 from planwire_client.core.limits import SAFE_INTEGER_MAX
-from planwire_client.core.topic import TopicError, encode_id, shown
+from planwire_client.core.topic import TopicError, shown
 from sync.billing.domain.facts.model import Event, NamePlace, Order, Unparsable
 from sync.billing.domain.outcome import OTHER_ACCOUNT
 
@@ -107,25 +107,11 @@ def tenant_of(value: object, naming: Naming = UNSIGNED, environment: str = "") -
         raise TopicError(f"{shown(value)} is not an id: send the tenant's id as text")
     if is_signed := reference.is_reference(value):
         value = reference.verify(value, naming.secrets, environment)
-    tenant_id = trimmed_id(value)
+    tenant_id = reference.checked_tenant(value)
     if naming.is_signed_only and not is_signed:
         problem = f'{shown(value)} is not a signed reference, and [policy] unsigned_tenant is "park"'
         raise reference.TenantReferenceError(problem)
     return tenant_id, is_signed
-
-
-def trimmed_id(text: str) -> str:
-    """Return the topic id of a tenant's id that somebody gives now.
-
-    Raises:
-        TopicError: it names nobody, has white space around it, or is a signed reference.
-    """
-    tenant_id = encode_id(text)
-    if reference.is_reference(text):
-        raise TopicError(f"{shown(text)} is a signed reference: give the id of the tenant that it names")
-    if text != text.strip():
-        raise TopicError(f"{shown(text)} begins or ends with white space: send the id without it")
-    return tenant_id
 
 
 def _candidates(names: Sequence[NamePlace], fields: Sequence[str]) -> Iterator[tuple[str, object]]:

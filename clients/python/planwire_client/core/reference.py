@@ -13,7 +13,7 @@ import hashlib
 import hmac
 from collections.abc import Sequence
 
-from planwire_client.core.topic import ID_MAX_BYTES, LIVE
+from planwire_client.core.topic import LIVE, TENANT_KIND, Topic, TopicError, shown, topic
 
 PREFIX = "pwt1_"
 """The beginning of every reference; a tenant id that begins so is always read as one."""
@@ -29,22 +29,37 @@ class TenantReferenceError(ValueError):
     """The reference proves no tenant; the text says why."""
 
 
-def tenant_reference(secret: str, tenant_id: str, environment: str = LIVE) -> str:
+def checked_tenant(id: str | int) -> str:
+    """Return the topic id of a tenant's id that somebody gives now.
+
+    Raises:
+        TopicError: it names nobody, is too long, has white space around it, or is a reference itself.
+    """
+    topic_id, text = Topic.parse(topic(TENANT_KIND, id)).id, str(id)
+    if text != text.strip():
+        raise TopicError(f"{shown(text)} begins or ends with white space: give the id without it")
+    if is_reference(text):
+        raise TopicError(f"{shown(text)} is a signed reference: give the id of the tenant that it names")
+    return topic_id
+
+
+def tenant_reference(secret: str, tenant_id: str | int, environment: str = LIVE) -> str:
     """Return the reference to a tenant, for the metadata field that names the tenant.
 
     Args:
         secret: the first of PLANWIRE_TENANT_SECRET.
+        tenant_id: as the application has it, not encoded.
         environment: the environment of the provider's account: `live`, `sandbox`.
 
     Raises:
-        ValueError: the secret is too short, or the tenant id is empty or too long.
+        ValueError: the secret is too short.
+        TopicError: the id names nobody, such as undefined, or is too long.
     """
     key = secret.encode()
     if len(key) < SECRET_MIN_BYTES:
         raise ValueError(f"the secret is shorter than {SECRET_MIN_BYTES} bytes")
-    named = tenant_id.encode()
-    if not 1 <= len(named) <= ID_MAX_BYTES:
-        raise ValueError(f"a tenant id has 1 to {ID_MAX_BYTES} bytes")
+    checked_tenant(tenant_id)
+    named = str(tenant_id).encode()
     return PREFIX + base64.urlsafe_b64encode(_mac(key, named, environment) + named).rstrip(b"=").decode()
 
 
