@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, strategies as st
 
 from sync.billing.domain.decision import Decided, Delivery, Tenant, decide, decide_without_event
 from sync.billing.domain.entitlements.evaluation import Setting
@@ -14,9 +15,9 @@ from sync.billing.domain.entitlements.preview import PreviewRequest, preview
 from sync.billing.domain.entitlements.projection import State
 from sync.billing.domain.entitlements.takeover import ENDED_REASON
 from sync.billing.domain.facts.instructions import PLAN, Override
-from sync.billing.domain.facts.model import FETCHED_ID, NOTHING, Facts, Item
+from sync.billing.domain.facts.model import FETCHED_ID, NOTHING, Event, Facts, Item
 from sync.billing.domain.outcome import WAITS_CATALOG, EventResult, Outcome
-from tests.support.histories import BASIC, CATALOG, PRO, at, event
+from tests.support.histories import BASIC, CATALOG, PRO, arrivals, at, event, histories
 
 SETTING = Setting(CATALOG, "live", (), at(20))
 
@@ -137,9 +138,9 @@ def test_the_order_of_arrival_makes_no_difference(name: str, plan: str) -> None:
     """A grant is left exactly if the tenant has never bought the published plan, or a higher one."""
     history = [event(status, number, items=items) for number, (status, items) in enumerate(HISTORIES[name], 1)]
     is_bought = (plan, name) not in (("pro", "below"), ("pro", "unpaid"), ("basic", "unpaid"))
-    for arrivals in itertools.permutations(history):
+    for arrived in itertools.permutations(history):
         facts, state, published = NOTHING, {}, {"plan": {"key": plan}}
-        for number, one in enumerate((*arrivals, arrivals[0])):
+        for number, one in enumerate((*arrived, arrived[0])):
             result = decide(
                 Tenant("tenant:acme", facts, published=None if number else published), Delivery(one), SETTING
             )
@@ -147,6 +148,24 @@ def test_the_order_of_arrival_makes_no_difference(name: str, plan: str) -> None:
                 facts, state = result.facts, result.state
         assert [one.name for one in facts.overrides] == ([] if is_bought else [plan])
         assert state["plan"]["key"] == ("free" if is_bought else plan)
+
+
+@given(st.data())
+def test_any_history_in_any_order_ends_with_the_same_grant_and_state(data: st.DataObject) -> None:
+    history = data.draw(histories())
+    published: State = {"plan": {"key": data.draw(st.sampled_from(["free", "basic", "team", "pro"]))}}
+
+    def end(events: Sequence[Event]) -> tuple[Facts, State]:
+        tenant, state = Tenant("tenant:acme", published=published), published
+        for one in events:
+            result = decide(tenant, Delivery(one), SETTING)
+            if isinstance(result, Decided):
+                tenant, state = Tenant("tenant:acme", result.facts), result.state
+        return tenant.facts, state
+
+    in_order, other = end(history), end(data.draw(arrivals(history)))
+    assert other[0].overrides == in_order[0].overrides
+    assert other[1] == in_order[1]
 
 
 def test_a_fetched_body_decides_together_with_its_event() -> None:
