@@ -30,7 +30,7 @@ class PublishRefused(PlanwireError):
     """The publish was rejected by the gateway, or by the check before the store. A retry has the same result.
 
     Attributes:
-        code: a stable code, such as topic_invalid, state_too_large, key_invalid.
+        code: a stable code, such as topic_invalid, state_too_large, topic_is_billed.
         status: the HTTP status; 0 without a gateway.
     """
 

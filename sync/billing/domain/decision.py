@@ -21,7 +21,7 @@ from sync.billing.domain.entitlements.purchases import (
     reported_prices,
     unknown_reason,
 )
-from sync.billing.domain.entitlements.takeover import ENDED_REASON, grants, take_over, without_met_grants
+from sync.billing.domain.entitlements.takeover import ENDED_REASON, take_over, takeover_grants, without_ended_grants
 from sync.billing.domain.entitlements.wakeups import next_wakeup_us
 from sync.billing.domain.facts.customers import PARKED_BY_POLICY, second_customer_drift, second_customer_note
 from sync.billing.domain.facts.drift import Drift
@@ -176,7 +176,7 @@ def _decide_reduced(
     if note and _is_parked_by_policy(before, event, setting):
         return EventResult(Outcome.PARKED, f"{note}; {PARKED_BY_POLICY}", waits=(*subjects(event), WAITS_CATALOG))
     events = (event,) if delivery.fetched is None else (event, delivery.fetched)
-    ended = ENDED_REASON if grants(before) != grants(after) else ""
+    ended = ENDED_REASON if takeover_grants(before) != takeover_grants(after) else ""
     decided = _conclude(tenant, after, setting, note or stale or ended, events)
     if isinstance(decided, Unprojectable):
         return EventResult(Outcome.PARKED, decided.reason, waits=(WAITS_CATALOG,))
@@ -194,11 +194,11 @@ def _decide_reduced(
 def _reduced(
     before: Facts, event: Event, setting: Setting, result: Reduced | Stale | Moved | Unusable
 ) -> Reduced | Stale | Moved | Unusable:
-    """Return the result of reducing an event, with what stands in for unknown items, and without a met grant."""
+    """Return the result of reducing an event, with what stands in for unknown items, and without ended grants."""
     if isinstance(result, Moved | Unusable):
         return result
     after = result.facts if isinstance(result, Reduced) else before
-    joined = without_met_grants(remember_granted(before, after, event, setting), (event,), setting)
+    joined = without_ended_grants(remember_granted(before, after, event, setting), (event,), setting)
     if joined is after:
         return result
     return result._replace(facts=joined) if isinstance(result, Reduced) else Reduced(joined)
@@ -279,7 +279,7 @@ def _conclude(
         events: what `after` is made from.
     """
     topic, before, published = tenant.topic, tenant.facts, tenant.published
-    after, dropped = without_void_change(without_met_grants(after, (), setting), setting)
+    after, dropped = without_void_change(without_ended_grants(after, (), setting), setting)
     projected = project(after, setting)
     if after.kept is not None or isinstance(projected, Unprojectable):
         after = keep_published(before, after, tenant.shown, setting)

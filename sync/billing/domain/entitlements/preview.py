@@ -12,7 +12,7 @@ from sync.billing.domain.entitlements.evaluation import Setting, bought, without
 from sync.billing.domain.entitlements.projection import Projected, State, Unprojectable, project
 from sync.billing.domain.entitlements.purchases import remember_granted
 from sync.billing.domain.entitlements.scheduled_changes import find_subscription, with_plan
-from sync.billing.domain.entitlements.takeover import without_met_grants
+from sync.billing.domain.entitlements.takeover import without_ended_grants
 from sync.billing.domain.facts.instructions import ENTITLEMENTS, AwaitedPreview
 from sync.billing.domain.facts.model import Event, Facts, Item, Order, Scheduled, Subscription
 from sync.billing.domain.facts.reducer import Reduced, reduce
@@ -63,7 +63,7 @@ def preview(facts: Facts, request: PreviewRequest, setting: Setting) -> Preview:
     event = Event(entry.provider, setting.environment, "preview", "preview", order, subscription=body)
     result = reduce(facts, event)
     assert isinstance(result, Reduced)
-    after = without_met_grants(remember_granted(facts, result.facts, event, setting), (), setting)
+    after = without_ended_grants(remember_granted(facts, result.facts, event, setting), (), setting)
     after, _ = without_void_change(after, setting)
     projected = project(after, setting)
     present = {item.price_id for item in entry.subscription.items}

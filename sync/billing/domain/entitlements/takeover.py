@@ -23,6 +23,9 @@ REASON = "it was published before billing computed this tenant"
 BY = "takeover"
 """The reason and the author of the grant."""
 
+REPORTED_MAX, NAME_MAX = 20, 60
+"""Maximum features, limits and modules in the report, each, and maximum characters of a name in it."""
+
 ENDED_REASON = "the grant of the plan that was published ends: the tenant has bought it, or a higher one"
 
 
@@ -55,18 +58,18 @@ def take_over(
     return facts, after, (Drift("published", topic, subject, "taken_over", setting.now_ns // 1000, here, there),)
 
 
-def grants(facts: Facts) -> tuple[Override, ...]:
+def takeover_grants(facts: Facts) -> tuple[Override, ...]:
     """Return the grants of takeovers."""
     return tuple([one for one in facts.overrides if one.kind == PLAN and (one.by, one.reason) == (BY, REASON)])
 
 
-def without_met_grants(facts: Facts, events: Iterable[Event], setting: Setting) -> Facts:
+def without_ended_grants(facts: Facts, events: Iterable[Event], setting: Setting) -> Facts:
     """Return the facts without the grants of takeovers whose plan, or a higher one, the tenant has bought."""
     plans = setting.catalog.plans
-    found = [one for one in grants(facts) if one.name in plans]
+    found = [one for one in takeover_grants(facts) if one.name in plans]
     rank = _bought_rank(facts, events, setting) if found else -1
-    met = [one for one in found if plans[one.name].rank <= rank]
-    return replace(facts, overrides=tuple([one for one in facts.overrides if one not in met])) if met else facts
+    ended = [one for one in found if plans[one.name].rank <= rank]
+    return replace(facts, overrides=tuple([one for one in facts.overrides if one not in ended])) if ended else facts
 
 
 def _bought_rank(facts: Facts, events: Iterable[Event], setting: Setting) -> int:
@@ -96,7 +99,7 @@ def _published_plan(published: State, rank: int, setting: Setting) -> Override |
     if type(own_rank) is not int or own_rank <= rank:
         return None
     if known is None:
-        reason = f"the catalog has no plan {key[:60]!r}, which was published with the rank {own_rank}"
+        reason = f"the catalog has no plan {key[:NAME_MAX]!r}, which was published with the rank {own_rank}"
         return Unprojectable(f"{reason}: add it, or publish another plan to this tenant and retry the event")
     return Override(PLAN, key, _units(known, published.get("limits")), REASON, by=BY)
 
@@ -122,12 +125,14 @@ def _lost(published: State, state: State, setting: Setting) -> dict[str, object]
     """Return what the published state has beyond a state: features, limits, modules, or a plan without a rank."""
     key, rank = _key_and_rank(published)
     is_unranked = key not in setting.catalog.plans and type(rank) is not int
-    found: dict[str, object] = {"plan": key} if key and is_unranked else {}
+    found: dict[str, object] = {"plan": key[:NAME_MAX]} if key and is_unranked else {}
     for part in ("features", "limits", "modules"):
         names, own = published.get(part), state[part]
         if isinstance(names, Mapping):
-            more = {name: value for name, value in names.items() if _amount(value) > _amount(own.get(name))}
-            found |= {part: more} if more else {}
+            more = [
+                (name[:NAME_MAX], value) for name, value in names.items() if _amount(value) > _amount(own.get(name))
+            ]
+            found |= {part: dict(more[:REPORTED_MAX])} if more else {}
     return found
 
 

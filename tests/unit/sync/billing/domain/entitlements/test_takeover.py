@@ -123,6 +123,13 @@ def test_a_command_takes_over_like_an_event_and_a_look_takes_nothing() -> None:
     assert [one.name for one in result.facts.overrides] == ["beta", "pro"]
 
 
+def test_the_report_of_a_large_state_is_cut() -> None:
+    (report,) = taken({"plan": "x" * 999, "features": {f"{number:03}{'y' * 99}": True for number in range(99)}}).drifts
+    assert isinstance(report.here, dict)
+    assert (report.subject, report.here["plan"], len(report.here["features"])) == ("x" * 60, "x" * 60, 20)
+    assert {len(name) for name in report.here["features"]} == {60}
+
+
 HISTORIES: dict[str, list[tuple[str, Sequence[Item]]]] = {
     "bought": [("incomplete", PRO), ("active", PRO), ("canceled", PRO)],
     "upgraded": [("active", BASIC), ("active", PRO), ("past_due", PRO), ("canceled", PRO)],
