@@ -29,6 +29,7 @@ from gateway.hub.fanout import in_chunks
 from gateway.hub.hub import Hub
 from gateway.metrics import Backlog, Metrics
 from gateway.settings import GatewaySettings
+from gateway.ws.checkout_reads import CheckoutReads
 from gateway.ws.registry import ConnectionRegistry
 from gateway.ws.session_socket import SessionSocket
 from sync.process import logs
@@ -141,6 +142,7 @@ class Node:
             group.create_task(self.reconciler.run_periodic(), name="sweep")
             group.create_task(self.probe.run(), name="probe")
             group.create_task(self.registry.run(), name="pulse")
+            group.create_task(CheckoutReads(self.store, self.registry.expects).run(), name="checkouts")
             group.create_task(self._check(), name="check")
             group.create_task(self._revocation_sync.run(), name="revocations")
             group.create_task(self.acks.run(), name="acks")

@@ -57,8 +57,8 @@ export type Topic<State = any> = {
     /**
      *   "I just paid": true once a version newer than `after` (default: the shown version) is shown; false if none comes
      *   within `timeoutMs` (default 30000, at most 120000). With `checkout`, the provider's id of the checkout (`txn_...`,
-     *   `cs_...`), the gateway reads it there if no webhook comes. Concurrent calls with the same `checkout`, or without
-     *   one with the same `after`, share one promise. Never rejects.
+     *   `cs_...`), it is read there if no webhook comes, and it is true also if the state contains the purchase already.
+     *   Concurrent calls with the same `checkout`, or without one with the same `after`, share one promise. Never rejects.
      */
     expect: (options?: {
         after?: number;

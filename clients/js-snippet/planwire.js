@@ -41,8 +41,8 @@
  * @property {(options?: {after?: number, timeoutMs?: number, checkout?: string}) => Promise<boolean>} expect
  *   "I just paid": true once a version newer than `after` (default: the shown version) is shown; false if none comes
  *   within `timeoutMs` (default 30000, at most 120000). With `checkout`, the provider's id of the checkout (`txn_...`,
- *   `cs_...`), the gateway reads it there if no webhook comes. Concurrent calls with the same `checkout`, or without
- *   one with the same `after`, share one promise. Never rejects.
+ *   `cs_...`), it is read there if no webhook comes, and it is true also if the state contains the purchase already.
+ *   Concurrent calls with the same `checkout`, or without one with the same `after`, share one promise. Never rejects.
  * @property {() => void} close  leaves the topic; the last topic closes the socket
  */
 
@@ -131,7 +131,11 @@ const AT_ONCE = { share: 1, after_ms: 0 };
 const createTopic = (name, paint, ackPolicy, send, start, leave) => {
   /** @type {Set<(snapshot: Readonly<Snapshot>) => void>} */
   const listeners = new Set();
-  /** @type {Map<number | string, {promise: Promise<boolean>, check: (version: number) => boolean}>} the checkout or `after` -> its wait */
+  /**
+   * The checkout or `after` -> its wait. `check` ends it if the version is newer than `after`, and returns whether. Else
+   * it asks the gateway: if `asks` is set and `after` is known, or if the version is the first confirmed one.
+   * @type {Map<number | string, {promise: Promise<boolean>, check: (version: number, asks?: boolean) => boolean}>}
+   */
   const waits = new Map();
   /**
    * The gateway's answer about the shown snapshot. unknown: none on this connection yet · fresh: it is the newest ·
@@ -189,8 +193,8 @@ const createTopic = (name, paint, ackPolicy, send, start, leave) => {
     else later();
   };
 
-  /** Ends the waits that a version answers. Returns whether there was one. @param {number} version */
-  const checkWaits = (version) => [...waits.values()].map(({ check }) => check(version)).includes(true);
+  /** Checks all waits. Returns whether one has ended. @param {number} version @param {boolean} [asks] */
+  const checkWaits = (version, asks) => [...waits.values()].map(({ check }) => check(version, asks)).includes(true);
 
   /** Shows the frame's version, if the frame brings a state for it. Returns whether it does. @param {any} frame */
   const advance = (frame) => {
@@ -226,12 +230,16 @@ const createTopic = (name, paint, ackPolicy, send, start, leave) => {
       if (type == "ack_policy") ackPolicy = frame;
       if (type == "welcome") {
         ackPolicy = frame.ack ?? ackPolicy;
-        checkWaits(shown.version);
+        checkWaits(shown.version, true);
       }
+      waits.get(frame.checkout)?.check(Infinity, true); // the state contains it
       if (version > shown.version || frame.reset) return advance(frame);
       // A frame with a version confirms that version only; a frame without one keeps an earlier confirmation.
       const isConfirmed = version >= 0 ? version == shown.version : standing != "unknown";
-      if (isConfirmed) confirm(frame);
+      if (isConfirmed) {
+        checkWaits(version);
+        confirm(frame);
+      }
       return isConfirmed;
     },
 
@@ -248,18 +256,21 @@ const createTopic = (name, paint, ackPolicy, send, start, leave) => {
       },
       getSnapshot: () => shown,
       getServerSnapshot: () => first,
-      expect: ({ after = shown.version, timeoutMs = 30_000, checkout } = {}) => {
+      // A page that comes back from a checkout may show no state yet, or an old one: it waits from the first confirmed one.
+      expect: ({ checkout, after = checkout && standing == "unknown" ? NaN : shown.version, timeoutMs = 30_000 } = {}) => {
         const key = checkout ?? after;
         const wait = waits.get(key) ?? /** @type {any} */ ({});
         return (wait.promise ??= new Promise((resolve) => {
-          /** Ends the wait if a version answers it, else asks the gateway. Returns whether it ends. @param {number} version */
-          wait.check = (version) => {
+          wait.check = (/** @type {number} */ version, /** @type {boolean} */ asks) => {
             if (version > after) resolve(waits.delete(key));
-            else send({ type: "expect", topic: name, after, timeout_ms: timeoutMs, checkout });
+            else if (!asks != after >= 0) {
+              if (!asks) after = version;
+              send({ type: "expect", topic: name, after, timeout_ms: timeoutMs, checkout });
+            }
             return version > after;
           };
           waits.set(key, wait);
-          wait.check(shown.version);
+          wait.check(shown.version, true);
           setTimeout(() => {
             if (waits.get(key) != wait) return;
             waits.delete(key);

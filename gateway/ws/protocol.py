@@ -38,9 +38,10 @@ def patch(topic: str, base: int, version: int, merge_patch: bytes, cause: bytes 
     return _TEMPLATES["patch"] % (topic.encode(), base, version, merge_patch, b',"cause":' + cause if cause else b"")
 
 
-def current(topic: str, version: int) -> bytes:
-    """Return the frame that says that the client's version is the newest."""
-    return _TEMPLATES["current"] % (topic.encode(), version)
+def current(topic: str, version: int, checkout: str = "") -> bytes:
+    """Return the frame that says that the client's version is the newest. `checkout`: it contains that checkout."""
+    of_checkout = b',"checkout":"%b"' % checkout.encode() if checkout else b""
+    return _TEMPLATES["current"] % (topic.encode(), version, of_checkout)
 
 
 def pending(topic: str, after: int) -> bytes:

@@ -38,12 +38,12 @@ class Keys(Names):
     def asked(self, topic: str, what: str) -> str:
         """Mark that the topic's provider was just asked for `state` or `checkout`. TTL: a cool-down, seconds.
 
-        `fruitless`: number of checkouts that were not the topic's. TTL 10 min.
+        `foreign`: number of checkouts that were not the topic's. TTL 10 min.
         """
         return f"{self.head(topic)}:asked:{what}"
 
     def checkout_read(self, topic: str, checkout: str) -> str:
-        """Since when a tenant's checkout is being read (microseconds), or `done`. TTL 10 min."""
+        """Since when a tenant's checkout is being read (microseconds), or what came of it. TTL 10 min."""
         return f"{self.head(topic)}:checkout:{checkout}"
 
     def searched(self, topic: str) -> str:
@@ -142,6 +142,11 @@ class Keys(Names):
     def checkouts(self) -> str:
         """Queue of `TOPIC CHECKOUT`: what to read from the topic's provider. A worker removes each within minutes."""
         return f"{self.head('reconcile')}:checkouts"
+
+    @property
+    def foreign_checkouts(self) -> str:
+        """Number of checkouts that pages have named and that were not their tenants'. TTL 10 s."""
+        return f"{self.head('reconcile')}:foreign"
 
     @property
     def searches(self) -> str:

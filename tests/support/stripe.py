@@ -222,7 +222,11 @@ class Stripe:
         if path.startswith("/v1/checkout/sessions/"):
             session_id = path.removeprefix("/v1/checkout/sessions/")
             known = self.sessions.get(session_id)
-            return JSONResponse(known) if known else _missing(f"No such checkout.session: {session_id}")
+            if known is None:
+                return _missing(f"No such checkout.session: {session_id}")
+            made = known["subscription"]
+            is_expanded = made and "subscription" in query.getlist("expand[]")
+            return JSONResponse({**known, "subscription": self.shown(made)} if is_expanded else known)
         subscription_id = path.removeprefix("/v1/subscriptions/")
         if subscription_id not in self.subscriptions:
             return _missing(f"No such subscription: '{subscription_id}'")

@@ -666,6 +666,43 @@ describe("expect", () => {
     assert.deepEqual(await Promise.all(expected), [true, true, true, true]);
   });
 
+  for (const [what, frame, paint] of [
+    ["a state", snapshot(5, { plan: "free" })],
+    ["none", snapshot(0, null)],
+    ["an old one on the page", snapshot(5, { plan: "free" }), { version: 3, state: {}, status: "stale" }],
+    ["the one on the page", { type: "current", topic: TOPIC, version: 5 }, { version: 5, state: {}, status: "stale" }],
+  ]) {
+    it(`waits from the first confirmed version when a page comes back from a checkout: ${what}`, async () => {
+      world.close();
+      world = open({ initial: () => paint });
+      const expected = world.topic.expect({ checkout: "cs_1", timeoutMs: 60_000 });
+      const after = frame.version;
+      await world.connect({ frames: [frame] });
+      const sent = [{ type: "expect", topic: TOPIC, after, timeout_ms: 60_000, checkout: "cs_1" }];
+      assert.deepEqual(world.socket.ofType("expect"), sent);
+      assert.equal(world.topic.getSnapshot().reason, "pending");
+      world.socket.drop();
+      await world.reconnect({ type: "current", topic: TOPIC, version: after });
+      assert.deepEqual(world.socket.ofType("expect"), sent, "asked again, once, for the same");
+      world.socket.receive(snapshot(after + 1, { plan: "pro" }));
+      assert.equal(await expected, true);
+    });
+  }
+
+  it("is true without a newer version when the gateway says that the state contains the checkout", async () => {
+    await world.connect({ frames: [snapshot(5, { plan: "pro" })] });
+    const [own, other] = ["cs_1", "cs_2"].map((checkout) => world.topic.expect({ checkout, timeoutMs: 60_000 }));
+    world.socket.receive({ type: "pending", topic: TOPIC, after: 5 });
+    world.socket.receive({ type: "current", topic: TOPIC, version: 5 });
+    assert.equal(world.topic.getSnapshot().reason, "pending");
+    world.socket.receive({ type: "current", topic: TOPIC, version: 5, checkout: "cs_1" });
+    assert.equal(await own, true);
+    assert.equal(world.topic.getSnapshot().reason, "pending", "the other one");
+    world.socket.receive({ type: "current", topic: TOPIC, version: 5, checkout: "cs_2" });
+    assert.equal(await other, true);
+    assert.equal(world.topic.getSnapshot().reason, "");
+  });
+
   it("leaves the ack policy of the topic as the gateway gave it", async () => {
     await world.connect({ welcome: { ack: { share: 0, after_ms: 9999 } }, frames: [snapshot(5, {})] });
     world.topic.expect({ timeoutMs: 20_000 });

@@ -20,6 +20,7 @@ import orjson
 
 from sync.billing.domain.facts.model import Event
 from sync.billing.providers.base import (
+    Checkout,
     ListedSubscription,
     ProviderEvent,
     ProviderRejected,
@@ -64,10 +65,10 @@ class ApiClient(ABC):
     checkout_prefix: str = ""
 
     _checkout_path: str = ""
-    """The path of its checkouts in the API, with a slash at the end."""
+    """The path of a checkout in the API; `%s` is its id."""
 
-    _paid: Callable[[object, str], Event | None]
-    """Returns a checkout as the event of its payment, or None: (data, environment). May raise ValueError."""
+    _checkout: Callable[[object, str, int], Checkout]
+    """Returns a checkout: (data, environment, start of the request in ns). May raise ValueError."""
 
     def __init__(self, environment: str, rate_limiter: RateLimiter, now_ns: Callable[[], int] = time.time_ns) -> None:
         self._environment = environment
@@ -104,18 +105,18 @@ class ApiClient(ABC):
                 return await asyncio.shield(waiting)
             return await self._lead(subscription_id, max_wait_s, background)
 
-    async def checkout(self, checkout_id: str, max_wait_s: float, *, background: bool = False) -> Event | None:
-        """Return a checkout as the event of its payment; None while it is not paid.
+    async def checkout(self, checkout_id: str, max_wait_s: float, *, background: bool = False) -> Checkout:
+        """Return a checkout, by one request.
 
         Raises:
             ProviderUnavailable: no answer within `max_wait_s` seconds.
             ProviderRejected: the provider does not have it (`not_found`), or the API key lacks a permission.
         """
         async with within(max_wait_s):
-            path = f"{self._checkout_path}{quote(checkout_id, safe='')}"
+            began_ns, path = self._now_ns(), self._checkout_path % quote(checkout_id, safe="")
             data = await self._get(path, max_wait_s, background=background)
         try:
-            return self._paid(data, self._environment)
+            return self._checkout(data, self._environment, began_ns)
         except ValueError as error:
             raise unreadable(error) from error
 

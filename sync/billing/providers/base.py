@@ -151,6 +151,22 @@ class ProviderPreview:
     subscription: Subscription | None
 
 
+@dataclass(frozen=True, slots=True)
+class Checkout:
+    """A checkout: Paddle's transaction, Stripe's checkout session.
+
+    Attributes:
+        payment: the event of its payment; None while it is not paid.
+        fetched: the subscription that it has made, if the provider shows it with the checkout.
+        is_final: whether it will never make another subscription than that of `payment`, if there is one: it has
+            expired, or sells no subscription.
+    """
+
+    payment: Event | None = None
+    fetched: Event | None = None
+    is_final: bool = False
+
+
 class RateLimiter(Protocol):
     """Limits an API client's calls. A caller that would wait longer than `max_wait_s` gets an error instead."""
 
@@ -193,8 +209,8 @@ class ProviderClient(Protocol):
     async def fetch(self, subscription_id: str, max_wait_s: float, *, background: bool = False) -> Event:
         """Return the provider's current subscription, by a request that begins after this call."""
 
-    async def checkout(self, checkout_id: str, max_wait_s: float, *, background: bool = False) -> Event | None:
-        """Return a checkout as the event of its payment; None while it is not paid."""
+    async def checkout(self, checkout_id: str, max_wait_s: float, *, background: bool = False) -> Checkout:
+        """Return a checkout, by one request."""
 
     async def customer_names(
         self, customer_id: str, max_wait_s: float, *, background: bool = False

@@ -73,13 +73,16 @@ class Nack(NamedTuple):
     reason: Annotated[str, cut(REASON_MAX_CHARS)] = ""
 
 
+CheckoutId = Annotated[str, matching("[A-Za-z0-9_-]{1,255}", "a checkout's id, txn_... or cs_...")]
+
+
 class Expect(NamedTuple):
-    """The client waits for a version newer than `after`; `checkout` is the provider's id of what was just paid."""
+    """The client waits for a version newer than `after`, or until the state contains what `checkout` has paid for."""
 
     topic: fields.TopicName
     after: fields.Version = 0
     timeout_ms: Annotated[int, integer(1, TIMEOUT_MAX_MS)] = 30_000
-    checkout: Annotated[str, matching("[A-Za-z0-9_-]{1,255}", "a checkout's id, txn_... or cs_...")] | None = None
+    checkout: CheckoutId | None = None
 
 
 class Token(NamedTuple):
@@ -148,10 +151,11 @@ class Patch(NamedTuple):
 
 
 class Current(NamedTuple):
-    """The client's version is the newest."""
+    """The client's version is the newest. `checkout`: it contains what this checkout of an `expect` has paid for."""
 
     topic: fields.TopicName
     version: fields.Version
+    checkout: CheckoutId | None = None
 
 
 class Pending(NamedTuple):

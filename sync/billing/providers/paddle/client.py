@@ -21,7 +21,7 @@ from planwire_client.core.topic import LIVE
 from sync.billing.domain.facts.model import Event, Item, NamePlace
 from sync.billing.providers import api_client
 from sync.billing.providers.base import ProviderEvent, ProviderPreview, ProviderRejected, RateLimiter, SubscriptionPage
-from sync.billing.providers.paddle.webhooks import LISTED_TYPE, METADATA, fetched, paid, read_preview
+from sync.billing.providers.paddle.webhooks import LISTED_TYPE, METADATA, checkout_of, fetched, read_preview
 from sync.billing.providers.parsing import customer_names
 from sync.core import instants
 
@@ -47,8 +47,8 @@ class PaddleClient(api_client.ApiClient):
     """The API of one Paddle environment, with one API key. `base_url` "": Paddle's own URL for the environment."""
 
     _fetched = staticmethod(fetched)
-    _paid = staticmethod(paid)
-    _checkout_path = "/transactions/"
+    _checkout = staticmethod(checkout_of)
+    _checkout_path = "/transactions/%s"
     checkout_prefix = "txn_"
 
     def __init__(

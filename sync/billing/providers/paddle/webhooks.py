@@ -11,7 +11,7 @@ from typing import Any
 
 from sync.billing.domain.facts.model import FETCHED, Event, Order, Period, Scheduled, Subscription
 from sync.billing.providers import parsing
-from sync.billing.providers.base import ProviderPreview
+from sync.billing.providers.base import Checkout, ProviderPreview
 from sync.billing.providers.hmac_signature import Scheme, SignedWebhooks
 from sync.billing.providers.parsing import ITEMS_MAX, LISTED
 from sync.core import instants
@@ -92,8 +92,8 @@ def fetched(data: object, environment: str, began_ns: int) -> Event:
     return parsing.with_subscription(event, subscription_of(data), parsing.names(data, METADATA))
 
 
-def paid(data: object, environment: str) -> Event | None:
-    """Return a transaction of the API as the event of its payment; None while it is not paid.
+def checkout_of(data: object, environment: str, began_ns: int) -> Checkout:
+    """Return a transaction of the API as a checkout. A subscription is made between `paid` and `completed`.
 
     Raises:
         ValueError: it is not a transaction; the message says why.
@@ -101,10 +101,11 @@ def paid(data: object, environment: str) -> Event | None:
     if not isinstance(data, dict) or not isinstance(data.get("status"), str):
         raise ValueError("data.status is missing")
     kind = f"transaction.{data['status']}"
+    is_final = data["status"] in ("completed", "canceled")
     if kind not in PAID:
-        return None
+        return Checkout(is_final=is_final)
     envelope = {"occurred_at": data.get("updated_at") or data.get("created_at"), "data": data}
-    return PaddleWebhooks().read(environment, envelope, f"fetched_{data.get('id')}", kind)
+    return Checkout(PaddleWebhooks().read(environment, envelope, f"fetched_{data.get('id')}", kind), is_final=is_final)
 
 
 def read_preview(document: Mapping[str, object], subscription_id: str) -> ProviderPreview:

@@ -32,9 +32,9 @@ from sync.billing.providers.stripe.webhooks import (
     LISTED_TYPE,
     METADATA,
     PRORATIONS,
+    checkout_of,
     fetched,
     has_more_items,
-    paid,
 )
 
 URL = "https://api.stripe.com"
@@ -66,8 +66,8 @@ class StripeClient(api_client.ApiClient):
     """The API of one Stripe environment, with one API key. `base_url` "": Stripe's own URL."""
 
     _fetched = staticmethod(fetched)
-    _paid = staticmethod(paid)
-    _checkout_path = "/v1/checkout/sessions/"
+    _checkout = staticmethod(checkout_of)
+    _checkout_path = "/v1/checkout/sessions/%s?expand[]=subscription"
     checkout_prefix = "cs_"
 
     def __init__(

@@ -31,7 +31,7 @@ from sync.billing.domain.facts.model import (
 )
 from sync.billing.domain.facts.steps import Step
 from sync.billing.providers import parsing
-from sync.billing.providers.base import ProviderPreview
+from sync.billing.providers.base import Checkout, ProviderPreview
 from sync.billing.providers.hmac_signature import Scheme, SignedWebhooks
 from sync.billing.providers.parsing import ITEMS_MAX, LISTED, is_id
 from sync.core import instants
@@ -140,8 +140,8 @@ def fetched(data: object, environment: str, began_ns: int) -> Event:
     return parsing.with_subscription(event, subscription, parsing.names(data, METADATA))
 
 
-def paid(data: object, environment: str) -> Event | None:
-    """Return a checkout session of the API as the event of its completion; None while it is not complete.
+def checkout_of(data: object, environment: str, began_ns: int) -> Checkout:
+    """Return a checkout session of the API, with its subscription if that is expanded.
 
     Raises:
         ValueError: it is not a checkout session; the message says why.
@@ -149,9 +149,12 @@ def paid(data: object, environment: str) -> Event | None:
     if not isinstance(data, dict) or not isinstance(data.get("status"), str):
         raise ValueError("the checkout session has no status")
     if data["status"] != "complete":
-        return None
+        return Checkout(is_final=data["status"] == "expired")
     envelope = {"created": data.get("created"), "livemode": data.get("livemode"), "data": {"object": data}}
-    return StripeWebhooks().read(environment, envelope, f"fetched_{data.get('id')}", CHECKED_OUT)
+    event = StripeWebhooks().read(environment, envelope, f"fetched_{data.get('id')}", CHECKED_OUT)
+    shown = data.get("subscription")
+    is_whole = isinstance(shown, dict) and not has_more_items(shown)
+    return Checkout(event, fetched(shown, environment, began_ns) if is_whole else None, is_final=True)
 
 
 def subscription_of(data: Mapping[str, Any]) -> Subscription:

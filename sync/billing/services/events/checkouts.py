@@ -1,8 +1,9 @@
 """Reads the checkouts that browsers have returned from, so that their pages are right even if no webhook comes.
 
-A checkout counts for a tenant if it names the tenant, or if it names nobody and its subscription does. Whose the
-subscription is then follows from all of its names, as for a webhook. Browsers choose the ids, so a tenant has a
-cool-down, and answers are remembered. If a tenant's pages name checkouts of others, its checkouts are read less often.
+A checkout counts for a tenant if it names the tenant, if it names nobody and its subscription or customer does, or if
+its subscription is the tenant's already. Whose the subscription is then follows from all of its names, as for a
+webhook. Browsers choose the ids, so a tenant has a cool-down, and answers are remembered. If a tenant's pages name
+checkouts of others, its checkouts are read less often.
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ from __future__ import annotations
 import structlog
 
 from planwire_client.core.topic import TENANT_KIND, Topic
+from sync.billing.domain.facts.model import subscription_key
 from sync.billing.domain.tenant_resolution import subjects
 from sync.billing.providers.base import ProviderClient, ProviderRejected, ProviderUnavailable
 from sync.billing.services.context import BillingContext
+from sync.billing.services.events.fetch import named_by_customer
 from sync.billing.services.events.ingest import Ingest
 from sync.billing.services.events.resolve import TenantResolver
 from sync.billing.services.reproject import Refresh, Reprojection
 from sync.billing.storage.environment import reconcile_requests
-from sync.billing.storage.links import find_link
+from sync.billing.storage.links import find_link, read_stored
+from sync.store.checkout_reads import REMEMBERED_S, CheckoutRead
 from sync.store.command_pipeline import CommandPipeline, run_commands
 from sync.store.delayed_queue import DelayedQueue, Due
 
@@ -25,7 +29,7 @@ QUEUE = "checkouts"
 """The queue's name, for logs and the metric."""
 
 MAX_WAIT_S, BACKGROUND_MAX_WAIT_S = 5.0, 2.0
-"""Maximum time for each answer of the provider; the shorter one for a tenant whose pages named others' checkouts."""
+"""Maximum time for each answer of the provider; the shorter one in the background."""
 
 PAUSE_DOUBLINGS = 2
 """How often checkouts of others double the pause between two reads of a tenant's checkouts.
@@ -35,10 +39,9 @@ A checkout that is not complete is read again after that pause, and then each ti
 RETRIED_WITHIN_S = 120.0
 """Maximum time after the first read for which a checkout that is not complete is read again: that of an `expect`."""
 
-REMEMBERED_S = 600.0
-"""Time for which a checkout that was read is not read again."""
-
-DONE = b"done"
+STORM_READS, STORM_S = 5, 10
+"""So many checkouts of others within so many seconds, of all tenants together, are a storm: all checkouts are read in
+the background of the rate limit, and webhooks and repairs go before."""
 
 _log = structlog.get_logger("sync.checkouts")
 
@@ -80,62 +83,82 @@ class Checkouts:
         """Return the delay before the checkout has to be read again, in seconds; None if that is never."""
         now_us, keys = self._context.now_us, self._store.keys
         known, asked = keys.checkout_read(topic, checkout_id), keys.asked(topic, "checkout")
-        fruitless = keys.asked(topic, "fruitless")
+        foreign, storm = keys.asked(topic, "foreign"), keys.foreign_checkouts
         remembered = ("PX", int(REMEMBERED_S * 1000))
-        _, since, count = await run_commands(
-            self._store, ("SET", known, now_us, "NX", *remembered), ("GET", known), ("GET", fruitless)
+        _, since, own, all_tenants = await run_commands(
+            self._store, ("SET", known, now_us, "NX", *remembered), ("GET", known), ("GET", foreign), ("GET", storm)
         )
-        age_s = (now_us - int(since or now_us)) / 1_000_000 if since != DONE else RETRIED_WITHIN_S
+        if since is not None and not since.isdigit():
+            return None
+        age_s = (now_us - int(since or now_us)) / 1_000_000
         if age_s >= RETRIED_WITHIN_S:
             return None
-        failures = int(count or 0)
+        failures = int(own or 0)
         pause_s = self._context.checkout_pause_s
         cool_ms = int(pause_s * 1000) << min(failures, PAUSE_DOUBLINGS)
         is_first, left_ms = await run_commands(self._store, ("SET", asked, b"1", "NX", "PX", cool_ms), ("PTTL", asked))
         if not is_first:
             return float(max(0, left_ms)) / 1000
+        background = failures > 0 or int(all_tenants or 0) >= STORM_READS
         try:
-            is_its = await self._apply(topic, checkout_id, client, background=failures > 0)
+            found = await self._apply(topic, checkout_id, client, background=background)
         except ProviderUnavailable as error:
             _log.warning("checkout_not_read", topic=topic, reason=error.reason)
-            return max(pause_s, error.retry_s)
+            return max(pause_s, age_s, error.retry_s)
         except ProviderRejected as error:
             # Somebody's made-up id, or an API key that may not read checkouts: a retry would not help.
             _log.warning("checkout_not_read", topic=topic, checkout=checkout_id, reason=str(error))
-            is_its = False
-        if is_its is None:
+            found = CheckoutRead.FOREIGN
+        if found is CheckoutRead.INCOMPLETE:
             return max(pause_s, age_s)
-        done = ("SET", known, DONE, *remembered)
-        count_it = (("DEL", fruitless),) if is_its else (("INCR", fruitless), ("PEXPIRE", fruitless, remembered[1]))
-        await run_commands(self._store, done, *count_it)
+        done: list[tuple[str | int, ...]] = [("SET", known, found, *remembered)]
+        if found is CheckoutRead.FOREIGN:
+            done += [("INCR", foreign), ("PEXPIRE", foreign, remembered[1])]
+            done += [("SET", storm, 0, "NX", "EX", STORM_S), ("INCR", storm)]
+        elif found is CheckoutRead.APPLIED:
+            done.append(("DEL", foreign))
+        await run_commands(self._store, *done)
         return None
 
-    async def _apply(self, topic: str, checkout_id: str, client: ProviderClient, *, background: bool) -> bool | None:
-        """Merge the checkout's subscription into the tenant that it belongs to; return whether it is this topic's.
-
-        Returns None if the checkout is not complete.
+    async def _apply(self, topic: str, checkout_id: str, client: ProviderClient, *, background: bool) -> CheckoutRead:
+        """Merge the checkout's subscription into the tenant that it belongs to; return what was found.
 
         Raises:
             ProviderUnavailable, ProviderRejected: the provider did not answer.
             StoreError: the store is unreachable or failing.
         """
         max_wait_s = BACKGROUND_MAX_WAIT_S if background else MAX_WAIT_S
-        paid = await client.checkout(checkout_id, max_wait_s, background=background)
-        if paid is None or paid.subscription_id is None:
-            return None
-        checkout, tenant_id, fetched = self._context.named(paid), Topic.parse(topic).id, None
-        if checkout.tenant_id in (None, tenant_id):
-            fetched = self._context.named(await client.fetch(paid.subscription_id, max_wait_s, background=background))
-        if fetched is None or tenant_id not in (checkout.tenant_id, fetched.tenant_id):
-            _log.warning("checkout_of_another", topic=topic, checkout=checkout_id)
-            return False
-        await find_link(self._store, checkout)
+        found = await client.checkout(checkout_id, max_wait_s, background=background)
+        if found.payment is None or found.payment.subscription_id is None:
+            return CheckoutRead.VOID if found.is_final else CheckoutRead.INCOMPLETE
+        payment, tenant_id = self._context.named(found.payment), Topic.parse(topic).id
+        link = await read_stored(self._store, payment.environment, subjects(payment)[0])
+        is_its = tenant_id in (link.tenant_id, payment.tenant_id)
+        if not is_its and payment.tenant_id is not None:
+            return self._foreign(topic, checkout_id)
+        fetched = found.fetched or await client.fetch(found.payment.subscription_id, max_wait_s, background=background)
+        fetched = self._context.named(fetched)
+        if not is_its:
+            fetched = await named_by_customer(self._context, fetched, background=background)
+            if fetched.tenant_id != tenant_id:
+                return self._foreign(topic, checkout_id)
+        await find_link(self._store, payment)
         home, fetched = await self._resolver.home(fetched, "")
-        if home:
-            cause = {"source": "reconcile", "event_type": "checkout"}
-            await self._reprojection.refresh(fetched.environment, home, Refresh(cause, [fetched]))
-            await self._ingest.release(fetched.environment, subjects(fetched))
-        return True
+        if not home:
+            return CheckoutRead.VOID
+        cause = {"source": "reconcile", "event_type": "checkout"}
+        commit = await self._reprojection.refresh(fetched.environment, home, Refresh(cause, [fetched]))
+        await self._ingest.release(fetched.environment, subjects(fetched))
+        body = fetched.subscription
+        if body is not None and body.status == "incomplete":
+            return CheckoutRead.INCOMPLETE
+        key = subscription_key(fetched.provider, str(fetched.subscription_id))
+        is_there = home == topic and key in commit.decision.after.subscriptions
+        return CheckoutRead.APPLIED if is_there else CheckoutRead.VOID
+
+    def _foreign(self, topic: str, checkout_id: str) -> CheckoutRead:
+        _log.warning("checkout_of_another", topic=topic, checkout=checkout_id)
+        return CheckoutRead.FOREIGN
 
     def _client(self, topic: Topic, checkout_id: str) -> ProviderClient | None:
         """Return the client of the provider whose checkouts have such ids; None if there is none."""

@@ -93,6 +93,39 @@ def test_one_that_names_its_checkout_has_that_read_instead(
     assert (asked, read) == ([], [(A, "txn_1")])
 
 
+def test_one_whose_checkout_is_in_the_state_is_answered_without_a_newer_version(expects: Expects) -> None:
+    """Its webhook came before the page did."""
+    wire, late, other = Wire(), Wire(), Wire()
+    for each, checkout in ((wire, "txn_1"), (late, "txn_1"), (other, "txn_2")):
+        expects.add(cast(SessionSocket, each), A, 5, 10, checkout)
+    assert expects.checkouts() == [], "the webhook has its time"
+    expects.tick(time.monotonic() + 2)
+    assert expects.checkouts() == [(A, "txn_1"), (A, "txn_2")]
+    late.session.topics[A].sent = 3
+    expects.applied(A, "txn_1", 5)
+    assert wire.frames[-1] == {"type": "current", "topic": A, "version": 5, "checkout": "txn_1"}
+    assert (late.types(), other.types()) == (["pending"], ["pending"]), "a socket that lags gets the state first"
+    late.session.topics[A].sent = 5
+    expects.applied(A, "txn_1", 5)
+    assert (late.types(), expects.checkouts(), len(expects)) == (["current"], [(A, "txn_2")], 1)
+    expects.tick(time.monotonic() + 11)
+    assert (other.types(), expects.checkouts()) == (["expired"], [])
+
+
+def test_checkouts_are_asked_about_in_turn_and_forgotten_with_their_socket(
+    expects: Expects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CHECKOUTS_MAX", 2)
+    wire, other = Wire(), Wire()
+    for number in range(3):
+        expects.add(cast(SessionSocket, wire), A, 5, 10, f"txn_{number}")
+    expects.add(cast(SessionSocket, other), A, 5, 10, "txn_2")
+    expects.tick(time.monotonic() + 2)
+    assert {checkout for _ in range(2) for _, checkout in expects.checkouts()} == {"txn_0", "txn_1", "txn_2"}
+    expects.drop(cast(SessionSocket, wire))
+    assert expects.checkouts() == [(A, "txn_2")]
+
+
 def test_a_socket_may_ask_so_often_and_waits_all_the_same(expects: Expects, asked: list[str]) -> None:
     wire, other = Wire(), Wire()
     for after in range(5, 5 + 2 * module.ASKS_BURST):

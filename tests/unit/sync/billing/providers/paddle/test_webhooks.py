@@ -11,9 +11,9 @@ from paddle_billing.Notifications import Secret as OfficialSecret, Verifier as O
 
 from sync.billing.domain.facts.model import Event, Item, Period, Scheduled, Unparsable
 from sync.billing.domain.tenant_naming import sanitize
-from sync.billing.providers.base import Expired, Invalid, Malformed, Secret, Verification, Verified
+from sync.billing.providers.base import Checkout, Expired, Invalid, Malformed, Secret, Verification, Verified
 from sync.billing.providers.hmac_signature import HEADER_MAX_CHARS, SIGNATURES_MAX
-from sync.billing.providers.paddle.webhooks import PaddleWebhooks, paid
+from sync.billing.providers.paddle.webhooks import PaddleWebhooks, checkout_of
 from sync.core import instants
 from tests.support.bodies import SANDBOX_SECRET, SECRET, envelope, official, signature, subscription
 
@@ -299,22 +299,23 @@ def test_the_official_completed_transaction_is_a_hint() -> None:
 def test_a_paid_transaction_of_the_api_is_the_event_of_its_payment(status: str) -> None:
     data: dict[str, Any] = {"id": "txn_1", "status": status, "customer_id": "ctm_1", "subscription_id": "sub_1"}
     data |= {"custom_data": {"tenant_id": "acme"}, "updated_at": "2026-11-24T00:00:00Z"}
-    event = paid(data, "live")
-    assert event is not None
-    event = sanitize(event)
+    found = checkout_of(data, "live", 0)
+    assert found.payment is not None
+    event = sanitize(found.payment)
     assert (event.tenant_id, event.subscription_id, event.customer_id) == ("acme", "sub_1", "ctm_1")
     assert (event.type, event.order.occurred_ns) == (f"transaction.{status}", instants.parse("2026-11-24T00:00:00Z"))
-    without = paid({**data, "subscription_id": None}, "live")
-    assert without is not None
-    assert without.subscription_id is None
+    assert (found.fetched, found.is_final) == (None, status == "completed")
+    without = checkout_of({**data, "subscription_id": None}, "live", 0)
+    assert without.payment is not None
+    assert without.payment.subscription_id is None
 
 
 @pytest.mark.parametrize("status", ["draft", "ready", "billed", "canceled", "past_due", "something_new"])
 def test_any_other_transaction_is_not_paid(status: str) -> None:
-    assert paid({"id": "txn_1", "status": status}, "live") is None
+    assert checkout_of({"id": "txn_1", "status": status}, "live", 0) == Checkout(is_final=status == "canceled")
 
 
 @pytest.mark.parametrize("data", [None, [], {}, {"status": 1}, {"id": "txn_1", "status": "paid"}])
 def test_what_is_no_transaction_is_said(data: object) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - any text
-        paid(data, "live")
+        checkout_of(data, "live", 0)

@@ -11,9 +11,9 @@ from hypothesis import given, strategies as st
 
 from sync.billing.domain.facts.model import Event, Item, Period, Scheduled, Unparsable
 from sync.billing.domain.tenant_naming import sanitize
-from sync.billing.providers.base import Expired, Invalid, Malformed, Secret, Verified
+from sync.billing.providers.base import Checkout, Expired, Invalid, Malformed, Secret, Verified
 from sync.billing.providers.hmac_signature import HEADER_MAX_CHARS, SIGNATURES_MAX
-from sync.billing.providers.stripe.webhooks import StripeWebhooks, fetched, paid, subscription_of
+from sync.billing.providers.stripe.webhooks import StripeWebhooks, checkout_of, fetched, subscription_of
 from tests.support.stripe_bodies import NOW, body, envelope
 
 SECRETS = (Secret("live", b"whsec_a"), Secret("sandbox", b"whsec_b"))
@@ -268,9 +268,10 @@ class TestCheckout:
     }
 
     def test_a_complete_one_is_the_event_of_its_completion(self) -> None:
-        event = paid(self.SESSION, "live")
-        assert event is not None
-        event = sanitize(event)
+        found = checkout_of(self.SESSION, "live", 0)
+        assert found.payment is not None
+        assert (found.fetched, found.is_final) == (None, True)
+        event = sanitize(found.payment)
         assert (event.tenant_id, event.subscription_id, event.customer_id) == ("acme", "sub_1", "cus_1")
         webhook = parse(envelope(self.SESSION, "checkout.session.completed"))
         assert (event.type, event.order.occurred_ns) == (webhook.type, webhook.order.occurred_ns)
@@ -278,14 +279,24 @@ class TestCheckout:
 
     @pytest.mark.parametrize("status", ["open", "expired", "something_new"])
     def test_any_other_is_not(self, status: str) -> None:
-        assert paid({**self.SESSION, "status": status}, "live") is None
+        assert checkout_of({**self.SESSION, "status": status}, "live", 0) == Checkout(is_final=status == "expired")
+
+    def test_an_expanded_subscription_is_fetched_with_it(self) -> None:
+        shown = body()
+        found = checkout_of({**self.SESSION, "subscription": shown}, "live", 7)
+        assert found.payment is not None
+        assert found.fetched == fetched(shown, "live", 7)
+        assert found.payment.subscription_id == shown["id"]
+        # More items than are shown: it has to be fetched with all of them.
+        shown["items"]["has_more"] = True
+        assert checkout_of({**self.SESSION, "subscription": shown}, "live", 7).fetched is None
 
     def test_one_of_test_mode_is_simulated(self) -> None:
-        event = paid({**self.SESSION, "livemode": False}, "live")
+        event = checkout_of({**self.SESSION, "livemode": False}, "live", 0).payment
         assert event is not None
         assert event.simulated
 
     @pytest.mark.parametrize("data", [None, [], {}, {"status": None}, {"status": "complete", "created": "now"}])
     def test_what_is_no_session_is_said(self, data: object) -> None:
         with pytest.raises(ValueError):  # noqa: PT011 - any text
-            paid(data, "live")
+            checkout_of(data, "live", 0)

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from sync.billing.catalog.watcher import EXAMPLE, CatalogWatcher
 from sync.billing.domain.facts.model import Event, NamePlace
-from sync.billing.providers.base import ProviderRejected, ProviderUnavailable
-from sync.billing.providers.paddle.webhooks import fetched, paid
+from sync.billing.providers.base import Checkout, ProviderRejected, ProviderUnavailable
+from sync.billing.providers.paddle.webhooks import checkout_of, fetched
 from sync.billing.services.context import CHECKOUT_PAUSE_S
-from sync.billing.services.events.checkouts import REMEMBERED_S, RETRIED_WITHIN_S
+from sync.billing.services.events.checkouts import RETRIED_WITHIN_S, STORM_READS
 from sync.core import instants
+from sync.store.checkout_reads import REMEMBERED_S, CheckoutRead
 from tests.support.bodies import subscription
 from tests.support.paddle import price_id
 from tests.support.services import TOPIC, Billing, billing
 
 
 class Provider:
-    """A provider's API: its transactions and its subscription, or `failure`."""
+    """A provider's API: its transactions and its subscription, its customer's metadata, or `failure`.
+
+    `shows`: whether a transaction shows its subscription.
+    """
 
     checkout_prefix = "txn_"
 
@@ -28,28 +33,34 @@ class Provider:
         self.services: Billing | None = None
         self.transaction: dict[str, Any] = {}
         self.body: dict[str, Any] = {}
+        self.customer: dict[str, Any] = {}
+        self.shows = False
         self.failure: Exception | None = None
         self.asked: list[str] = []
         self.background: list[bool] = []
 
-    async def checkout(self, checkout_id: str, max_wait_s: float, *, background: bool = False) -> Event | None:
+    async def checkout(self, checkout_id: str, max_wait_s: float, *, background: bool = False) -> Checkout:
         """Return the transaction."""
         self.asked.append(checkout_id)
         self.background.append(background)
         if self.failure is not None:
             raise self.failure
-        return paid(self.transaction, "live")
+        found = checkout_of(self.transaction, "live", 0)
+        return replace(found, fetched=self._fetched()) if self.shows else found
 
     async def customer_names(
         self, customer_id: str, max_wait_s: float, *, background: bool = False
     ) -> tuple[NamePlace, ...]:
-        """Return nothing."""
-        return ()
+        """Return the customer's metadata."""
+        return (NamePlace("customer.custom_data", self.customer),)
 
     async def fetch(self, subscription_id: str, max_wait_s: float, *, background: bool = False) -> Event:
         """Return the subscription."""
-        assert self.services is not None
         self.asked.append(subscription_id)
+        return self._fetched()
+
+    def _fetched(self) -> Event:
+        assert self.services is not None
         return fetched(self.body, "live", self.services.now_ns())
 
 
@@ -81,6 +92,12 @@ async def work(services: Billing) -> int:
     return len(due)
 
 
+async def read(services: Billing, topic: str = TOPIC, checkout: str = "txn_1") -> str:
+    """What is remembered of a checkout."""
+    found: Any = await services.store.redis.get(services.store.keys.checkout_read(topic, checkout))
+    return str(found.decode())
+
+
 async def due_s(services: Billing) -> float:
     """When the queue's first member is due, in seconds from now; -1 if there is none."""
     found: Any = await services.store.redis.zrange(services.store.keys.checkouts, 0, 0, withscores=True)
@@ -101,7 +118,47 @@ async def test_its_subscription_is_merged_and_the_answer_is_remembered(services:
     assert len(provider.asked) == 4
 
 
-@pytest.mark.parametrize("change", [{"status": "ready"}, {"subscription_id": None}])
+async def test_one_request_suffices_if_the_checkout_shows_its_subscription(
+    services: Billing, provider: Provider
+) -> None:
+    provider.shows = True
+    await request(services)
+    await work(services)
+    assert (await services.plan(), provider.asked) == ("pro", ["txn_1"])
+
+
+@pytest.mark.parametrize("change", [{"status": "canceled"}, {"subscription_id": None}])
+async def test_one_that_never_makes_a_subscription_is_read_once(
+    services: Billing, provider: Provider, change: dict[str, Any]
+) -> None:
+    """It has expired, or it sells something else. It is no stranger's, so the next one is read as usual."""
+    whole = provider.transaction
+    provider.transaction = {**whole, **change}
+    await request(services)
+    await work(services)
+    assert (await due_s(services), await read(services)) == (-1, CheckoutRead.VOID)
+    services.clock.advance(CHECKOUT_PAUSE_S + 0.1)
+    provider.transaction = whole
+    await request(services, "txn_2")
+    await work(services)
+    assert (await services.plan(), provider.background) == ("pro", [False, False])
+
+
+async def test_while_its_payment_has_to_be_confirmed_it_is_shown_so_and_read_again(
+    services: Billing, provider: Provider
+) -> None:
+    provider.body["status"] = "incomplete"
+    await request(services)
+    await work(services)
+    assert ((await services.state())["status"], await due_s(services)) == ("incomplete", CHECKOUT_PAUSE_S)
+    provider.body |= {"status": "active", "updated_at": instants.text(services.now_ns() + 1_000_000_000)}
+    services.clock.advance(CHECKOUT_PAUSE_S + 0.1)
+    await work(services)
+    assert (await services.plan(), (await services.state())["status"]) == ("pro", "active")
+    assert await read(services) == CheckoutRead.APPLIED
+
+
+@pytest.mark.parametrize("change", [{"status": "ready"}, {"status": "paid", "subscription_id": None}])
 async def test_one_that_is_not_complete_is_read_again_less_and_less_often(
     services: Billing, provider: Provider, change: dict[str, Any]
 ) -> None:
@@ -155,10 +212,13 @@ async def test_a_tenant_s_checkouts_are_read_one_by_one_and_less_often_if_they_a
 async def test_while_the_provider_is_away_it_waits(services: Billing, provider: Provider) -> None:
     provider.failure = ProviderUnavailable("no answer")
     await request(services)
-    await work(services)
-    assert await due_s(services) == CHECKOUT_PAUSE_S
+    pauses = []
+    for _ in range(4):
+        await work(services)
+        pauses.append(await due_s(services))
+        services.clock.advance(pauses[-1] + 0.1)
+    assert pauses == pytest.approx([2, 2, 4, 8], rel=0.2)
     provider.failure = None
-    services.clock.advance(CHECKOUT_PAUSE_S + 0.1)
     await work(services)
     assert await services.plan() == "pro"
 
@@ -186,6 +246,47 @@ async def test_it_or_its_subscription_must_name_the_tenant(
     assert (state and state["plan"]["key"]) == plan
     assert await services.state("tenant:other") is None
     assert provider.asked == ["txn_1"] if checkout == "other" else ["txn_1", "sub_1"]
+
+
+async def test_its_customer_may_name_the_tenant(services: Billing, provider: Provider) -> None:
+    provider.transaction["custom_data"] = provider.body["custom_data"] = None
+    provider.customer = {"tenant_id": "acme"}
+    await request(services)
+    await work(services)
+    assert (await services.plan(), await read(services)) == ("pro", CheckoutRead.APPLIED)
+
+
+async def test_a_subscription_that_is_the_tenant_s_already_needs_no_name(services: Billing, provider: Provider) -> None:
+    """Whatever names it: an operator's link, or a guess."""
+    await services.receive(plan="basic")
+    provider.transaction["custom_data"] = provider.body["custom_data"] = None
+    provider.body["updated_at"] = instants.text(services.now_ns() + 1_000_000_000)
+    await request(services, topic="tenant:other")
+    await request(services)
+    await work(services)
+    assert (await services.plan(), await services.state("tenant:other")) == ("pro", None)
+    assert await read(services, "tenant:other") == CheckoutRead.FOREIGN
+
+
+async def test_one_of_an_unknown_price_is_not_applied(services: Billing, provider: Provider) -> None:
+    provider.body["items"][0]["price"]["id"] = "pri_unknown"
+    await request(services)
+    await work(services)
+    assert (await services.state(), await read(services)) == (None, CheckoutRead.VOID)
+
+
+async def test_while_pages_of_many_tenants_name_checkouts_of_others_all_are_read_in_the_background(
+    services: Billing, provider: Provider
+) -> None:
+    provider.failure = ProviderRejected("not_found", "no such transaction")
+    for number in range(STORM_READS + 2):
+        await request(services, f"txn_{number}", f"tenant:stranger{number}")
+        await work(services)
+    assert provider.background == [*[False] * STORM_READS, True, True]
+    services.clock.advance(11)
+    await request(services, "txn_quiet")
+    await work(services)
+    assert provider.background[-1] is False
 
 
 async def test_the_subscription_s_own_name_is_stronger_than_its_checkout_s(
