@@ -104,7 +104,7 @@ class TestLinkedSubscription:
         assert (await system.state())["plan"]["key"] == "pro"
         unseen = {"subscription": "sub_unseen", "tenant": "acme", "reason": "x"}
         answer = await system.ask("POST", "/v1/links", unseen)
-        assert answer["reason"] == "no event of paddle:sub_unseen is known: it counts from its next event on"
+        assert answer["reason"] == "no event of paddle:sub_unseen is applied yet: it counts from the first one that is"
 
     async def test_s57_the_subscription_of_an_erased_tenant_counts_again_once_it_is_linked(
         self, system: System

@@ -216,6 +216,7 @@ class Moves:
             self._committer.follow_up(batch, commit)
         for commit in others:
             if commit.decision.after.moved.get(key) == link.moved_us:
+                about = _dropped_change(key, commit, here) + about
                 result = EventResult(Outcome.APPLIED, f"{subject.subscription_id} moved to {here.topic}{about}")
                 append_event(batch, commit.topic, event_id, MOVED_TYPE, result, link.moved_us)
                 if is_given:
@@ -265,6 +266,14 @@ class Moves:
 
     async def _facts(self, subject: Subject, tenant_id: str) -> Facts:
         return known_facts(await self._committer.read(subject.topic(tenant_id))) or NOTHING
+
+
+def _dropped_change(key: str, left: Commit, here: Commit) -> str:
+    """Return the clause about the moved subscription's scheduled change if its new tenant has another one; else ""."""
+    change, kept = left.decision.before.scheduled_change, here.decision.after.scheduled_change
+    if change is None or change.subscription != key or kept is None or kept.subscription == key:
+        return ""
+    return f"; its scheduled change to {change.plan} is dropped: {here.topic} has one of {kept.subscription}"
 
 
 def _blocked(commit: Commit) -> EventResult:

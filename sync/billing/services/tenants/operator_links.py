@@ -69,7 +69,7 @@ class OperatorLinks:
         snapshot = await self._committer.read(topic)
         facts = known_facts(snapshot)
         is_known = facts is not None and subject.key in facts.subscriptions
-        reason = "" if is_known else f"no event of {subject.key} is known: it counts from its next event on"
+        reason = "" if is_known else f"no event of {subject.key} is applied yet: it counts from the first one that is"
         is_same = before.tenant_id == tenant_id and not before.left
         outcome = Outcome.UNCHANGED if is_same else Outcome.APPLIED
         result = EventResult(outcome, reason, topic, snapshot.version)

@@ -7,6 +7,8 @@ import itertools
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -17,9 +19,11 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from sync.billing.catalog.watcher import CatalogWatcher
+from sync.billing.domain.facts.instructions import ScheduledPlanChange
 from sync.billing.domain.outcome import ChangeRejected
 from sync.billing.providers.paddle.webhooks import PaddleWebhooks
 from sync.billing.services.move import MOVED_TYPE, Subject
+from sync.billing.services.reproject import Refresh
 from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.tenants import facts_of
 from sync.core import instants
@@ -404,6 +408,22 @@ async def test_a_customer_s_tenants_of_older_builds_count(catalog: CatalogWatche
         await store.redis.sadd(store.keys.link("live", "customer:paddle:ctm_1"), "a")
         await receive(services, body(1, None))
         assert list(await shown(store)) == ["a"]
+
+
+async def test_a_scheduled_change_that_the_new_tenant_has_no_room_for_is_reported_in_both_histories(
+    catalog: CatalogWatcher,
+) -> None:
+    with memory_store() as store:
+        services = services_of(store, catalog)
+        await receive(services, body(1, "a"), body(1, "b", id="sub_2"))
+        for tenant, key in (("a", SUBJECT.key), ("b", "paddle:sub_2")):
+            change = ScheduledPlanChange(key, "basic", at(60), ())
+            refresh = Refresh({"source": "app"}, change=partial(replace, scheduled_change=change))
+            await services.reprojection.refresh("live", f"tenant:{tenant}", refresh)
+        await receive(services, body(2, "b"))
+        dropped = "; its scheduled change to basic is dropped: tenant:b has one of paddle:sub_2"
+        assert await moves(store, "a") == [f"sub_1 moved to tenant:b{dropped}"]
+        assert await moves(store, "b") == [f"sub_1 moved here from tenant:a{dropped}"]
 
 
 async def test_two_processes_that_move_it_to_and_fro_end_at_the_newest_name(catalog: CatalogWatcher) -> None:
