@@ -168,6 +168,7 @@ PURE = [
     "sync.billing.providers.hmac_signature",
     "sync.billing.providers.parsing",
     "sync.billing.providers.paddle.webhooks",
+    "sync.billing.providers.stripe.subscription",
     "sync.billing.providers.stripe.webhooks",
     "sync.billing.providers.stripe.item_changes",
     "sync.core.announcement",

@@ -10,7 +10,7 @@ import httpx2
 from sync.billing.providers import api_client
 from sync.billing.providers.base import ProviderEvent, ProviderRejected, ProviderUnavailable
 from sync.billing.providers.parsing import is_id
-from sync.billing.providers.stripe.webhooks import instant
+from sync.billing.providers.stripe.subscription import instant
 
 THROTTLED_S = 5.0
 """Pause of all calls after a 429 without a Retry-After: Stripe counts calls by the second."""

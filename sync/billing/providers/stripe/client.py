@@ -28,14 +28,8 @@ from sync.billing.providers.base import (
 from sync.billing.providers.parsing import ITEMS_MAX, customer_names
 from sync.billing.providers.stripe.answers import check, last_id, listed
 from sync.billing.providers.stripe.item_changes import item_fields
-from sync.billing.providers.stripe.webhooks import (
-    LISTED_TYPE,
-    METADATA,
-    PRORATIONS,
-    checkout_of,
-    fetched,
-    has_more_items,
-)
+from sync.billing.providers.stripe.subscription import has_more_items
+from sync.billing.providers.stripe.webhooks import LISTED_TYPE, METADATA, PRORATIONS, checkout_of, fetched
 
 URL = "https://api.stripe.com"
 VERSION = "2026-10-28.endive"

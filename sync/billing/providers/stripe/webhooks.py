@@ -1,39 +1,24 @@
-"""Stripe's webhooks: verifies `Stripe-Signature`, parses `customer.subscription.*`, normalises the subscription. Pure.
+"""Stripe's webhooks: verifies `Stripe-Signature`, parses `customer.subscription.*` and what names a tenant. Pure.
 
 An event without the subscription (a thin event) or without some of its items is a hint: the subscription has to be
 fetched. Event times are whole seconds, ids are random, and the subscription has no modification time. So each event
 carries its step: its type and `previous_attributes` give its place among those of its second (`domain.facts.steps`).
-Source: https://docs.stripe.com/webhooks and https://docs.stripe.com/api/subscriptions/object
+Source: https://docs.stripe.com/webhooks
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import orjson
-
 from planwire_client.core.topic import LIVE
-from sync.billing.domain.facts.model import (
-    ENDED_STATUSES,
-    EXPIRED,
-    FETCHED,
-    FETCHED_ID,
-    UNCOLLECTED,
-    Event,
-    NamePlace,
-    Order,
-    Period,
-    Scheduled,
-    Subscription,
-)
-from sync.billing.domain.facts.steps import Step
+from sync.billing.domain.facts.model import FETCHED, FETCHED_ID, Event, NamePlace, Order
 from sync.billing.providers import parsing
 from sync.billing.providers.base import Checkout, ProviderPreview
 from sync.billing.providers.hmac_signature import Scheme, SignedWebhooks
-from sync.billing.providers.parsing import ITEMS_MAX, LISTED, is_id
+from sync.billing.providers.parsing import LISTED, is_id
+from sync.billing.providers.stripe.subscription import SECOND_NS, has_more_items, instant, step_of, subscription_of
 from sync.core import instants
 
 NAME = "stripe"
@@ -47,12 +32,8 @@ THIN = "v2.core.event"
 """The `object` of a thin event: it names its subject (`related_object`) and does not contain it."""
 
 CUSTOMER = ("customer.created", "customer.updated")
-SECOND_NS = 1_000_000_000
 
 CHECKED_OUT = "checkout.session.completed"
-
-UNPROVIDED = "void"
-"""The `behavior` of `pause_collection` with which the service is not provided either."""
 
 PRORATIONS = {
     "prorated_immediately": "always_invoice",
@@ -98,7 +79,7 @@ class StripeWebhooks(SignedWebhooks):
             subscription = subscription_of(body)
             previous = data.get("previous_attributes")
             renames = isinstance(previous, dict) and METADATA in previous
-            event = replace(event, step=_step(kind, body, subscription, previous), renames=renames)
+            event = replace(event, step=step_of(kind, body, subscription, previous), renames=renames)
             return parsing.with_subscription(event, subscription, parsing.names(body, METADATA))
         if kind in CUSTOMER and isinstance(body, dict):
             return parsing.customer(event, body, METADATA)
@@ -134,7 +115,7 @@ def fetched(data: object, environment: str, began_ns: int) -> Event:
         # Within the second of the request, the bodies decide whether an event is newer than the answer.
         Order(began_ns // SECOND_NS * SECOND_NS, began_ns, FETCHED_ID),
         unstamped=True,
-        step=_step(FETCHED, data, subscription, None),
+        step=step_of(FETCHED, data, subscription, None),
         received_ns=began_ns,
     )
     return parsing.with_subscription(event, subscription, parsing.names(data, METADATA))
@@ -157,87 +138,6 @@ def checkout_of(data: object, environment: str, began_ns: int) -> Checkout:
     return Checkout(event, fetched(shown, environment, began_ns) if is_whole else None, is_final=True)
 
 
-def subscription_of(data: Mapping[str, Any]) -> Subscription:
-    """Return Stripe's subscription object in the provider-neutral form.
-
-    Raises:
-        ValueError: a required field is missing or has another form; the message names it.
-    """
-    subscription_id, status = data.get("id"), data.get("status")
-    if not is_id(subscription_id):
-        raise ValueError("the subscription has no id")
-    if not isinstance(status, str) or not status:
-        raise ValueError("the subscription has no status")
-    listed = data.get("items")
-    entries = listed.get("data") if isinstance(listed, dict) else None
-    if not isinstance(entries, list) or len(entries) > ITEMS_MAX:
-        raise ValueError(f"items.data is not a list of at most {ITEMS_MAX}")
-    if has_more_items(data):
-        raise ValueError("the subscription has more items than are shown")
-    neutral, trial_end = _status(status, data.get("pause_collection")), data.get("trial_end")
-    return Subscription(
-        id=subscription_id,
-        status=neutral,
-        items=tuple([parsing.item(entry, price_is_id=True) for entry in entries]),
-        customer_id=parsing.optional_id(data, "customer"),
-        period=_period(data, entries),
-        trial_ends_ns=instant(trial_end, "trial_end") if neutral == "trialing" and trial_end is not None else None,
-        scheduled=_scheduled(data, neutral) if neutral not in ENDED_STATUSES else None,
-        created_ns=parsing.created_ns(data, "created", lambda value: instant(value, "created")),
-        products=parsing.products(entries),
-    )
-
-
-def _status(status: str, collection: object) -> str:
-    """Return the neutral status. `collection`: `pause_collection`, beside which Stripe keeps the status as it is."""
-    if status == "active" and isinstance(collection, dict):
-        return "paused" if collection.get("behavior") == UNPROVIDED else UNCOLLECTED
-    return EXPIRED if status == "incomplete_expired" else status
-
-
-def _step(kind: str, body: Mapping[str, Any], subscription: Subscription, previous: object) -> Step:
-    """Return an event's step. `previous`: its `previous_attributes`, the changed fields as they were before it."""
-    after = _digests(body, subscription)
-    before: tuple[str, ...] = ()
-    if isinstance(previous, dict) and previous:
-        was = _patched(body, previous)
-        # An API version may show a part of a field only.
-        with contextlib.suppress(ValueError):
-            before = _digests(was, subscription_of(was))
-    is_creation = kind == "customer.subscription.created"
-    return parsing.step(subscription, is_creation=is_creation, before=before, after=after)
-
-
-def _digests(body: Mapping[str, Any], subscription: Subscription) -> tuple[str, ...]:
-    """Return digests of the whole body, of what counts for entitlements, and of the status alone.
-
-    The whole body distinguishes the most; the others still match if `previous_attributes` lacks a changed field.
-
-    Raises:
-        ValueError: the body is nested too deeply.
-    """
-    try:
-        whole = orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
-    except orjson.JSONEncodeError as error:
-        raise ValueError("the subscription is nested too deeply") from error
-    return parsing.digest(whole), parsing.digest(subscription), str(body.get("status"))
-
-
-def _patched(body: Mapping[str, Any], previous: Mapping[str, Any], *, is_metadata: bool = False) -> dict[str, Any]:
-    """Return the body with its previous attributes: objects hold only their changed fields, lists are whole."""
-    was = dict(body)
-    for name, value in previous.items():
-        known = was.get(name)
-        if isinstance(value, dict) and isinstance(known, dict):
-            was[name] = _patched(known, value, is_metadata=name == "metadata")
-        elif value is None and is_metadata:
-            # A key that did not exist; any other field is there and null.
-            was.pop(name, None)
-        else:
-            was[name] = value
-    return was
-
-
 def read_preview(document: Mapping[str, object], subscription_id: str) -> ProviderPreview:
     """Return Stripe's preview of a change: an invoice, which does not show the resulting subscription.
 
@@ -246,12 +146,6 @@ def read_preview(document: Mapping[str, object], subscription_id: str) -> Provid
     """
     subscription = None if document.get("object") == "invoice" else subscription_of({**document, "id": subscription_id})
     return ProviderPreview(document, subscription)
-
-
-def has_more_items(data: Mapping[str, Any]) -> bool:
-    """Return whether a subscription object contains only its first items."""
-    listed = data.get("items")
-    return isinstance(listed, dict) and bool(listed.get("has_more"))
 
 
 def _related(related: object, kind: str) -> str | None:
@@ -268,39 +162,3 @@ def _related(related: object, kind: str) -> str | None:
     if not is_id(subscription_id):
         raise ValueError("related_object.id is missing or not an id")
     return subscription_id
-
-
-def _period(data: Mapping[str, Any], entries: list[Any]) -> Period | None:
-    """Return the billing period: the subscription's (older API versions), or the first to end of its items' (newer)."""
-    spans = [data, *entries]
-    found = [
-        Period(instant(span["current_period_start"], "period"), instant(span["current_period_end"], "period"))
-        for span in spans
-        if span.get("current_period_start") is not None and span.get("current_period_end") is not None
-    ]
-    return min(found, key=lambda period: period.ends_ns, default=None)
-
-
-def _scheduled(data: Mapping[str, Any], neutral: str) -> Scheduled | None:
-    """Return the next change that Stripe makes by itself: the cancellation, or the end of a paused collection."""
-    cancel_at, collection = data.get("cancel_at"), data.get("pause_collection")
-    is_paused = neutral in ("paused", UNCOLLECTED)
-    resumes_at = collection.get("resumes_at") if is_paused and isinstance(collection, dict) else None
-    found = [] if resumes_at is None else [Scheduled("resume", instant(resumes_at, "resumes_at"))]
-    if cancel_at is None and data.get("cancel_at_period_end"):
-        period = _period(data, data["items"]["data"])
-        found += [] if period is None else [Scheduled("cancel", period.ends_ns)]
-    elif cancel_at is not None:
-        found.append(Scheduled("cancel", instant(cancel_at, "cancel_at")))
-    return min(found, key=lambda change: change.effective_ns, default=None)
-
-
-def instant(value: object, name: str) -> int:
-    """Return Stripe's Unix time, in whole seconds, as nanoseconds.
-
-    Raises:
-        ValueError: `value` is not a Unix time; the message calls it `name`.
-    """
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**33:
-        raise ValueError(f"{name} is no Unix time")
-    return value * SECOND_NS

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from sync.billing.domain.facts import codec
-from sync.billing.domain.facts.model import NOTHING, Event, Facts, Order, Subscription, SubscriptionFacts
+from sync.billing.domain.facts.model import NOTHING, Event, Facts, Item, Order, Subscription, SubscriptionFacts
 from sync.billing.domain.facts.recent_events import INSTANT_EVENTS_MAX
 from sync.billing.domain.facts.reducer import Reduced, Stale, merge_fetched, received, reduce
 from sync.billing.domain.facts.steps import Kind, Seen, Step, last
@@ -160,6 +160,16 @@ def test_previous_attributes_that_lack_a_changed_field_still_chain() -> None:
         event["data"]["object"] = {**event["data"]["object"], "latest_invoice": f"in_{number}"}
     for order in itertools.permutations(parsed(events[:3])):
         assert known(fold(order)).subscription.status == "past_due"
+
+
+def test_previous_attributes_that_show_a_part_of_an_item_still_chain() -> None:
+    changes: list[Change] = [(0, "updated", {"items": items(("price_pro", number))}) for number in (5, 2, 9)]
+    events = history([(0, "created", {}), *changes], random.Random(3))
+    for event in events[1:]:
+        (entry,) = event["data"]["previous_attributes"]["items"]["data"]
+        event["data"]["previous_attributes"]["items"]["data"] = [{"id": entry["id"], "quantity": entry["quantity"]}]
+    for order in itertools.permutations(parsed(events)):
+        assert known(fold(order)).subscription.items == (Item("price_pro", 9),)
 
 
 def test_an_event_that_is_missing_leaves_the_newest_of_the_others() -> None:

@@ -13,7 +13,8 @@ from sync.billing.domain.facts.model import Event, Item, Period, Scheduled, Unpa
 from sync.billing.domain.tenant_naming import sanitize
 from sync.billing.providers.base import Checkout, Expired, Invalid, Malformed, Secret, Verified
 from sync.billing.providers.hmac_signature import HEADER_MAX_CHARS, SIGNATURES_MAX
-from sync.billing.providers.stripe.webhooks import StripeWebhooks, checkout_of, fetched, subscription_of
+from sync.billing.providers.stripe.subscription import subscription_of
+from sync.billing.providers.stripe.webhooks import StripeWebhooks, checkout_of, fetched
 from tests.support.stripe_bodies import NOW, body, envelope
 
 SECRETS = (Secret("live", b"whsec_a"), Secret("sandbox", b"whsec_b"))
