@@ -139,6 +139,30 @@ async def test_s66_with_an_api_key_what_no_body_decides_is_fetched(store_url: st
         assert tab.state["limits"]["seats"] == 3
 
 
+async def test_s66_a_payment_in_the_second_of_an_answer_counts_though_stripe_is_away(
+    store_url: str, tmp_path: Path
+) -> None:
+    """Stripe has answered about the creation, and fails when the payment arrives."""
+    async with (
+        account() as stripe,
+        run_cases(
+            store_url, tmp_path, catalog=PRICES, STRIPE_API_KEYS=f"live:{KEY}", STRIPE_API_URL=stripe.url
+        ) as system,
+    ):
+        second, number = 0, 0
+        while second != int(time.time()):
+            second, number = int(time.time()), number + 1
+            subscription_id = stripe.add(tenant=f"t{number}", quantity=3, status="incomplete")
+            await arrive(system, [stripe.happened[-1]])
+        paid = stripe.change(subscription_id, status="active") | {"created": second}
+        paid["data"]["previous_attributes"] = {"status": "incomplete"}
+        stripe.failing = 100
+        async with system.tab(f"tenant:t{number}") as tab:
+            assert await arrive(system, [paid]) == ["applied"]
+            await tab.fence()
+            assert (tab.plan, tab.state["status"]) == ("pro", "active")
+
+
 async def test_s66_an_event_of_a_test_clock_shuts_out_no_real_event(selling: System) -> None:
     """It counts as of its receipt. Scenarios 7 and 8 are about Paddle's stamps."""
     month = 30 * 86_400

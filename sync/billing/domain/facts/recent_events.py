@@ -16,7 +16,7 @@ from sync.billing.domain.facts.order import Order, past_due_run
 from sync.billing.domain.facts.steps import Kind, Seen, Step
 
 INSTANTS_KEPT = 3
-"""How many instants keep their events: the newest with bodies, the oldest only its last event."""
+"""How many instants keep their events, the newest of them with bodies."""
 
 INSTANT_EVENTS_MAX = 16
 """Maximum events kept of one instant. Beyond it those that were received first are dropped."""
@@ -44,8 +44,7 @@ def decided(entry: SubscriptionFacts, recent: Iterable[Seen]) -> SubscriptionFac
     settled, marks = entry.settled, entry.past_due
     anchor: tuple[str, ...] = ()
     kept: list[Seen] = []
-    found = _instants(recent)[-INSTANTS_KEPT:]
-    for age, instant in enumerate(found, 1 - len(found)):
+    for instant in _instants(recent)[-INSTANTS_KEPT:]:
         last = steps.last(instant, anchor)
         anchor, at_ns = last.step.after, last.order.updated_ns
         overdue = [each.order for each in instant if each.body.status == "past_due"]
@@ -54,7 +53,7 @@ def decided(entry: SubscriptionFacts, recent: Iterable[Seen]) -> SubscriptionFac
             # Within an instant, all its past_due events are newer than its settled ones, or none is.
             settled = Order(at_ns, 0, "") if is_overdue else last.order
         marks = (*[mark for mark in marks if mark.updated_ns != at_ns], *(overdue if is_overdue else ()))
-        kept += instant if age > 1 - INSTANTS_KEPT else [last]
+        kept += instant
     kept = [each if each.order.updated_ns == at_ns else each._replace(body=_shortened(each.body)) for each in kept]
     return replace(
         entry,

@@ -21,7 +21,7 @@ from sync.billing.domain.facts.model import (
     SubscriptionFacts,
     subscription_key,
 )
-from sync.billing.domain.facts.order import CLOCK_SLACK_NS, past_due_run
+from sync.billing.domain.facts.order import CLOCK_SLACK_NS, FETCHED_ID, past_due_run
 from sync.billing.domain.facts.steps import Seen
 
 SUBSCRIPTIONS_MAX = 500
@@ -177,20 +177,24 @@ def _older(order: Order, known: Order) -> str:
 
 def _joined(before: SubscriptionFacts | None, event: Event, body: Subscription) -> SubscriptionFacts:
     """Return the subscription's facts with the event in them; `before` itself if it changes nothing."""
-    order = event.order
-    settled, marks = (None, ()) if before is None else (before.settled, before.past_due)
-    if before is not None and event.step is not None:
-        decided = recent_events.joined(before, event, event.step, body)
+    order, step, is_overdue = event.order, event.step, body.status == "past_due"
+    if before is None:
+        recent = () if step is None else (Seen(order, step, event.received_ns, body),)
+        whole = SubscriptionFacts(event.provider, body, order, recent=recent)
+        return replace(whole, past_due=(order,)) if is_overdue else replace(whole, settled=order)
+    place = order
+    if step is not None:
+        decided = recent_events.joined(before, event, step, body)
         if decided is not None:
             return decided
-    if settled is None or order > settled:
-        if body.status == "past_due":
+        # Of an instant that is not kept, the past_due events count as newer than the others.
+        place = Order(order.updated_ns, 0, FETCHED_ID if is_overdue else "")
+    settled, marks = before.settled, before.past_due
+    if settled is None or place > settled:
+        if is_overdue:
             marks = past_due_run((*marks, order), settled)
         else:
-            settled, marks = order, past_due_run(marks, order) if marks else ()
-    if before is None:
-        recent = () if event.step is None else (Seen(order, event.step, event.received_ns, body),)
-        return SubscriptionFacts(event.provider, body, order, settled, marks, recent=recent)
+            settled, marks = place, past_due_run(marks, place) if marks else ()
     if order > before.order:
         return before.with_newest(body, order, settled, marks)
     if (settled, marks) == (before.settled, before.past_due):
