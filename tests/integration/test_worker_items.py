@@ -20,7 +20,7 @@ from structlog.testing import capture_logs
 
 from sync.billing.catalog.watcher import EXAMPLE, CatalogWatcher
 from sync.billing.domain.facts.model import Event, Unparsable
-from sync.billing.domain.outcome import EventResult, Outcome
+from sync.billing.domain.outcome import EventResult
 from sync.billing.providers.base import ProviderEvent
 from sync.billing.providers.paddle.webhooks import PaddleWebhooks
 from sync.billing.services.background.catch_up import CatchUp
@@ -29,7 +29,6 @@ from sync.billing.storage.environment import reconcile_requests
 from sync.billing.storage.inbox import UNREADABLE, Record
 from sync.source.hydration import Hydration
 from sync.store import counters
-from sync.store.command_pipeline import CommandPipeline
 from sync.store.delayed_queue import DelayedQueue
 from sync.store.isolation import ATTEMPTS_MAX
 from sync.store.keys import DEFAULT_KEYS as keys
@@ -260,71 +259,6 @@ async def test_whatever_the_work_on_an_item_raises_the_worker_goes_on(
         assert not task.done()
 
 
-class TestItemsThatEndTheProcess:
-    """Attempts are counted when they begin: an item that kills every worker is parked, and no other of its batch."""
-
-    @pytest.mark.timeout(60)
-    async def test_a_tenant(self, services: BillingServices, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-        tried: list[str] = []
-        timers = services.environment("live").timers
-        timers._lease_us = 50_000
-
-        async def fire(environment: str, due: Any) -> None:
-            tried.append(due.topic)
-            if due.topic == "tenant:fatal":
-                raise KeyboardInterrupt  # as a crash: nothing is written any more
-            await timers.ack(due)
-
-        monkeypatch.setattr(services.wakeup, "fire", fire)
-        await store.redis.zadd(keys.timers("live"), {"tenant:a": 1, "tenant:fatal": 1, "tenant:z": 1})
-        isolation = services.isolation
-        for _ in range(ATTEMPTS_MAX + 3):
-            claimed = await timers.claim(10)
-            for due in claimed:
-                try:
-                    await isolation.work("timers", timers, lambda due: fire("live", due), due)
-                except KeyboardInterrupt:
-                    break
-            await asyncio.sleep(0.06)
-        assert tried.count("tenant:fatal") == ATTEMPTS_MAX
-        assert (tried.count("tenant:a"), tried.count("tenant:z")) == (1, 1)
-        (reason,) = [entry["reason"] for entry in (await timers.parked()).values()]
-        assert "UnendedError" in reason
-
-    @pytest.mark.timeout(60)
-    async def test_an_event(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-        services = BillingServices(store, CatalogWatcher(EXAMPLE), {"paddle": PaddleWebhooks()}, lease_s=0.05)
-        fatal, good = webhook(1, event_id="evt_1", id="sub_1"), webhook(1, event_id="evt_2", id="sub_2", tenant="zzz")
-        tried: list[str] = []
-        resume = services.ingest.resume
-
-        async def dying(record: Record, environment: str) -> EventResult:
-            tried.append(record.event_id)
-            if record.event_id == "evt_1":
-                raise KeyboardInterrupt
-            return await resume(record, environment)
-
-        monkeypatch.setattr(services.ingest, "resume", dying)
-        batch, inbox = CommandPipeline(store), services.environment("live").inbox
-        for body in (fatal, good):
-            event = services.adapters["paddle"].parse(body, "live")
-            inbox.put(batch, event, body, "paddle", 1)
-        await batch.run()
-        for _ in range(ATTEMPTS_MAX + 3):
-            await asyncio.sleep(0.06)
-            worker = Worker(services, ("live",), poll_s=0.01)
-            try:
-                async with asyncio.timeout(0.2):
-                    await worker._inbox("live")
-            except (KeyboardInterrupt, TimeoutError):
-                pass
-        assert tried.count("evt_1") == ATTEMPTS_MAX
-        assert tried.count("evt_2") == 1
-        record = await inbox.read("evt_1")
-        assert record is not None
-        assert (record.status, "UnendedError" in record.reason) == ("parked", True)
-
-
 async def test_a_released_event_that_fails_does_not_fail_the_event_that_releases_it(
     services: BillingServices, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -430,46 +364,6 @@ class TestCatchUp:
         client: Any = Client()
         assert await CatchUp(services, "paddle", "live", client).run() == 1
         assert (await redis.get(cursor), await redis.get(lease)) == (b"evt_9", b"another's")
-
-
-class TestTheClaimOfAnEvent:
-    """Who has lost the claim of an event can neither end nor postpone it."""
-
-    async def test_only_the_holder_ends_an_event(self, store: Store) -> None:
-        services = BillingServices(store, CatalogWatcher(EXAMPLE), {"paddle": PaddleWebhooks()}, lease_s=0.05)
-        inbox, body = services.environment("live").inbox, webhook(1, event_id="evt_1")
-        batch = CommandPipeline(store)
-        inbox.put(batch, services.adapters["paddle"].parse(body, "live"), body, "paddle", 1, "of the delivery")
-        await batch.run()
-        holders = ["of the delivery"]
-        for _ in range(2):
-            await asyncio.sleep(0.06)
-            holders.append((await take_up(inbox)).claim)
-        *late, holder = holders
-        for claim in late:
-            for result in (EventResult(Outcome.APPLIED), EventResult(Outcome.PARKED, "no link", waits=("x",))):
-                batch = CommandPipeline(store)
-                inbox.end(batch, "evt_1", result, claim=claim)
-                inbox.postpone(batch, "evt_1", 0, claim)
-                assert await batch.run() == [0, 0]
-        assert await inbox.counts() == (1, 0)
-        assert await inbox.claim(1) == [], "its holder's lease is as it was"
-        batch = CommandPipeline(store)
-        inbox.end(batch, "evt_1", EventResult(Outcome.APPLIED), claim=holder)
-        assert await batch.run() == [1]
-        assert await inbox.counts() == (0, 0)
-
-    async def test_who_is_late_does_not_begin(self, store: Store) -> None:
-        services = BillingServices(store, CatalogWatcher(EXAMPLE), {"paddle": PaddleWebhooks()}, lease_s=0.05)
-        inbox, body = services.environment("live").inbox, webhook(1, event_id="evt_1")
-        batch = CommandPipeline(store)
-        inbox.put(batch, services.adapters["paddle"].parse(body, "live"), body, "paddle", 1)
-        await batch.run()
-        await asyncio.sleep(0.06)
-        (late,) = await inbox.claim(1)
-        await asyncio.sleep(0.06)
-        assert (await take_up(inbox)).attempts == 2
-        assert await inbox.begin(late) is None
 
 
 @pytest.mark.timeout(60)
