@@ -54,9 +54,16 @@ class Attempt(NamedTuple):
     claim: str = ""
 
     def ended(self, result: EventResult) -> Processed:
-        """Return the end of the attempt without a decision about a topic."""
-        about = (self.environment, self.event, result)
-        return Processed(*about, answer=self.answer, catalog=self.catalog, link=self.link, claim=self.claim)
+        """Return the end of the attempt. Without a commit, the catalog is that of its start."""
+        return Processed(
+            self.environment,
+            self.event,
+            result,
+            answer=self.answer,
+            catalog=self.catalog,
+            link=self.link,
+            claim=self.claim,
+        )
 
 
 class Processed(NamedTuple):

@@ -83,8 +83,9 @@ class Ingest:
         batch = CommandPipeline(self._store)
         if query_checkout(batch, event):
             event, link = await with_checkout(self._store, event, link, *await batch.run())
-        about = (environment, record.attempts, record.received_us, catalog)
-        return await self._process(Attempt(event, *about, link, claim=record.claim))
+        number, received_us = record.attempts, record.received_us
+        attempt = Attempt(event, environment, number, received_us, catalog, link, claim=record.claim)
+        return await self._process(attempt)
 
     async def retry(self, environment: str, event_id: str) -> EventResult | None:
         """Retry a parked event now; return its result, or None if no event of that id is parked.
@@ -207,8 +208,9 @@ class Ingest:
                 await self._committer.arm_at_once(topic)
         is_first = attempt.number == 1 and not commit.is_repeated
         subject = unblocked_by(event, commit, self._context.setting(attempt.environment, catalog))
-        about = (attempt.environment, event, result, is_first, attempt.answer, commit, catalog)
-        return Processed(*about, unblocks=subject, link=attempt.link, claim=attempt.claim, is_recovered=is_recovered)
+        return attempt.ended(result)._replace(
+            is_first=is_first, commit=commit, catalog=catalog, unblocks=subject, is_recovered=is_recovered
+        )
 
     async def _commit(self, attempt: Attempt, catalog: Catalog, moved_us: int = 0) -> Commit:
         def decision(snapshot: Snapshot) -> Decision:
