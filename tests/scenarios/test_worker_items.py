@@ -76,7 +76,7 @@ async def test_s70_damaged_items_stop_neither_the_worker_nor_the_others(system: 
     damaged = ["not a topic", b"tenant:\xff", "tenant:type", "tenant:facts"]
     await redis.set(keys.snap("tenant:type"), "a string where a hash should be")
     await redis.hset(
-        keys.snap("tenant:facts"), mapping={"version": 5, "state": "{}", "private": "{", "owner": "billing"}
+        keys.snap("tenant:facts"), mapping={"version": 5, "rev": 5, "state": "{}", "private": "{", "owner": "billing"}
     )
     for queue in (keys.timers("live"), keys.audits("live"), keys.reconcile, keys.hydrate, keys.compare):
         await redis.zadd(queue, dict.fromkeys(damaged, 1))
