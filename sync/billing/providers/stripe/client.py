@@ -29,7 +29,15 @@ from sync.billing.providers.parsing import ITEMS_MAX, customer_names
 from sync.billing.providers.stripe.answers import check, last_id, listed
 from sync.billing.providers.stripe.item_changes import item_fields
 from sync.billing.providers.stripe.subscription import has_more_items
-from sync.billing.providers.stripe.webhooks import LISTED_TYPE, METADATA, PRORATIONS, checkout_of, fetched
+from sync.billing.providers.stripe.webhooks import (
+    CHECKED_OUT,
+    CUSTOMER,
+    LISTED_TYPE,
+    METADATA,
+    PRORATIONS,
+    checkout_of,
+    fetched,
+)
 
 URL = "https://api.stripe.com"
 VERSION = "2026-10-28.endive"
@@ -49,7 +57,8 @@ EVENT_TYPES = (
     "customer.subscription.resumed",
     "customer.subscription.pending_update_applied",
     "customer.subscription.trial_will_end",
-    "checkout.session.completed",
+    CHECKED_OUT,
+    *CUSTOMER,
 )
 """The event types that catch-up reads. Stripe's list accepts up to 20 types."""
 

@@ -200,6 +200,8 @@ class TenantResolver:
         while link.tenant_id is None:
             await flip(self._store, subject.environment, subject.link_subject, link, candidates[0], Strength.GUESS)
             link = await read_stored(self._store, subject.environment, subject.link_subject)
+        if link.tenant_id == TOMBSTONE:
+            return link
         await self._store_customer(event, subject, link)
         # The customer's event may have come in between, and have not found the subscription.
         return await self._named_by(event, link, await read_customer(self._store, event))
