@@ -261,6 +261,17 @@ async def test_nothing_of_an_erased_topic_is_replayed(store_url: str, store: Sto
     assert (await store.read(TOPIC)).erased
 
 
+async def test_no_replay_takes_a_topic_from_billing(store_url: str, store: Store) -> None:
+    """Even if a build from before the owner has written it last."""
+    old = (await store.commit(Change(TOPIC, b'{"plan":"pro"}', b"{}", owner=BILLING))).version
+    newer: Any = {"version": str(old + 1), "state": '{"plan":"free"}'}
+    await store.redis.hset(keys.snap(TOPIC), mapping=newer)
+    async with run_gateway(environment(store_url, DEV="1")) as running, http(running) as client:
+        answer = await act(client, "replay", topic=TOPIC, version=old)
+        assert (answer.status_code, answer.json()["code"]) == (409, "topic_is_billed")
+    assert (await store.read(TOPIC)).state == b'{"plan":"free"}'
+
+
 async def test_a_version_with_a_number_that_is_refused_today_is_not_replayed(store_url: str, store: Store) -> None:
     """It was kept by a build from before."""
     old = await commit(store, {"seats": 2**53})
