@@ -200,6 +200,21 @@ class TestTakenOver:
             await deliver(system, "basic", status="canceled", age_s=30)
             await tab.until(lambda tab: tab.plan == "free")
 
+    async def test_s68_a_backend_may_have_published_under_the_ids_of_the_provider_s_events(
+        self, system: System
+    ) -> None:
+        """Billing takes each of them all the same, and none twice."""
+        async with system.tab() as tab:
+            for number, plan in enumerate(("basic", "pro")):
+                publish = {"topic": TOPIC, "state": FREE | {"plan": {"key": plan}}, "event_id": f"evt_{number}"}
+                publish |= {"order": f"z{number}"}
+                await system.ask("POST", "/v1/publish", publish)
+            for number, plan in enumerate(("basic", "pro")):
+                body = event(ago(60 - number), items=[(f"pri_{plan}_live", 2)], event_id=f"evt_{number}")
+                assert [await system.outcome(body) for _ in range(2)] == ["applied", "duplicate"]
+            await (await tab.until(lambda tab: tab.plan == "pro" and tab.state["status"] == "active")).fence()
+            assert (tab.state["limits"]["seats"], "grant" in tab.state) == (2, False)
+
     @providers
     async def test_s68_a_higher_published_plan_stays_as_a_grant_and_is_reported(
         self, system: System, deliver: Deliver

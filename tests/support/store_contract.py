@@ -549,6 +549,16 @@ class StoreContract:
         await store.commit(Change("user:42", b"1", facts))
         assert (await store.commit(Change("user:42", b"2"))).verdict is Verdict.APPLIED
 
+    async def test_billing_takes_no_notice_of_a_publishers_event_ids(self, store: Store) -> None:
+        """A backend may publish under the ids of the provider's events, which billing receives as well."""
+        for number in range(3):
+            await store.commit(Change(TOPIC, b"%d" % number, event_id=f"evt_{number}"))
+        for number in range(3):
+            change = Change(TOPIC, b'"billing %d"' % number, b"{}", event_id=f"evt_{number}", owner=BILLING)
+            assert (await store.commit(change)).verdict is Verdict.APPLIED
+            assert (await store.commit(change)).verdict is Verdict.DUPLICATE
+        assert (await store.commit(Change(TOPIC, b"0", event_id="evt_0"))).verdict is Verdict.BILLED
+
     async def test_the_owner_is_that_of_the_newest_commit(self, store: Store) -> None:
         """A build from before the owner may have written the topic since: its commits raise the version alone."""
         facts = codec.encode(Facts())

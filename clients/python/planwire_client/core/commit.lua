@@ -54,18 +54,23 @@ end
 local current, current_rev = string.format('%.0f', version), string.format('%.0f', rev)
 local event_id, order, owner = ARGV[5], ARGV[6], ARGV[10]
 
--- 1. The event was committed before: nothing to do.
-if event_id ~= '' and redis.call('ZSCORE', KEYS[3], event_id) then
-  return {'duplicate', current, current_rev}
+-- 1. Billing computes this topic: a publish would overwrite its facts. Builds from before the owner stored the facts
+--    alone, maybe over what a publisher had written.
+local is_billed = stored[5] == 'billing'
+if not is_billed and stored[1] and not (stored[5] and stored[4] == stored[1]) then
+  local private = redis.call('HGET', KEYS[1], 'private')
+  is_billed = private and string.find(private, '"subscriptions":{', 1, true)
 end
 
--- 2. Billing computes this topic: a publish would overwrite its facts. Builds from before the owner stored the facts
---    alone, maybe over what a publisher had written.
-if owner ~= 'billing' and not (stored[5] == 'publisher' and stored[4] == stored[1]) then
-  local facts = stored[5] == 'billing' or redis.call('HGET', KEYS[1], 'private')
-  if facts == true or (facts and string.find(facts, '"subscriptions":{', 1, true)) then
-    return {'billed', current, current_rev}
-  end
+if owner ~= 'billing' and is_billed then
+  return {'billed', current, current_rev}
+end
+
+-- 2. The event was committed before: nothing to do. A publisher's event ids may be those of the provider's events, so
+--    billing forgets them when it takes the topic over.
+local takes_over = owner == 'billing' and stored[1] and not is_billed
+if event_id ~= '' and not takes_over and redis.call('ZSCORE', KEYS[3], event_id) then
+  return {'duplicate', current, current_rev}
 end
 
 -- 3. Compare-and-set.
@@ -78,6 +83,9 @@ if order ~= '' and stored[3] and not is_after(order, stored[3]) then
   return {'stale', current, current_rev}
 end
 
+if takes_over then
+  redis.call('DEL', KEYS[3])
+end
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 
