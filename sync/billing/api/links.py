@@ -8,8 +8,7 @@ from planwire_client.core.topic import decode_id, shown
 from sync.billing.api import answers, requests
 from sync.billing.api.operations import Asked, BillingOperations, Document, operation
 from sync.billing.domain.facts.customers import second_customers
-from sync.billing.domain.tenant_resolution import TOMBSTONE, UNSEEN, Link, Strength, strongest
-from sync.billing.services.move import Subject
+from sync.billing.domain.tenant_resolution import TOMBSTONE, UNSEEN, Link, Strength, SubscriptionRef, strongest
 from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.links import read_all_stored
 from sync.billing.storage.tenants import facts_of
@@ -46,18 +45,18 @@ class Links(BillingOperations):
             StoreError: the store is unreachable or failing; a repeated call completes the move.
         """
         services, tenant_id = self._services, body.tenant
-        subject = await self._subject(asked.environment, body.subscription)
+        ref = await self._ref(asked.environment, body.subscription)
         who = {**({"claimed_by": body.by} if body.by else {}), **asked.who}
-        linked = await services.operator_links.link(subject, tenant_id, body.reason, who)
+        linked = await services.operator_links.link(ref, tenant_id, body.reason, who)
         await services.committer.wait_durable()
         result = linked.result
         return {
             "outcome": result.outcome,
             "version": result.version,
-            "topic": subject.topic(tenant_id),
-            "subscription": subject.key,
+            "topic": ref.topic(tenant_id),
+            "subscription": ref.key,
             **({"reason": result.reason} if result.reason else {}),
-            **({"was": subject.topic(linked.was)} if linked.was not in (None, TOMBSTONE) else {}),
+            **({"was": ref.topic(linked.was)} if linked.was not in (None, TOMBSTONE) else {}),
             **({"overrules": decode_id(linked.overruled)} if linked.overruled else {}),
         }
 
@@ -78,11 +77,9 @@ class Links(BillingOperations):
         """
         snapshot = await self._services.store.read(asked.topic)
         facts = facts_of(snapshot)
-        subjects = [Subject(asked.environment, *key.split(":", 1)) for key in (*facts.subscriptions, *facts.moved)]
-        stored = await read_all_stored(
-            self._services.store, asked.environment, [subject.link_subject for subject in subjects]
-        )
-        found = {subject.key: (subject, link) for subject, link in zip(subjects, stored, strict=True)}
+        refs = [SubscriptionRef(asked.environment, *key.split(":", 1)) for key in (*facts.subscriptions, *facts.moved)]
+        stored = await read_all_stored(self._services.store, refs)
+        found = {ref.key: (ref, link) for ref, link in zip(refs, stored, strict=True)}
         links: list[Document] = []
         second = second_customers(facts)
         for key, entry in facts.subscriptions.items():
@@ -94,12 +91,12 @@ class Links(BillingOperations):
             links.append(shown_link)
         moved: list[Document] = []
         for key, at_us in facts.moved.items():
-            subject, link = found[key]
-            to = {} if link.tenant_id in (None, TOMBSTONE) else {"to": subject.topic(str(link.tenant_id))}
+            ref, link = found[key]
+            to = {} if link.tenant_id in (None, TOMBSTONE) else {"to": ref.topic(str(link.tenant_id))}
             moved.append({"subscription": key, "moved_at": instants.text(at_us * 1000), **to})
         return {"topic": asked.topic, "version": snapshot.version, "links": links, "moved": moved}
 
-    async def _subject(self, environment: str, text: str) -> Subject:
+    async def _ref(self, environment: str, text: str) -> SubscriptionRef:
         """Return the subscription that `text` means: PROVIDER:ID, or an id if it is clear which provider's.
 
         Raises:
@@ -107,14 +104,12 @@ class Links(BillingOperations):
         """
         provider, colon, id = text.partition(":")
         if colon and provider in self._services.adapters:
-            return Subject(environment, provider, id)
-        subjects = [Subject(environment, name, text) for name in self._providers]
-        stored = await read_all_stored(
-            self._services.store, environment, [subject.link_subject for subject in subjects]
-        )
-        known = [subject for subject, link in zip(subjects, stored, strict=True) if link.tenant_id is not None]
-        if len(known) == 1 or len(subjects) == 1:
-            return (known or subjects)[0]
+            return SubscriptionRef(environment, provider, id)
+        refs = [SubscriptionRef(environment, name, text) for name in self._providers]
+        stored = await read_all_stored(self._services.store, refs)
+        known = [ref for ref, link in zip(refs, stored, strict=True) if link.tenant_id is not None]
+        if len(known) == 1 or len(refs) == 1:
+            return (known or refs)[0]
         expected = " or ".join(f"{name}:{text}" for name in self._providers) or "PROVIDER:ID"
         raise Problem("no_subscription", f"it is not clear whose {shown(text)} is: write {expected}")
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from planwire_client.core.topic import LIVE, TENANT_KIND, Topic
 from sync.billing.domain.entitlements.evaluation import Setting, is_ignored, unknown_prices
-from sync.billing.domain.facts.model import ENDED_STATUSES, Event, Order, Unparsable
+from sync.billing.domain.facts.model import ENDED_STATUSES, Event, Order, Unparsable, subscription_key
 from sync.billing.domain.facts.steps import Kind
 from sync.billing.domain.outcome import (
     ERASED,
@@ -236,6 +236,34 @@ def unresolved(event: Event, link: Link, setting: Setting, candidates: Sequence[
     shown = " and ".join(sorted(candidates)[:CANDIDATES_SHOWN])
     reason += f"; its customer {event.customer_id} pays for {shown}: it waits until it is named, or linked"
     return EventResult(Outcome.PARKED, reason, waits=(subjects(event)[0], customer_subjects(event)[1], *waits))
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionRef:
+    """A subscription of a provider's environment."""
+
+    environment: str
+    provider: str
+    subscription_id: str
+
+    @classmethod
+    def of(cls, event: Event) -> SubscriptionRef:
+        """Return the subscription of an event that has one."""
+        return cls(event.environment, event.provider, str(event.subscription_id))
+
+    @property
+    def key(self) -> str:
+        """Its key within a tenant's facts."""
+        return subscription_key(self.provider, self.subscription_id)
+
+    @property
+    def link_subject(self) -> str:
+        """The subject of its link."""
+        return link_subjects(self.provider, self.subscription_id, None)[0]
+
+    def topic(self, tenant_id: str) -> str:
+        """Return the topic of a tenant of its environment."""
+        return tenant_topic(self.environment, tenant_id)
 
 
 def subjects(event: Event) -> tuple[str, ...]:

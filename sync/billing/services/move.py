@@ -8,23 +8,22 @@ whoever meets it completes it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from planwire_client.core.topic import Topic
 from sync.billing.domain.decision import ChangeFacts
 from sync.billing.domain.facts.customers import PARKED_BY_POLICY, second_customer_note, vouched_for
-from sync.billing.domain.facts.model import NOTHING, Event, Facts, SubscriptionFacts, subscription_key
+from sync.billing.domain.facts.model import NOTHING, Event, Facts, SubscriptionFacts
 from sync.billing.domain.facts.moves import ChangedSinceError, given, joined, taken
 from sync.billing.domain.outcome import ERASED, ERASED_REASON, WAITS_CATALOG, WAITS_SOFTWARE, EventResult, Outcome
 from sync.billing.domain.tenant_resolution import (
     TOMBSTONE,
     VOUCHING,
     Link,
+    SubscriptionRef,
     is_vouched,
-    link_subjects,
     strongest,
-    tenant_topic,
 )
 from sync.billing.services.committer import CONFLICTS_MAX, Commit, Committer, Decision
 from sync.billing.services.context import BillingContext
@@ -47,34 +46,6 @@ def move_cause(event: Event) -> dict[str, str]:
     return {"source": event.provider, "event_id": event.event_id, "event_type": MOVED_TYPE}
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """A subscription of a provider's environment."""
-
-    environment: str
-    provider: str
-    subscription_id: str
-
-    @classmethod
-    def of(cls, event: Event) -> Subject:
-        """Return the subscription of an event that has one."""
-        return cls(event.environment, event.provider, str(event.subscription_id))
-
-    @property
-    def key(self) -> str:
-        """Its key within a tenant's facts."""
-        return subscription_key(self.provider, self.subscription_id)
-
-    @property
-    def link_subject(self) -> str:
-        """The subject of its link."""
-        return link_subjects(self.provider, self.subscription_id, None)[0]
-
-    def topic(self, tenant_id: str) -> str:
-        """Return the topic of a tenant of its environment."""
-        return tenant_topic(self.environment, tenant_id)
-
-
 class Moves:
     """Moves the subscriptions of one store."""
 
@@ -83,7 +54,7 @@ class Moves:
         self._store = context.store
         self._committer = committer
 
-    async def move(self, subject: Subject, link: Link, cause: Mapping[str, str]) -> Link | EventResult:
+    async def move(self, ref: SubscriptionRef, link: Link, cause: Mapping[str, str]) -> Link | EventResult:
         """Move a subscription to the tenant of its strongest name, and complete its earlier moves; return its link.
 
         Returns a parked result if the policy forbids the move, or if one of the tenants cannot be projected now: then
@@ -102,20 +73,20 @@ class Moves:
                 return link
             rejected = None
             if name[1] != link.tenant_id:
-                rejected = await self._rejected(subject, link, name[1], is_sure=name[0] in VOUCHING)
+                rejected = await self._rejected(ref, link, name[1], is_sure=name[0] in VOUCHING)
                 if rejected is None:
-                    await flip(self._store, subject.environment, subject.link_subject, link, name[1])
-                    link = await self._reread(subject, link)
+                    await flip(self._store, ref, link, name[1])
+                    link = await self._reread(ref, link)
                     continue
             if not link.left:
                 return rejected if rejected is not None and rejected.outcome is Outcome.PARKED else link
-            transferred = await self._transfer(subject, link, cause)
+            transferred = await self._transfer(ref, link, cause)
             if isinstance(transferred, EventResult):
                 return transferred
             link = transferred
-        raise StoreError(f"{subject.key}: {CONFLICTS_MAX} moves in a row came in between")
+        raise StoreError(f"{ref.key}: {CONFLICTS_MAX} moves in a row came in between")
 
-    async def vouch(self, subject: Subject, link: Link, cause: Mapping[str, str]) -> EventResult | None:
+    async def vouch(self, ref: SubscriptionRef, link: Link, cause: Mapping[str, str]) -> EventResult | None:
         """Store that a signed reference or an operator has given a subscription to its tenant.
 
         Returns `applied`, or None if that is known already, or is not so.
@@ -125,8 +96,8 @@ class Moves:
         """
         if link.tenant_id is None or not is_vouched(link):
             return None
-        refresh = Refresh({**cause, "event_type": VOUCHED_TYPE}, change=partial(vouched_for, key=subject.key))
-        commit = await self._commit(subject, subject.topic(link.tenant_id), refresh)
+        refresh = Refresh({**cause, "event_type": VOUCHED_TYPE}, change=partial(vouched_for, key=ref.key))
+        commit = await self._commit(ref, ref.topic(link.tenant_id), refresh)
         await self._committer.record(commit, VOUCHED_TYPE)
         return None if commit.decision.write is None else commit.result
 
@@ -139,29 +110,29 @@ class Moves:
             StoreError: the store is unreachable or failing.
         """
         environment, tenant_id = Topic.parse(topic).env, Topic.parse(topic).id
-        subjects = [Subject(environment, entry.provider, entry.subscription.id) for entry in entries]
-        links = await read_all_stored(self._store, environment, [subject.link_subject for subject in subjects])
+        refs = [SubscriptionRef(environment, entry.provider, entry.subscription.id) for entry in entries]
+        links = await read_all_stored(self._store, refs)
         is_any = False
-        for subject, link in zip(subjects, links, strict=True):
+        for ref, link in zip(refs, links, strict=True):
             if link.tenant_id not in (None, TOMBSTONE, tenant_id):
                 # Older builds left it with two tenants. 1: later than never, and before every move.
                 link = replace(link, left={link.moved_us: tenant_id, **link.left}, moved_us=link.moved_us or 1)
             if link.left:
-                await self.move(subject, link, cause)
+                await self.move(ref, link, cause)
                 is_any = True
         return is_any
 
-    async def _transfer(self, subject: Subject, link: Link, cause: Mapping[str, str]) -> Link | EventResult:
+    async def _transfer(self, ref: SubscriptionRef, link: Link, cause: Mapping[str, str]) -> Link | EventResult:
         """Give the subscription to its tenant, and take it from those that it has left; return its link afterwards."""
         for _ in range(CONFLICTS_MAX):
-            entry, changes = await self._changes(subject, link)
+            entry, changes = await self._changes(ref, link)
             commits: list[Commit] = []
             try:
                 for topic, change in changes.items():
-                    commit = await self._commit(subject, topic, Refresh(cause, change=change))
+                    commit = await self._commit(ref, topic, Refresh(cause, change=change))
                     after = commit.decision.after
-                    known = after.subscriptions.get(subject.key)
-                    is_overtaken = after.moved.get(subject.key, 0) > link.moved_us
+                    known = after.subscriptions.get(ref.key)
+                    is_overtaken = after.moved.get(ref.key, 0) > link.moved_us
                     is_given = is_overtaken or (known is not None and known.moved_us >= link.moved_us)
                     is_done = is_given or (known is None if commits else entry is None)
                     if not is_done and commit.result.reason != ERASED_REASON:
@@ -169,24 +140,24 @@ class Moves:
                     commits.append(commit)
             except ChangedSinceError:
                 continue
-            await self._record(subject, link, commits, cause)
-            return await self._reread(subject, link)
-        raise StoreError(f"{subject.key}: it changes faster than it can be moved")
+            await self._record(ref, link, commits, cause)
+            return await self._reread(ref, link)
+        raise StoreError(f"{ref.key}: it changes faster than it can be moved")
 
     async def _changes(
-        self, subject: Subject, link: Link
+        self, ref: SubscriptionRef, link: Link
     ) -> tuple[SubscriptionFacts | None, Mapping[str, ChangeFacts]]:
         """Return what the tenants that were left know of it, and the change of each topic, that of its tenant first."""
-        home = subject.topic(str(link.tenant_id))
-        sources = sorted({subject.topic(tenant) for tenant in link.left.values()} - {home})
+        home = ref.topic(str(link.tenant_id))
+        sources = sorted({ref.topic(tenant) for tenant in link.left.values()} - {home})
         found = {topic: known_facts(await self._committer.read(topic)) for topic in sources}
-        was = {topic: facts.subscriptions.get(subject.key) for topic, facts in found.items() if facts is not None}
+        was = {topic: facts.subscriptions.get(ref.key) for topic, facts in found.items() if facts is not None}
         entry: SubscriptionFacts | None = None
         for each in was.values():
             entry = joined(entry, each)
         scheduled = [facts.scheduled_change for facts in found.values() if facts is not None]
-        change = next((change for change in scheduled if change and change.subscription == subject.key), None)
-        key, moved_us = subject.key, link.moved_us
+        change = next((change for change in scheduled if change and change.subscription == ref.key), None)
+        key, moved_us = ref.key, link.moved_us
         changes: dict[str, ChangeFacts] = {
             home: partial(given, key=key, entry=entry, change=change, moved_us=moved_us, is_vouched=is_vouched(link))
         }
@@ -194,20 +165,20 @@ class Moves:
             changes[topic] = partial(taken, key=key, was=each, moved_us=moved_us)
         return entry, changes
 
-    async def _commit(self, subject: Subject, topic: str, refresh: Refresh) -> Commit:
-        setting = self._context.setting(subject.environment)
+    async def _commit(self, ref: SubscriptionRef, topic: str, refresh: Refresh) -> Commit:
+        setting = self._context.setting(ref.environment)
         try:
             return await self._committer.commit(topic, lambda snapshot: decide_refresh(snapshot, refresh, setting))
         except FactsError as error:
             result = EventResult(Outcome.UNCHANGED, str(error), topic)
             return Commit(topic, result, Decision(result))
 
-    async def _record(self, subject: Subject, link: Link, commits: list[Commit], cause: Mapping[str, str]) -> None:
+    async def _record(self, ref: SubscriptionRef, link: Link, commits: list[Commit], cause: Mapping[str, str]) -> None:
         """Write what follows the commits of a move: timers, both histories, the customer's tenant, the end of the move.
 
         Once each, even if a repeated call writes it again.
         """
-        batch, key, event_id = CommandPipeline(self._store), subject.key, cause.get("event_id", "")
+        batch, key, event_id = CommandPipeline(self._store), ref.key, cause.get("event_id", "")
         about = who_and_why(cause)  # an ended subscription makes no version that has the cause
         here, *others = commits
         entry = here.decision.after.subscriptions.get(key)
@@ -217,22 +188,22 @@ class Moves:
         for commit in others:
             if commit.decision.after.moved.get(key) == link.moved_us:
                 about = _dropped_change(key, commit, here) + about
-                result = EventResult(Outcome.APPLIED, f"{subject.subscription_id} moved to {here.topic}{about}")
+                result = EventResult(Outcome.APPLIED, f"{ref.subscription_id} moved to {here.topic}{about}")
                 append_event(batch, commit.topic, event_id, MOVED_TYPE, result, link.moved_us)
                 if is_given:
-                    reason = f"{subject.subscription_id} moved here from {commit.topic}{about}"
+                    reason = f"{ref.subscription_id} moved here from {commit.topic}{about}"
                     result = EventResult(Outcome.APPLIED, reason)
                     append_event(batch, here.topic, event_id, MOVED_TYPE, result, link.moved_us)
         if entry is not None and entry.subscription.customer_id is not None:
             customer = entry.subscription.customer_id
-            move_customer(batch, subject.environment, subject.provider, subject.subscription_id, customer, link)
+            move_customer(batch, ref, customer, link)
         batch.barrier()
-        end_moves(batch, subject.environment, subject.link_subject, link)
+        end_moves(batch, ref, link)
         await batch.run()
 
-    async def _reread(self, subject: Subject, link: Link) -> Link:
+    async def _reread(self, ref: SubscriptionRef, link: Link) -> Link:
         """Return the link as it is stored now; what `link` says of the event stays."""
-        now = await read_stored(self._store, subject.environment, subject.link_subject)
+        now = await read_stored(self._store, ref)
         left = now.left
         if now.moved_us > link.moved_us and link.left and link.tenant_id is not None:
             # It was moved on meanwhile, perhaps before it was given to the tenant of this move.
@@ -245,27 +216,27 @@ class Moves:
             customers_tenant=link.customers_tenant,
         )
 
-    async def _rejected(self, subject: Subject, link: Link, tenant_id: str, *, is_sure: bool) -> EventResult | None:
+    async def _rejected(self, ref: SubscriptionRef, link: Link, tenant_id: str, *, is_sure: bool) -> EventResult | None:
         """Return why a subscription stays where it is: the named tenant is erased, or not its customer's by the policy.
 
         Args:
             is_sure: whether the policy on second customers does not apply.
         """
-        facts = await self._facts(subject, tenant_id)
+        facts = await self._facts(ref, tenant_id)
         if facts.erased_ns is not None:
             return ERASED
         if is_sure or link.tenant_id is None or self._context.catalog_watcher.current.policy.second_customer != "park":
             return None
-        entry = (await self._facts(subject, link.tenant_id)).subscriptions.get(subject.key)
-        after = given(facts, subject.key, entry, None, self._context.now_us)
-        note = "" if entry is None else second_customer_note(after, subject.key)
+        entry = (await self._facts(ref, link.tenant_id)).subscriptions.get(ref.key)
+        after = given(facts, ref.key, entry, None, self._context.now_us)
+        note = "" if entry is None else second_customer_note(after, ref.key)
         if not note:
             return None
         reason = f"{note}; {PARKED_BY_POLICY}"
-        return EventResult(Outcome.PARKED, reason, waits=(subject.link_subject, WAITS_CATALOG))
+        return EventResult(Outcome.PARKED, reason, waits=(ref.link_subject, WAITS_CATALOG))
 
-    async def _facts(self, subject: Subject, tenant_id: str) -> Facts:
-        return known_facts(await self._committer.read(subject.topic(tenant_id))) or NOTHING
+    async def _facts(self, ref: SubscriptionRef, tenant_id: str) -> Facts:
+        return known_facts(await self._committer.read(ref.topic(tenant_id))) or NOTHING
 
 
 def _dropped_change(key: str, left: Commit, here: Commit) -> str:

@@ -14,6 +14,7 @@ from sync.billing.domain.tenant_resolution import (
     Link,
     Name,
     Strength,
+    SubscriptionRef,
     customer_subjects,
     is_ending,
     is_unreal,
@@ -94,32 +95,31 @@ def store_name(batch: CommandPipeline, event: Event) -> None:
     batch.script(_NAME, _keys(batch, event.environment, subjects(event)[0]), *fields)
 
 
-async def read_stored(store: Store, environment: str, subject: str) -> Link:
+async def read_stored(store: Store, ref: SubscriptionRef) -> Link:
     """Return the link of a subscription as it is stored.
 
     Raises:
         StoreError: the store is unreachable or failing.
     """
-    (link,) = await read_all_stored(store, environment, [subject])
+    (link,) = await read_all_stored(store, [ref])
     return link
 
 
-async def read_all_stored(store: Store, environment: str, wanted: Sequence[str]) -> list[Link]:
-    """Return the links of subscriptions as they are stored, by their link subjects.
+async def read_all_stored(store: Store, refs: Sequence[SubscriptionRef]) -> list[Link]:
+    """Return the links of subscriptions as they are stored.
 
     Raises:
         StoreError: the store is unreachable or failing.
     """
     batch = CommandPipeline(store)
-    for subject in wanted:
-        batch.script(_NAME, _keys(batch, environment, subject), "", "", "")
+    for ref in refs:
+        batch.script(_NAME, _keys(batch, ref.environment, ref.link_subject), "", "", "")
     return [_link(reply) for reply in await batch.run()]
 
 
 async def flip(
     store: Store,
-    environment: str,
-    subject: str,
+    ref: SubscriptionRef,
     link: Link,
     tenant_id: str,
     strength: Strength | None = None,
@@ -134,14 +134,14 @@ async def flip(
     Raises:
         StoreError: the store is unreachable or failing.
     """
-    keys = _keys(CommandPipeline(store), environment, subject)
+    keys = _keys(CommandPipeline(store), ref.environment, ref.link_subject)
     return bool(await run_script(store, _FLIP, keys, link.revision, tenant_id, strength or "", overruled))
 
 
-def end_moves(batch: CommandPipeline, environment: str, subject: str, link: Link) -> None:
+def end_moves(batch: CommandPipeline, ref: SubscriptionRef, link: Link) -> None:
     """Add to `batch` the end of the moves in `link.left`: these tenants no longer have the subscription."""
     if link.left:
-        _, names = _keys(batch, environment, subject)
+        _, names = _keys(batch, ref.environment, ref.link_subject)
         batch.command("HDEL", names, *(f"left:{moved_us}" for moved_us in link.left))
 
 
@@ -205,16 +205,14 @@ async def name_subscriptions(store: Store, event: Event, customer: Customer) -> 
     }
 
 
-def move_customer(
-    batch: CommandPipeline, environment: str, provider: str, subscription_id: str, customer_id: str, link: Link
-) -> None:
+def move_customer(batch: CommandPipeline, ref: SubscriptionRef, customer_id: str, link: Link) -> None:
     """Add to `batch` that a customer pays for the subscription's tenant, and no longer for those that it left."""
     assert link.tenant_id is not None
-    key = batch.keys.customer(environment, provider, customer_id, "subscriptions")
-    batch.command("HSET", key, subscription_id, link.tenant_id)
+    key = batch.keys.customer(ref.environment, ref.provider, customer_id, "subscriptions")
+    batch.command("HSET", key, ref.subscription_id, link.tenant_id)
     if link.left:
-        old = link_subjects(provider, subscription_id, customer_id)[1]
-        batch.command("SREM", batch.keys.link(environment, old), *link.left.values())
+        old = link_subjects(ref.provider, ref.subscription_id, customer_id)[1]
+        batch.command("SREM", batch.keys.link(ref.environment, old), *link.left.values())
 
 
 def forget_customers(batch: CommandPipeline, event: Event, before: Facts, after: Facts) -> None:

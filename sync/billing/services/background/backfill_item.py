@@ -22,6 +22,7 @@ from sync.billing.domain.outcome import ERASED_REASON, EventResult, Outcome
 from sync.billing.domain.tenant_resolution import (
     TOMBSTONE,
     Link,
+    SubscriptionRef,
     name_in,
     strongest,
     subjects,
@@ -202,7 +203,7 @@ class DryRun(BackfillItem):
 
     async def _owner(self, event: Event) -> Link | EventResult:
         store, (subject, *customer) = self._services.store, subjects(event)
-        link = self._links.get(subject) or await read_stored(store, self._known.name, subject)
+        link = self._links.get(subject) or await read_stored(store, SubscriptionRef.of(event))
         if link.tenant_id is None:
             named = await named_by_customer(self._services, event, background=True)
             event = event if named.tenant_id is None else named

@@ -12,7 +12,7 @@ import structlog
 
 from planwire_client.core.topic import TENANT_KIND, Topic
 from sync.billing.domain.facts.model import subscription_key
-from sync.billing.domain.tenant_resolution import subjects
+from sync.billing.domain.tenant_resolution import SubscriptionRef, subjects
 from sync.billing.providers.base import ProviderClient, ProviderRejected, ProviderUnavailable
 from sync.billing.services.context import BillingContext
 from sync.billing.services.events.fetch import named_by_customer
@@ -132,7 +132,7 @@ class Checkouts:
         if found.payment is None or found.payment.subscription_id is None:
             return CheckoutRead.VOID if found.is_final else CheckoutRead.INCOMPLETE
         payment, tenant_id = self._context.named(found.payment), Topic.parse(topic).id
-        link = await read_stored(self._store, payment.environment, subjects(payment)[0])
+        link = await read_stored(self._store, SubscriptionRef.of(payment))
         is_its = tenant_id in (link.tenant_id, payment.tenant_id)
         if not is_its and payment.tenant_id is not None:
             return self._foreign(topic, checkout_id)

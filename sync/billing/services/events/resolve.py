@@ -8,12 +8,12 @@ from dataclasses import replace
 from sync.billing.domain import tenant_resolution
 from sync.billing.domain.facts.model import Event
 from sync.billing.domain.outcome import EventResult, Outcome
-from sync.billing.domain.tenant_resolution import CUSTOMERS, TOMBSTONE, Link, Strength
+from sync.billing.domain.tenant_resolution import CUSTOMERS, TOMBSTONE, Link, Strength, SubscriptionRef
 from sync.billing.providers.base import ProviderUnavailable
 from sync.billing.services.context import BillingContext
 from sync.billing.services.events.attempt import Attempt, Processed
 from sync.billing.services.events.fetch import AWAY, UNFETCHED_AGAIN_S, named_by_customer
-from sync.billing.services.move import Moves, Subject, move_cause
+from sync.billing.services.move import Moves, move_cause
 from sync.billing.storage.links import (
     Customer,
     find_link,
@@ -60,7 +60,7 @@ class TenantResolver:
             reason = f"{event.subscription_id} is moved from tenant {link.tenant_id}: {event.type[:60]} names it"
             return attempt.ended(EventResult(Outcome.APPLIED, reason, attempt.topic, version))
         if event.is_signed:
-            result = await self._moves.vouch(Subject.of(event), resolved, move_cause(event))
+            result = await self._moves.vouch(SubscriptionRef.of(event), resolved, move_cause(event))
             if result is not None:
                 return attempt.ended(result)
         outcome = Outcome.UNCHANGED if resolved.learned_subscription else Outcome.IGNORED
@@ -86,7 +86,7 @@ class TenantResolver:
         Raises:
             ProviderUnavailable: nothing names a tenant, and the provider did not answer about the customer.
         """
-        subject = Subject.of(event)
+        ref = SubscriptionRef.of(event)
         if fetched is not None:
             link = await self._with_name(link, fetched)
         if link.tenant_id is None:
@@ -103,7 +103,7 @@ class TenantResolver:
             result = tenant_resolution.unresolved(event, link, setting, customer.tenants)
             if result is not None:
                 return result
-        return await self._moved(event, subject, link, cause)
+        return await self._moved(event, ref, link, cause)
 
     async def home(self, event: Event, topic: str) -> tuple[str, Event]:
         """Return the topic to which a fetched subscription of a tenant belongs; it is moved there if it was not.
@@ -134,8 +134,8 @@ class TenantResolver:
         """Return the result of an event that needs no tenant, or of a checkout whose name is not accepted."""
         if event.subscription_id is None or not event.name_problem:
             return EventResult(Outcome.IGNORED, event.ignored)
-        subject = Subject.of(event)
-        link = await read_stored(self._store, subject.environment, subject.link_subject)
+        ref = SubscriptionRef.of(event)
+        link = await read_stored(self._store, ref)
         return tenant_resolution.unresolved(event, link, self._context.setting(event.environment)) or EventResult(
             Outcome.IGNORED, event.name_problem
         )
@@ -156,29 +156,30 @@ class TenantResolver:
         for subscription_id, link in links.items():
             if link.tenant_id == TOMBSTONE:
                 continue
-            subject, cause = Subject(event.environment, event.provider, subscription_id), move_cause(event)
-            moved = await self._moved(event, subject, link, cause)
+            ref, cause = SubscriptionRef(event.environment, event.provider, subscription_id), move_cause(event)
+            moved = await self._moved(event, ref, link, cause)
             if isinstance(moved, EventResult):
                 results.append(moved)
                 continue
-            await self._moves.vouch(subject, moved, cause)
+            await self._moves.vouch(ref, moved, cause)
             if moved.tenant_id != link.tenant_id:
                 reason = f"{subscription_id} is moved from tenant {link.tenant_id}: {event.type[:60]} names it"
                 results.append(EventResult(Outcome.APPLIED, reason))
         parked = [result for result in results if result.outcome is Outcome.PARKED]
         return next(iter(parked or results), EventResult(Outcome.UNCHANGED, event.ignored))
 
-    async def _moved(self, event: Event, subject: Subject, link: Link, cause: Mapping[str, str]) -> Link | EventResult:
+    async def _moved(
+        self, event: Event, ref: SubscriptionRef, link: Link, cause: Mapping[str, str]
+    ) -> Link | EventResult:
         """Return the link of a subscription of the event's customer once it is where it belongs; or why it is not."""
-        moved = await self._moves.move(subject, link, cause)
+        moved = await self._moves.move(ref, link, cause)
         if isinstance(moved, Link) and event.customer_id and link.customers_tenant not in (None, moved.tenant_id):
-            await self._store_customer(event, subject, moved)
+            await self._store_customer(event, ref, moved)
         return moved
 
-    async def _store_customer(self, event: Event, subject: Subject, link: Link) -> None:
+    async def _store_customer(self, event: Event, ref: SubscriptionRef, link: Link) -> None:
         batch = CommandPipeline(self._store)
-        parts = subject.environment, subject.provider, subject.subscription_id
-        move_customer(batch, *parts, str(event.customer_id), link)
+        move_customer(batch, ref, str(event.customer_id), link)
         await batch.run()
 
     async def _named_by(self, event: Event, link: Link, customer: Customer) -> Link:
@@ -191,24 +192,24 @@ class TenantResolver:
 
     async def _guessed(self, event: Event, link: Link, candidates: Sequence[str]) -> Link:
         """Return the link with a guess: the customer's only tenant, or the only one that has the subscription."""
-        subject = Subject.of(event)
+        ref = SubscriptionRef.of(event)
         if len(candidates) > 1:
             # Older builds did not store their guesses.
-            candidates = [tenant for tenant in candidates if await self._has(subject, tenant)]
+            candidates = [tenant for tenant in candidates if await self._has(ref, tenant)]
         if len(candidates) != 1:
             return link
         while link.tenant_id is None:
-            await flip(self._store, subject.environment, subject.link_subject, link, candidates[0], Strength.GUESS)
-            link = await read_stored(self._store, subject.environment, subject.link_subject)
+            await flip(self._store, ref, link, candidates[0], Strength.GUESS)
+            link = await read_stored(self._store, ref)
         if link.tenant_id == TOMBSTONE:
             return link
-        await self._store_customer(event, subject, link)
+        await self._store_customer(event, ref, link)
         # The customer's event may have come in between, and have not found the subscription.
         return await self._named_by(event, link, await read_customer(self._store, event))
 
-    async def _has(self, subject: Subject, tenant_id: str) -> bool:
-        facts = known_facts(await self._store.read(subject.topic(tenant_id)))
-        return facts is not None and subject.key in facts.subscriptions
+    async def _has(self, ref: SubscriptionRef, tenant_id: str) -> bool:
+        facts = known_facts(await self._store.read(ref.topic(tenant_id)))
+        return facts is not None and ref.key in facts.subscriptions
 
     def _topic(self, event: Event, link: Link) -> str:
         """Return the topic of the event: its subscription's, or an erased tenant's that it names."""

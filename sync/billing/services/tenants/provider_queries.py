@@ -10,7 +10,7 @@ import structlog
 
 from planwire_client.core.topic import Topic
 from sync.billing.domain.facts.model import Event, Facts
-from sync.billing.domain.tenant_resolution import subjects
+from sync.billing.domain.tenant_resolution import SubscriptionRef
 from sync.billing.providers.base import ProviderClient, ProviderRejected, ProviderUnavailable
 from sync.billing.services.context import BillingContext
 from sync.billing.services.events.resolve import TenantResolver
@@ -125,7 +125,7 @@ class ProviderQueries:
             page = await client.subscriptions(after, BACKGROUND_MAX_WAIT_S)
             parsed = [entry.event for entry in page.entries if entry.event is not None]
             events = [self._context.named(event) for event in parsed]
-            links = await read_all_stored(self._context.store, environment, [subjects(event)[0] for event in events])
+            links = await read_all_stored(self._context.store, [SubscriptionRef.of(event) for event in events])
             for event, link in zip(events, links, strict=True):
                 if tenants.isdisjoint((link.tenant_id, event.tenant_id)):
                     continue

@@ -21,8 +21,9 @@ from hypothesis import given, settings, strategies as st
 from sync.billing.catalog.watcher import CatalogWatcher
 from sync.billing.domain.facts.instructions import ScheduledPlanChange
 from sync.billing.domain.outcome import ChangeRejected
+from sync.billing.domain.tenant_resolution import SubscriptionRef
 from sync.billing.providers.paddle.webhooks import PaddleWebhooks
-from sync.billing.services.move import MOVED_TYPE, Subject
+from sync.billing.services.move import MOVED_TYPE
 from sync.billing.services.reproject import Refresh
 from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.tenants import facts_of
@@ -37,7 +38,7 @@ from tests.support.histories import CATALOG, CATALOG_TEXT, at
 from tests.support.memory_store import Clock, memory_store
 
 LEASE_S = 30
-SUBJECT = Subject("live", "paddle", "sub_1")
+SUBJECT = SubscriptionRef("live", "paddle", "sub_1")
 ADAPTER = PaddleWebhooks()
 
 
@@ -369,7 +370,7 @@ async def test_nothing_moves_to_an_erased_tenant_and_from_one_only_by_an_operato
         assert list(await shown(store)) == ["a"]
         with pytest.raises(ChangeRejected, match="erased"):
             await services.operator_links.link(SUBJECT, "b", "support", {})
-        await services.operator_links.link(Subject("live", "paddle", "sub_2"), "c", "support", {})
+        await services.operator_links.link(SubscriptionRef("live", "paddle", "sub_2"), "c", "support", {})
         assert list(await shown(store)) == ["a"]
         await receive(services, body(4, "b", id="sub_2"))
         assert list(await shown(store)) == ["a", "c"], "whatever its metadata names"
@@ -385,7 +386,7 @@ async def test_links_of_older_builds_are_read_and_what_they_left_with_two_tenant
     with memory_store() as store:
         services = services_of(store, catalog)
         await receive(services, body(1, "a"), body(1, "a", id="sub_2"))
-        keys, subject = store.keys, Subject("live", "paddle", "sub_2")
+        keys, subject = store.keys, SubscriptionRef("live", "paddle", "sub_2")
         for known in (SUBJECT, subject):
             await store.redis.delete(keys.names("live", known.link_subject))
         await receive(services, body(2, "b"), checkout(1, "c", "sub_2"))
