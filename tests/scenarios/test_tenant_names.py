@@ -66,6 +66,11 @@ async def test_s56_without_the_setting_the_parked_event_says_which_key_is_there(
         (parked,) = await system.parked()
         assert "'user_id'" in parked["reason"]
         assert "PLANWIRE_TENANT_FIELDS" in parked["reason"]
+    # It is applied once a worker starts with the key in the setting.
+    async with run_cases(store_url, tmp_path, TENANT_FIELDS="user_id") as system, system.tab("tenant:u_501") as tab:
+        async with system.working():
+            await tab.until(lambda tab: tab.plan == "pro", 30)
+            await until(partial(is_none_parked, system))
 
 
 @pytest.mark.parametrize("provider", ["paddle", "stripe"])
@@ -146,6 +151,10 @@ async def test_s56_a_customer_s_own_events_name_its_subscriptions_without_an_api
         assert await customer(system, provider, 35, {"tenant_id": "late"}) == "unchanged"
         links = (await system.ask("GET", "/v1/tenants/second/links"))["links"]
         assert [(link["named_by"], link["names"]) for link in links] == [("customer", {"customer": "second"})] * 3
+
+
+async def is_none_parked(system: System) -> bool:
+    return await system.parked() == []
 
 
 def of(provider: str, customer: str) -> dict[str, str]:

@@ -230,7 +230,9 @@ def unresolved(event: Event, link: Link, setting: Setting, candidates: Sequence[
         return EventResult(Outcome.PARKED, reason, waits=(subjects(event)[0], WAITS_SOFTWARE, WAITS_CATALOG))
     reason = f"no tenant is known for {event.subscription_id}: {event.unnamed}"
     # An edit of the catalog may say that other software sells it.
-    waits = (WAITS_CATALOG,) if unknown_prices(event, setting) else ()
+    waits: tuple[str, ...] = (WAITS_CATALOG,) if unknown_prices(event, setting) else ()
+    # A worker that starts with other PLANWIRE_TENANT_FIELDS retries it.
+    waits += (WAITS_SOFTWARE,) if any(place.value for place in event.names) else ()
     if not candidates:
         return EventResult(Outcome.PARKED, reason, waits=(*subjects(event), *waits))
     shown = " and ".join(sorted(candidates)[:CANDIDATES_SHOWN])

@@ -9,7 +9,7 @@ import pytest
 from planwire_client.core.reference import tenant_reference
 from sync.billing.catalog import catalog
 from sync.billing.domain.entitlements.evaluation import Setting
-from sync.billing.domain.facts.model import Event, Item, Order, Subscription, Unparsable
+from sync.billing.domain.facts.model import Event, Item, NamePlace, Order, Subscription, Unparsable
 from sync.billing.domain.facts.steps import Kind, Step
 from sync.billing.domain.outcome import ERASED, OTHER_SOFTWARE, WAITS_CATALOG, WAITS_SOFTWARE, EventResult, Outcome
 from sync.billing.domain.tenant_naming import Naming, sanitize
@@ -137,6 +137,20 @@ def test_what_the_catalog_may_come_to_ignore_waits_on_it_too_and_is_ignored_then
     assert result.waits == ("subscription:paddle:sub_1", "customer:paddle:ctm_1", "catalog")
     ignoring = catalog.parse(CATALOG_TEXT + '[ignore]\nprices.paddle.live = ["pri_theirs"]')
     assert unresolved(event, Link(None), SETTING._replace(catalog=ignoring)) == OTHER_SOFTWARE
+
+
+@pytest.mark.parametrize("candidates", [[], ["acme", "other"]])
+def test_an_event_with_other_metadata_is_retried_by_a_worker_with_other_settings(
+    candidates: list[str],
+) -> None:
+    event = sanitize(replace(EVENT, tenant_id=None, names=(NamePlace("metadata", {"user_id": "u_1"}),)))
+    assert isinstance(event, Event)
+    result = unresolved(event, Link(None), SETTING, candidates)
+    assert result is not None
+    assert WAITS_SOFTWARE in result.waits
+    bare = unresolved(replace(event, names=(NamePlace("metadata", {}),)), Link(None), SETTING, candidates)
+    assert bare is not None
+    assert WAITS_SOFTWARE not in bare.waits
 
 
 def test_it_waits_on_a_customer_only_if_it_names_one() -> None:
