@@ -50,8 +50,9 @@ def decided(entry: SubscriptionFacts, recent: Iterable[Seen]) -> SubscriptionFac
         overdue = [each.order for each in instant if each.body.status == "past_due"]
         is_overdue = last.body.status == "past_due"
         if len(overdue) < len(instant) and (settled is None or at_ns >= settled.updated_ns):
-            # Within an instant, all its past_due events are newer than its settled ones, or none is.
-            settled = Order(at_ns, 0, "") if is_overdue else last.order
+            # Within an instant, all its past_due events are newer than its settled ones, or none is. A creation is
+            # older than each, also than one that arrives when the instant is no longer kept.
+            settled = Order(at_ns, 0, "") if is_overdue or last.step.kind is Kind.CREATION else last.order
         marks = (*[mark for mark in marks if mark.updated_ns != at_ns], *(overdue if is_overdue else ()))
         kept += instant
     kept = [each if each.order.updated_ns == at_ns else each._replace(body=_shortened(each.body)) for each in kept]

@@ -75,19 +75,32 @@ def test_grace_starts_with_the_last_run_of_past_due(name: str) -> None:
     assert known(fold(events)).past_due_since_ns == since_ns
 
 
+LATER: list[Change] = [
+    (6, "updated", {"items": items(("price_pro", 2))}),
+    (8, "updated", {"latest_invoice": "in_3"}),
+]
+
+
 @pytest.mark.parametrize("seed", range(3))
-def test_grace_starts_at_the_same_time_in_every_order(seed: int) -> None:
+@pytest.mark.parametrize(
+    ("failing", "since_s"),
+    [
+        (
+            [
+                (4, "updated", {"cancel_at_period_end": True}),
+                (4, "updated", {"status": "past_due"}),
+                (4, "updated", {"latest_invoice": "in_2"}),
+            ],
+            4,
+        ),
+        ([(0, "updated", {"status": "past_due"}), (5, "updated", {"cancel_at_period_end": True})], 0),
+    ],
+)
+def test_grace_starts_at_the_same_time_in_every_order(failing: list[Change], since_s: int, seed: int) -> None:
     """Also if the events of the second in which the payment failed arrive last."""
-    failing: list[Change] = [
-        (4, "updated", {"cancel_at_period_end": True}),
-        (4, "updated", {"status": "past_due"}),
-        (4, "updated", {"latest_invoice": "in_2"}),
-        (6, "updated", {"items": items(("price_pro", 2))}),
-        (8, "updated", {"latest_invoice": "in_3"}),
-    ]
-    created, *events = happened([(0, "created", {}), *failing], seed)
+    created, *events = happened([(0, "created", {}), *failing, *LATER], seed)
     expected = end(fold([created, *events]))
-    assert expected[1] == (NOW + 4) * S
+    assert expected[1] == (NOW + since_s) * S
     for order in itertools.permutations(events):
         assert end(fold([created, *order])) == end(fold([*order, created])) == expected
 
