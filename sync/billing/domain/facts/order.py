@@ -34,12 +34,18 @@ class Order(NamedTuple):
         return cls(updated_ns, occurred_ns, event_id)
 
     @classmethod
-    def fetched(cls, updated_ns: int | None, began_ns: int) -> Order:
+    def fetched(cls, updated_ns: int | None, began_ns: int, clock_ns: int = 0) -> Order:
         """Return the order key of a body whose fetch began at `began_ns`.
 
         Among bodies with the same `updated_at`, a fetched one is newer than every event before the fetch.
         Webhooks may carry more fraction digits than the API, so the whole microsecond counts as one instant.
+
+        Args:
+            clock_ns: the precision of a coarse clock: the body shares the instant of its events; 0 for a fine clock.
         """
+        if clock_ns:
+            at_ns = began_ns if updated_ns is None else updated_ns
+            return cls(at_ns // clock_ns * clock_ns, began_ns, FETCHED_ID)
         if updated_ns is not None:
             updated_ns = updated_ns // 1000 * 1000 + 999
         return cls.of(updated_ns, began_ns, FETCHED_ID)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from planwire_client.core.topic import LIVE
-from sync.billing.domain.facts.model import FETCHED, FETCHED_ID, Event, NamePlace, Order
+from sync.billing.domain.facts.model import FETCHED, Event, NamePlace, Order
 from sync.billing.providers import parsing
 from sync.billing.providers.base import Checkout, ProviderPreview
 from sync.billing.providers.hmac_signature import Scheme, SignedWebhooks
@@ -113,7 +113,7 @@ def fetched(data: object, environment: str, began_ns: int) -> Event:
         "",
         FETCHED,
         # Within the second of the request, the bodies decide whether an event is newer than the answer.
-        Order(began_ns // SECOND_NS * SECOND_NS, began_ns, FETCHED_ID),
+        Order.fetched(None, began_ns, SECOND_NS),
         unstamped=True,
         step=step_of(FETCHED, data, subscription, None),
         received_ns=began_ns,

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from sync.billing.domain.facts.model import NOTHING, Event
-from sync.billing.domain.facts.reducer import Reduced, received, reduce
+from sync.billing.domain.facts.model import FETCHED, NOTHING, Event, Order
+from sync.billing.domain.facts.reducer import Reduced, merge_fetched, received, reduce
 from sync.billing.domain.facts.steps import Kind
 from sync.billing.providers.registry import PROVIDERS
 from tests.support.acme import AcmeWebhooks
@@ -56,6 +56,20 @@ def test_an_end_is_the_last_and_the_rest_goes_by_receipt() -> None:
                 facts = result.facts
             expected = "canceled" if count == 3 else order[-1].subscription and order[-1].subscription.status
             assert facts.subscriptions["acme:sub_1"].subscription.status == expected
+
+
+@pytest.mark.parametrize("updated", [None, 7])
+def test_an_answer_shares_the_instant_of_the_events(updated: int | None) -> None:
+    """So an end that it does not show yet is newer, and of the rest the answer is the last."""
+    adapter = CoarseWebhooks()
+    asked, late, ended = (read(adapter, f"evt_{name}", name) for name in ("active", "paused", "canceled"))
+    answer = replace(asked, event_id="", type=FETCHED, order=Order.fetched(updated, 9, clock_ns=7), received_ns=9)
+    merged = merge_fetched(NOTHING, answer)
+    assert isinstance(merged, Reduced)
+    for event, status in ((late, "active"), (ended, "canceled")):
+        result = reduce(merged.facts, received(merged.facts, event, 100))
+        assert isinstance(result, Reduced)
+        assert result.facts.subscriptions["acme:sub_1"].subscription.status == status
 
 
 @pytest.mark.parametrize("name", PROVIDERS)
