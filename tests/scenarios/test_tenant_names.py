@@ -67,10 +67,13 @@ async def test_s56_without_the_setting_the_parked_event_says_which_key_is_there(
         assert "'user_id'" in parked["reason"]
         assert "PLANWIRE_TENANT_FIELDS" in parked["reason"]
     # It is applied once a worker starts with the key in the setting.
-    async with run_cases(store_url, tmp_path, TENANT_FIELDS="user_id") as system, system.tab("tenant:u_501") as tab:
-        async with system.working():
-            await tab.until(lambda tab: tab.plan == "pro", 30)
-            await until(partial(is_none_parked, system))
+    async with (
+        run_cases(store_url, tmp_path, TENANT_FIELDS="user_id") as system,
+        system.tab("tenant:u_501") as tab,
+        system.working(),
+    ):
+        await tab.until(lambda tab: tab.plan == "pro", 30)
+        await until(partial(is_none_parked, system))
 
 
 @pytest.mark.parametrize("provider", ["paddle", "stripe"])
