@@ -84,7 +84,8 @@ class Link:
         left: the tenants that it was moved from and that may still have it, by the time of the move (us).
         moved_us: the time of the last move, microseconds since 1970; 0 for never. It rises with every move.
         revision: rises with every change of the names and of the tenant.
-        learned_subscription, learned_customer: whether this event was the first to name a tenant for them.
+        learned_subscription: whether the names were last changed by this event.
+        learned_customer: whether this event was the first to name a tenant for its customer and subscription.
         customers_tenant: the tenant that is stored for the subscription among its customer's; None if unknown.
     """
 

@@ -83,7 +83,7 @@ def read_link(event: Event, replies: Sequence[Any]) -> Link | None:
     if not replies or event.subscription_id is None:
         return None
     is_new, tenant = (bool(replies[1]), replies[2].decode()) if len(replies) > 1 else (False, None)
-    return _link(replies[0], name_in(event), is_new, tenant)
+    return _link(replies[0], name_in(event), event.event_id, is_new, tenant)
 
 
 def store_name(batch: CommandPipeline, event: Event) -> None:
@@ -92,7 +92,7 @@ def store_name(batch: CommandPipeline, event: Event) -> None:
     is_body = event.subscription is not None and not is_ending(event)
     order = order_key(naming_order(event)) if name is not None or is_body else ""
     fields = ("", "", order) if name is None else (name.strength, name.tenant_id, order)
-    batch.script(_NAME, _keys(batch, event.environment, subjects(event)[0]), *fields)
+    batch.script(_NAME, _keys(batch, event.environment, subjects(event)[0]), *fields, event.event_id)
 
 
 async def read_stored(store: Store, ref: SubscriptionRef) -> Link:
@@ -113,7 +113,7 @@ async def read_all_stored(store: Store, refs: Sequence[SubscriptionRef]) -> list
     """
     batch = CommandPipeline(store)
     for ref in refs:
-        batch.script(_NAME, _keys(batch, ref.environment, ref.link_subject), "", "", "")
+        batch.script(_NAME, _keys(batch, ref.environment, ref.link_subject), "", "", "", "")
     return [_link(reply) for reply in await batch.run()]
 
 
@@ -195,7 +195,7 @@ async def name_subscriptions(store: Store, event: Event, customer: Customer) -> 
     for subscription_id in customer.subscriptions:
         keys = _keys(batch, event.environment, link_subjects(event.provider, subscription_id, None)[0])
         for name in customer.names:
-            batch.script(_NAME, keys, name.strength, name.tenant_id, order_key(name.order))
+            batch.script(_NAME, keys, name.strength, name.tenant_id, order_key(name.order), event.event_id)
     replies, last = await batch.run(), len(customer.names)
     return {
         subscription_id: _link(reply, customer.names[-1], customers_tenant=tenant)
@@ -252,8 +252,14 @@ def _keys(batch: CommandPipeline, environment: str, subject: str) -> tuple[str, 
     return batch.keys.link(environment, subject), batch.keys.names(environment, subject)
 
 
-def _link(reply: Any, name: Name | None = None, is_new: bool = False, customers_tenant: str | None = None) -> Link:
-    """Return the link in a reply of `link_name`, which stored `name`."""
+def _link(
+    reply: Any,
+    name: Name | None = None,
+    event_id: str | None = None,
+    is_new: bool = False,
+    customers_tenant: str | None = None,
+) -> Link:
+    """Return the link in a reply of `link_name`, which stored `name`, given by an event."""
     was, flat = reply[0].decode(), [value.decode() for value in reply[1]]
     stored = dict(zip(flat[::2], flat[1::2], strict=True))
     tenant_id = was or (name.tenant_id if name is not None else None)
@@ -267,7 +273,7 @@ def _link(reply: Any, name: Name | None = None, is_new: bool = False, customers_
         {int(field[5:]): tenant for field, tenant in sorted(stored.items()) if field.startswith("left:")},
         int(stored.get("moved_us", 0)),
         int(stored.get("revision", 0)),
-        learned_subscription=not was and name is not None,
+        learned_subscription=event_id is not None and stored.get("by") == event_id,
         learned_customer=is_new,
         customers_tenant=customers_tenant,
     )

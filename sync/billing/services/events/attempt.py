@@ -14,7 +14,7 @@ from sync.billing.domain.entitlements.overrides import active_overrides
 from sync.billing.domain.entitlements.purchases import items_subject, unblocks
 from sync.billing.domain.facts.model import Event, Facts, Unparsable, subscription_key
 from sync.billing.domain.outcome import ERASED_REASON, WAITS_SOFTWARE, EventResult, Outcome
-from sync.billing.domain.tenant_resolution import Link
+from sync.billing.domain.tenant_resolution import Link, subjects
 from sync.billing.services.committer import Commit, Decision, Write
 from sync.billing.storage.tenants import FactsError, tenant_of
 from sync.core import instants
@@ -40,6 +40,7 @@ class Attempt(NamedTuple):
         snapshot: the topic, if it was read together with the links.
         topic: the tenant's topic, once it is resolved.
         answer: the provider's answer, once it was asked.
+        unblocks: what parked events wait on that can be used now.
     """
 
     event: Event
@@ -52,6 +53,7 @@ class Attempt(NamedTuple):
     topic: str = ""
     answer: Answer | None = None
     claim: str = ""
+    unblocks: tuple[str, ...] = ()
 
     def ended(self, result: EventResult) -> Processed:
         """Return the end of the attempt. Without a commit, the catalog is that of its start."""
@@ -87,20 +89,26 @@ class Processed(NamedTuple):
     commit: Commit | None = None
     catalog: Catalog | None = None
     rechecks_link: bool = False
-    unblocks: str = ""
+    unblocks: tuple[str, ...] = ()
     retry_s: float | None = None
     link: Link | None = None
     claim: str = ""
     is_recovered: bool = False
 
 
-def unblocked_by(event: Event, commit: Commit, setting: Setting) -> str:
-    """Return what parked events wait on that can be used after the commit of an event; "" if there are none."""
+def unblocked_by(event: Event, commit: Commit, setting: Setting) -> tuple[str, ...]:
+    """Return what parked events wait on that can be used after the commit of an event.
+
+    Events that are parked as a second customer's can be used once the tenant is beyond doubt.
+    """
     decision = commit.decision
     if decision.write is None or event.subscription is None:
-        return ""
+        return ()
     key = subscription_key(event.provider, event.subscription.id)
-    return items_subject(key) if unblocks(decision.before, decision.after, key, setting) else ""
+    was, now = decision.before.subscriptions.get(key), decision.after.subscriptions.get(key)
+    is_vouched_now = now is not None and now.is_vouched and (was is None or not was.is_vouched)
+    items = (items_subject(key),) if unblocks(decision.before, decision.after, key, setting) else ()
+    return (*items, *subjects(event)) if is_vouched_now else items
 
 
 def unparsable(environment: str, event: Unparsable, claim: str) -> Processed:

@@ -52,8 +52,9 @@ class Finisher:
         is_logged = not processed.is_first and bool(result.topic)
         is_logged = is_logged and await has_event(self._store, event.event_id, result, any_reason=any_reason)
         batch = CommandPipeline(self._store)
-        if processed.unblocks:
-            known.inbox.release(batch, processed.unblocks, RELEASE_MAX)
+        unblocked = list(dict.fromkeys(processed.unblocks))
+        for waits_on in unblocked:
+            known.inbox.release(batch, waits_on, RELEASE_MAX)
         known.count(batch, result)
         if result.reason == ERASED_REASON and isinstance(event, Event):
             link = processed.link
@@ -78,9 +79,8 @@ class Finisher:
         replies = await batch.run()
         if result.waits or result.outcome is Outcome.PARKED:
             await self._recheck(processed)
-        if processed.unblocks:
-            others = [id for id in replies[0] if id != event.event_id.encode()]
-            await self._queue(processed.environment).take_up(others)
+        released = dict.fromkeys(id for ids in replies[: len(unblocked)] for id in ids)
+        await self._queue(processed.environment).take_up([id for id in released if id != event.event_id.encode()])
         return result
 
     async def _recheck(self, processed: Processed) -> None:

@@ -24,7 +24,7 @@ from sync.billing.domain.tenant_resolution import subjects
 from sync.billing.providers.base import WebhookAdapter
 from sync.billing.services.committer import Commit, Committer, Decision
 from sync.billing.services.context import BillingContext
-from sync.billing.services.events.attempt import Answer, Attempt, Processed, decide_attempt, unblocked_by, unparsable
+from sync.billing.services.events.attempt import Attempt, Processed, decide_attempt, unblocked_by, unparsable
 from sync.billing.services.events.event_queue import RELEASE_MAX, EventQueue
 from sync.billing.services.events.fetch import ProviderFetch
 from sync.billing.services.events.finish import Finisher
@@ -146,8 +146,6 @@ class Ingest:
         batch = CommandPipeline(self._store)
         claim = f"{self._name}.{next(self._claims):x}"
         self._context.environment(environment).inbox.put(batch, event, body, adapter.name, self._context.now_us, claim)
-        # Store first: a link learned from an event that is not stored would never release the events waiting on it.
-        batch.barrier()
         topic = tenant_resolution.named_topic(event)
         if topic is not None:
             batch.command("HMGET", batch.keys.snap(topic), *ALL_FIELDS)
@@ -171,17 +169,12 @@ class Ingest:
 
     async def _resolve_tenant(self, attempt: Attempt) -> Attempt | Processed:
         """Return the attempt with its topic, or the end of an event without a usable tenant."""
-        event, answer = attempt.event, attempt.answer or Answer()
-        resolved = await self._resolver.resolve(attempt)
-        link = resolved.link
-        is_named = event.tenant_id is not None or (answer.fetched is not None and answer.fetched.tenant_id is not None)
-        is_again = attempt.number != 1 and is_named
-        is_proof = event.is_signed and event.subscription is None
-        if link is not None and (link.learned_subscription or link.learned_customer or is_again or is_proof):
-            # Release before this event ends: if releasing fails, this event is retried and releases again.
-            await self.release(attempt.environment, subjects(event))
+        event, resolved = attempt.event, await self._resolver.resolve(attempt)
+        link, is_proof = resolved.link, event.is_signed and event.subscription is None
+        if link is not None and (link.learned_subscription or link.learned_customer or is_proof):
+            return resolved._replace(unblocks=(*attempt.unblocks, *subjects(event)))
         if tenant_resolution.is_about_customer(event):
-            await self.release(attempt.environment, tenant_resolution.customer_subjects(event))
+            return resolved._replace(unblocks=tenant_resolution.customer_subjects(event))
         return resolved
 
     # Stage 4: decide, and commit the decision.
@@ -207,9 +200,13 @@ class Ingest:
                 result, is_recovered = result._replace(outcome=Outcome.APPLIED, reason=""), True
                 await self._committer.arm_at_once(topic)
         is_first = attempt.number == 1 and not commit.is_repeated
-        subject = unblocked_by(event, commit, self._context.setting(attempt.environment, catalog))
+        unblocked = unblocked_by(event, commit, self._context.setting(attempt.environment, catalog))
         return attempt.ended(result)._replace(
-            is_first=is_first, commit=commit, catalog=catalog, unblocks=subject, is_recovered=is_recovered
+            is_first=is_first,
+            commit=commit,
+            catalog=catalog,
+            unblocks=(*attempt.unblocks, *unblocked),
+            is_recovered=is_recovered,
         )
 
     async def _commit(self, attempt: Attempt, catalog: Catalog, moved_us: int = 0) -> Commit:
@@ -221,13 +218,9 @@ class Ingest:
     async def _check_home(self, attempt: Attempt, commit: Commit) -> None:
         """Move a subscription that is new to its tenant on, if its link was flipped between its query and the commit.
 
-        Otherwise the move has not seen it. At a tenant that has had it, a tombstone rejects the event. Events that are
-        parked as a second customer's are released once the tenant is beyond doubt.
+        Otherwise the move has not seen it. At a tenant that has had it, a tombstone rejects the event.
         """
         event, before, after = attempt.event, commit.decision.before, commit.decision.after
         key = subscription_key(event.provider, str(event.subscription_id))
         if key in after.subscriptions and (attempt.number != 1 or key not in before.subscriptions):
             await self._moves.check(commit.topic, [after.subscriptions[key]], move_cause(event))
-        was, now = before.subscriptions.get(key), after.subscriptions.get(key)
-        if now is not None and now.is_vouched and (was is None or not was.is_vouched):
-            await self.release(attempt.environment, subjects(event))

@@ -88,7 +88,7 @@ class TenantResolver:
         """
         ref = SubscriptionRef.of(event)
         if fetched is not None:
-            link = await self._with_name(link, fetched)
+            link = await self._with_name(link, replace(fetched, event_id=event.event_id))
         if link.tenant_id is None:
             event = await named_by_customer(self._context, event, background=background)
             link = await self._with_name(link, event)
@@ -140,12 +140,12 @@ class TenantResolver:
             Outcome.IGNORED, event.name_problem
         )
 
-    async def _with_name(self, link: Link, fetched: Event) -> Link:
-        """Return the link with the name that the provider's answer gives."""
-        name = tenant_resolution.name_in(fetched)
+    async def _with_name(self, link: Link, event: Event) -> Link:
+        """Return the link with the name that the event gives, with its id and what the provider answered."""
+        name = tenant_resolution.name_in(event)
         if name is None or link.names.get(name.strength) == name.tenant_id:
             return link
-        named = await find_link(self._store, fetched)
+        named = await find_link(self._store, event)
         assert named is not None
         return tenant_resolution.with_learned(named, link)
 

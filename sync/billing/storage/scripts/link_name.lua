@@ -10,6 +10,7 @@
 -- ARGV[1] strength   one of those with an order; empty: no name
 -- ARGV[2] tenant
 -- ARGV[3] order      of the event, compared bytewise; empty: read only
+-- ARGV[4] event_id
 --
 -- Returns {link before the call or empty, fields and values of `names`}.
 
@@ -49,6 +50,7 @@ if ARGV[1] ~= '' and link ~= ERASED then
     redis.call('HSET', KEYS[2], ARGV[1], ARGV[3] .. ' ' .. ARGV[2])
     if tenant ~= ARGV[2] then
       redis.call('HINCRBY', KEYS[2], 'revision', 1)
+      redis.call('HSET', KEYS[2], 'by', ARGV[4])
     end
   end
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sync.billing.domain.outcome import WAITS_SOFTWARE, Outcome
+from sync.billing.catalog.watcher import EXAMPLE, CatalogWatcher
+from sync.billing.domain.outcome import WAITS_SOFTWARE, EventResult, Outcome
 from sync.billing.services.context import LEASE_S
+from sync.billing.storage.inbox import Record
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.models import StoreError
 from tests.support.inbox import take_up
 from tests.support.paddle import price_id
-from tests.support.services import TOPIC, Billing
+from tests.support.services import TOPIC, Billing, billing
 
 
 async def pending(services: Billing) -> int:
@@ -147,3 +150,48 @@ async def test_a_waiting_member_that_is_not_utf_8_does_not_fail_the_event_that_r
     services.clock.advance(1)
     assert (await services.receive(event_id="evt_2")).outcome is Outcome.APPLIED
     assert await redis.zrange(waiting, 0, -1) == []
+
+
+async def test_events_that_wait_together_are_retried_once_each_however_many_they_are(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    parking = tmp_path / "catalog.toml"
+    parking.write_text(EXAMPLE.read_text("utf-8").replace('second_customer = "accept"', 'second_customer = "park"'))
+    with billing(CatalogWatcher(parking)) as services:
+        await services.receive(created_at="2026-11-01T00:00:00Z")
+        retried: list[str] = []
+        resume = services.ingest.resume
+
+        async def counted(record: Record, environment: str) -> EventResult:
+            retried.append(record.event_id)
+            return await resume(record, environment)
+
+        monkeypatch.setattr(services.ingest, "resume", counted)
+        about = {"id": "sub_2", "customer_id": "ctm_2", "created_at": "2026-11-02T00:00:00Z"}
+        for number in range(20):
+            services.clock.advance(1)
+            parked = await services.receive(event_id=f"evt_{number}", **about)
+            assert parked.outcome is Outcome.PARKED
+        for number in range(20):
+            await services.ingest.retry("live", f"evt_{number}")
+        assert len(retried) <= 2 * 20
+
+
+async def test_a_name_of_an_event_that_could_not_be_stored_releases_once_it_is_stored(
+    services: Billing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await services.receive(None, event_id="evt_1")
+    services.clock.advance(1)
+    named = services.body("acme", subscription_id="sub_1", kind="transaction.completed", event_id="evt_2")
+
+    def failing(batch: CommandPipeline, *_: object) -> None:
+        batch.command("INCR", services.store.keys.inbox("live", "waiting"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(services.environment("live").inbox, "put", failing)
+        with pytest.raises(StoreError, match="WRONGTYPE"):
+            await services.ingest.receive(services.adapters["paddle"], named, "live")
+    assert await services.environment("live").inbox.counts() == (0, 1)
+    await services.ingest.receive(services.adapters["paddle"], named, "live")
+    assert await services.plan() == "pro"
+    assert await services.environment("live").inbox.counts() == (0, 0)
