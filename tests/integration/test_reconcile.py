@@ -675,7 +675,6 @@ class TestCatchUp:
         self, paddle: Paddle, api: PaddleClient, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("sync.billing.services.background.catch_up.SETTLE_S", 0)
-        monkeypatch.setattr(CatchUp.run, "__defaults__", (0.0,))
         await paddle.act("upgrade", plan="pro")
         async with working(services_of(store, api)):
             await until(lambda: is_plan(store, "pro"))

@@ -112,7 +112,7 @@ class TabCounts(HubObserver):
             if not tabs or live.is_internal:
                 continue
             counted = tabs[: COUNTED_MAX - visited]
-            self._take(live, counted)
+            self._count(live, counted)
             uncounted += len(tabs) - len(counted)
             visited += len(counted)
             if visited >= slice_end:
@@ -127,14 +127,14 @@ class TabCounts(HubObserver):
             if not live.subscriptions:
                 self._drop(live)
             elif not live.is_internal:
-                self._take(live, live.subscriptions[:COUNTED_MAX])
+                self._count(live, live.subscriptions[:COUNTED_MAX])
 
     def _drop(self, live: LiveTopic) -> None:
         self.total.subtract(self.topics.pop(live.name, {}))
         self.unhealthy.pop(live.name, None)
         self._open.discard(live)
 
-    def _take(self, live: LiveTopic, tabs: list[Subscription]) -> None:
+    def _count(self, live: LiveTopic, tabs: list[Subscription]) -> None:
         self._drop(live)
         version = live.version
         # Fast path for the common case: every tab is in sync.

@@ -203,7 +203,7 @@ class Connection(Subscriptions):
                 socket.transport.abort()
                 return ConnectionEnded("silence")
             try:
-                pause_s = self._take(data)
+                pause_s = self.receive(data)
             except FrameError as error:
                 return ConnectionEnded(f"a frame that makes no sense: {error!r}")
             if pause_s is not None:

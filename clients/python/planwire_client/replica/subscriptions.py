@@ -95,7 +95,7 @@ class Subscriptions:
             state.doubt()
         self._report(why)
 
-    def _take(self, data: str | bytes) -> float | None:
+    def receive(self, data: str | bytes) -> float | None:
         """Handle one frame; unknown types of later gateways are ignored.
 
         Returns: after a `bye`, the pause in seconds before reconnecting; else None.

@@ -169,7 +169,7 @@ class Backfill:
                 for entry in page.entries:
                     if self._stopped.is_set() or report.seen >= stop_at:
                         raise _Stopped
-                    result = await item.take(entry)
+                    result = await item.apply(entry)
                     report.count(entry, result)
                     if not report.dry_run:
                         await self._progress.move(entry, result)

@@ -63,8 +63,8 @@ class BackfillItem:
         # Without API clients: the body has just come from the provider and need not be fetched again.
         self._parking = replace(services, clients={}).ingest
 
-    async def take(self, entry: ListedSubscription) -> ItemResult:
-        """Take a subscription; return its result.
+    async def apply(self, entry: ListedSubscription) -> ItemResult:
+        """Apply a subscription of the provider's list; return its result.
 
         Raises:
             ProviderUnavailable: the provider did not answer about its customer; the next run continues here.
@@ -194,7 +194,7 @@ class DryRun(BackfillItem):
         found = dict(parked)
         unlinked, self._unlinked = self._unlinked, []
         for entry in unlinked:
-            item = await self.take(entry)
+            item = await self.apply(entry)
             if item.outcome is Outcome.PARKED:
                 found[entry.event_id] = item.reason
             else:

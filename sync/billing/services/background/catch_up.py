@@ -50,11 +50,11 @@ class CatchUp:
         self._cursor = keys.provider_events(environment, provider, "cursor")
         self._lease = Lease(context.store, keys.provider_events(environment, provider, "lease"), LEASE_S)
 
-    async def run(self, settle_s: float = SETTLE_S) -> int:
+    async def run(self, settle_s: float | None = None) -> int:
         """Return the number of missed events: those that no webhook had brought.
 
         Args:
-            settle_s: age from which an event counts as missed.
+            settle_s: age from which an event counts as missed; None for SETTLE_S.
 
         Raises:
             StoreError: the store is unreachable or failing; the next run continues where this one stopped.
@@ -62,7 +62,7 @@ class CatchUp:
             ProviderRejected: the API key lacks a permission.
         """
         missed = 0
-        until_ns = self._context.now_ns() - int(settle_s * 1e9)
+        until_ns = self._context.now_ns() - int((SETTLE_S if settle_s is None else settle_s) * 1e9)
         # An event of a test clock may lie months ahead. Waiting for its time would hold up the real events behind it.
         future_ns = self._context.now_ns() + CLOCK_SLACK_NS
         for _ in range(PAGES_MAX):

@@ -38,9 +38,9 @@ async def test_frames_leave_what_the_vectors_say(row: dict[str, Any]) -> None:
     one = connection("a token that cannot be exchanged: a refusal is then believed at once")
     state = one.add(row["topic"])
     expires_at = int(time.time()) + 600
-    one._take(write(Welcome("s", 15_000, True, expires_at, Backoff(500, 30_000), AckRule(0, 0))))
+    one.receive(write(Welcome("s", 15_000, True, expires_at, Backoff(500, 30_000), AckRule(0, 0))))
     for frame, shown in zip(row["frames"], row["shown"], strict=True):
-        one._take(json.dumps(frame))
+        one.receive(json.dumps(frame))
         if shown["status"] == "denied":
             assert state.refused
             continue

@@ -135,7 +135,7 @@ async def test_a_backfill_moves_it(services: Billing, provider: Provider, item: 
     provider.shows(1, "a")
     await tell(services, 1, "a")
     provider.shows(3, "b")
-    result = await item(services, "paddle", "live").take(provider.listed())
+    result = await item(services, "paddle", "live").apply(provider.listed())
     assert result.outcome is Outcome.APPLIED
     assert await plans(services) == ({"a": "pro"} if item is DryRun else {"a": "free", "b": "pro"})
 
