@@ -410,7 +410,7 @@ async def test_whichever_shard_has_no_memory_from_any_moment_on_no_event_is_done
         for shard, server in enumerate(valkey_cluster.primaries):
             for at in range(12):
                 topic = valkey_cluster.topic_at(at % 3, f"tenant:memory{lasts % 7}x{shard}x{at}x")
-                fields = {"id": f"sub_{topic[7:]}", "tenant": topic[7:], "scheduled_change": change}
+                fields: dict[str, Any] = {"id": f"sub_{topic[7:]}", "tenant": topic[7:], "scheduled_change": change}
                 body = webhook(event_id=f"evt_{topic[7:]}", items=[("pri_pro", 1)], **fields)
                 sent = 0
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from itertools import chain
 
 import structlog
 
@@ -41,7 +40,7 @@ class CatalogSweeps:
         self._catalog = services.catalog_watcher.current
         self._waits_on: tuple[str, ...] = (WAITS_CATALOG, WAITS_SOFTWARE)
         self._due_at = [time.monotonic()]
-        self._is_reopened = False
+        self._reopened: set[tuple[str, str]] = set()
 
     async def step(self) -> None:
         """Sweep if a sweep is due."""
@@ -49,27 +48,28 @@ class CatalogSweeps:
         if current is not self._catalog:
             now = time.monotonic()
             self._catalog, self._waits_on, self._due_at = current, (WAITS_CATALOG,), [now, now + SECOND_SWEEP_S]
-            self._is_reopened = False
+            self._reopened.clear()
         if self._due_at and time.monotonic() >= self._due_at[0]:
             _, is_done = await each_of((self._reopen(), self._sweep()))
             if is_done:
                 self._due_at.pop(0)
-                self._is_reopened = False
+                self._reopened.clear()
 
-    async def _reopen(self) -> bool:
+    async def _reopen(self) -> None:
         """Give what is parked another attempt, once for each sweep; another worker may be sweeping for minutes."""
-        if self._is_reopened:
-            return True
-        inboxes = [self._services.environment(name).inbox for name in self._environments]
         queues = parking_queues(self._services.store, self._environments)
-        await each_of(
-            chain(
-                (queue.reopen() for _, _, queue in queues),
-                (inbox.reopen(thing) for inbox in inboxes for thing in self._waits_on),
-            )
-        )
-        self._is_reopened = True
-        return True
+        reopens: dict[tuple[str, str], Callable[[], Awaitable[int]]] = {
+            (name, environment): queue.reopen for name, environment, queue in queues
+        }
+        for name in self._environments:
+            inbox = self._services.environment(name).inbox
+            reopens |= {(thing, name): partial(inbox.reopen, thing) for thing in self._waits_on}
+
+        async def once(what: tuple[str, str]) -> None:
+            await reopens[what]()
+            self._reopened.add(what)
+
+        await each_of(once(what) for what in reopens if what not in self._reopened)
 
     async def _sweep(self) -> bool:
         """Return whether every environment is swept, by this worker or another with the same build and catalog."""
