@@ -3,8 +3,8 @@
 Precedence of live subscriptions: the plan with the highest rank leads. Ties: the plan key that sorts first, then active
 and trialing before paused before past_due, then the larger quantity, then active before trialing, then the subscription
 key that sorts first. Status, scheduled change, period and trial are those of the leading subscription; if that is past
-due or paused, those of the leading one that is paid and not older, if there is one. The quantity is the largest of the
-leading plan. Add-ons of all live subscriptions are summed.
+due or paused, those of the leading one that is paid and not older, if there is one; if it is paused, else those of one
+that is being paid. The quantity is the largest of the leading plan. Add-ons of all live subscriptions are summed.
 Without a live subscription the default plan applies, and incomplete leads before past_due, unpaid, paused and canceled.
 An ended subscription never takes anything from another.
 
@@ -133,15 +133,20 @@ def _lead(
 
 
 def _shown(lead: EvaluatedSubscription, own: Sequence[EvaluatedSubscription], facts: Facts) -> EvaluatedSubscription:
-    """Return the subscription whose status is shown: somebody who has bought a plan since is not asked to pay again."""
+    """Return the subscription whose status is shown.
+
+    Somebody who has bought a plan since is not asked to pay again, and who is paying for one is not shown as paused.
+    """
     if lead.status in _PAID_STATUSES or not lead.live:
         return lead
 
     def created_ns(one: EvaluatedSubscription) -> int:
         return facts.subscriptions[one.key].created_ns or 0
 
-    paid = [one for one in own if one.live and (one.plan or one.lost) and one.status in _PAID_STATUSES]
-    return next((one for one in paid if created_ns(one) >= created_ns(lead)), lead)
+    newer = [one for one in own if created_ns(one) >= created_ns(lead)]
+    paid = [one for one in newer if one.live and (one.plan or one.lost) and one.status in _PAID_STATUSES]
+    paying = [one for one in newer if one.status == "incomplete" and lead.status == "paused"]
+    return next(iter(paid + paying), lead)
 
 
 def _precedence(subscription: EvaluatedSubscription) -> tuple[int, float, str, int, int, str, str]:

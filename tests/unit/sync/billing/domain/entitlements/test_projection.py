@@ -165,6 +165,17 @@ def test_the_status_is_that_of_a_newer_plan_that_is_paid(
     assert ("grace_ends_at" in state) is (not is_newer and troubled == "past_due")
 
 
+@pytest.mark.parametrize(("troubled", "shown"), [("uncollected", "incomplete"), ("past_due", "past_due")])
+def test_who_is_just_paying_is_not_shown_as_paused(troubled: str, shown: str) -> None:
+    """The plan whose collection is paused stays. A failed payment is still shown: its grace runs."""
+    paying = event("incomplete", 3, PRO, subscription="sub_2")
+    for facts in (facts_of(event(troubled, 2, BASIC), paying), facts_of(paying, event(troubled, 2, BASIC))):
+        state = state_of(facts, 4)
+        assert (state["plan"]["key"], state["status"]) == ("basic", shown)
+    newer = event(troubled, 4, BASIC, subscription="sub_3")
+    assert state_of(facts_of(paying, newer), 5)["status"] == ("paused" if troubled == "uncollected" else troubled)
+
+
 def first_args(pair: tuple[str, Sequence[Item]], day: float) -> tuple[str, float, Sequence[Item]]:
     return pair[0], day, pair[1]
 
