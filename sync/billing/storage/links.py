@@ -263,14 +263,20 @@ def _link(
     was, flat = reply[0].decode(), [value.decode() for value in reply[1]]
     stored = dict(zip(flat[::2], flat[1::2], strict=True))
     tenant_id = was or (name.tenant_id if name is not None else None)
-    names = {_STRENGTHS[field]: value.split(" ")[-1] for field, value in stored.items() if field in _STRENGTHS}
+    names: dict[Strength, str] = {}
+    left: dict[int, str] = {}
+    for field, value in stored.items():
+        if field in _STRENGTHS:
+            names[_STRENGTHS[field]] = value.rpartition(" ")[2]
+        elif field.startswith("left:"):
+            left[int(field[5:])] = value
     if was and not stored:
         names = {Strength.METADATA: was}
     return Link(
         tenant_id,
         names,
         stored.get("overruled", ""),
-        {int(field[5:]): tenant for field, tenant in sorted(stored.items()) if field.startswith("left:")},
+        dict(sorted(left.items())),
         int(stored.get("moved_us", 0)),
         int(stored.get("revision", 0)),
         learned_subscription=event_id is not None and stored.get("by") == event_id,
