@@ -15,6 +15,7 @@ from typing import NamedTuple
 from planwire_client.core.topic import LIVE, TENANT_KIND, Topic
 from sync.billing.domain.entitlements.evaluation import Setting, is_ignored, unknown_prices
 from sync.billing.domain.facts.model import ENDED_STATUSES, Event, Order, Unparsable, subscription_key
+from sync.billing.domain.facts.order import is_from_future
 from sync.billing.domain.facts.steps import Kind
 from sync.billing.domain.outcome import (
     ERASED,
@@ -122,12 +123,21 @@ def name_in(event: Event) -> Name | None:
 def naming_order(event: Event) -> Order:
     """Return an event's place among those that name the same subscription's tenant.
 
-    Within an instant of a coarse clock the creation is first, and what changes the metadata is last.
+    Within an instant of a coarse clock the creation is first, and what changes the metadata is last. An event from the
+    future counts as of its receipt, and beside others from the future by its own time (`link_name.lua`).
     """
-    if event.step is None:
-        return event.order
-    rank = 2 if event.renames else min(event.step.kind, Kind.CHANGE)
-    return event.order._replace(event_id=f"{rank}{event.order.event_id}")
+    order = event.order
+    if event.step is not None:
+        rank = 2 if event.renames else min(event.step.kind, Kind.CHANGE)
+        order = order._replace(event_id=f"{rank}{order.event_id}")
+    if event.received_ns and is_from_future(order, event.received_ns):
+        return Order(event.received_ns, event.received_ns, f"@{order_key(order)}")
+    return order
+
+
+def received(event: Event, at_us: int) -> Event:
+    """Return the event with the time of its first receipt, if its name depends on that."""
+    return replace(event, received_ns=at_us * 1000) if is_from_future(event.order, at_us * 1000) else event
 
 
 def is_about_customer(event: Event) -> bool:

@@ -62,7 +62,7 @@ def query_link(batch: CommandPipeline, event: Event | Unparsable) -> None:
     if event.subscription_id is None:
         if name is not None:
             key = _customer_key(batch, event, "metadata")
-            batch.command("ZADD", key, "GT", event.order.occurred_ns // 1000, f"{name.strength} {name.tenant_id}")
+            batch.command("ZADD", key, "GT", name.order.occurred_ns // 1000, f"{name.strength} {name.tenant_id}")
             batch.command("ZREMRANGEBYRANK", key, 0, -1 - CANDIDATES_MAX)
         elif event.tenant_id is not None and event.customer_id is not None:
             key = _customer_key(batch, event, "checkouts")

@@ -56,6 +56,11 @@ def past_due_run(marks: Iterable[Order], settled: Order | None) -> tuple[Order, 
     return tuple(sorted({mark for mark in marks if settled is None or mark > settled})[:PAST_DUE_MARKS_MAX])
 
 
+def is_from_future(order: Order, received_ns: int) -> bool:
+    """Return whether an event of this order that is received then comes from a clock that is ahead."""
+    return order.occurred_ns > received_ns + CLOCK_SLACK_NS
+
+
 class Ahead(NamedTuple):
     """An event from the future.
 

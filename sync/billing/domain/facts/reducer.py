@@ -21,7 +21,7 @@ from sync.billing.domain.facts.model import (
     SubscriptionFacts,
     subscription_key,
 )
-from sync.billing.domain.facts.order import CLOCK_SLACK_NS, FETCHED_ID, past_due_run
+from sync.billing.domain.facts.order import FETCHED_ID, is_from_future, past_due_run
 from sync.billing.domain.facts.steps import Seen
 
 SUBSCRIPTIONS_MAX = 500
@@ -74,7 +74,7 @@ def received(facts: Facts, event: Event, at_ns: int) -> Event:
     instant are all that depends on the receipt.
     """
     own = event.order
-    if own.occurred_ns <= at_ns + CLOCK_SLACK_NS:
+    if not is_from_future(own, at_ns):
         return event if event.step is None else replace(event, received_ns=at_ns)
     order = Order.of(own.updated_ns, at_ns, own.event_id)
     known = facts.subscriptions.get(subscription_key(event.provider, event.subscription_id or ""))

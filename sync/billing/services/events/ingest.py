@@ -79,11 +79,12 @@ class Ingest:
         event = self._context.parse(record.provider, record.body, environment, record.event_id, catalog)
         if isinstance(event, Unparsable):
             return await self._process(unparsable(environment, event, record.claim))
+        number, received_us = record.attempts, record.received_us
+        event = tenant_resolution.received(event, received_us)
         link = await find_link(self._store, event)
         batch = CommandPipeline(self._store)
         if query_checkout(batch, event):
             event, link = await with_checkout(self._store, event, link, *await batch.run())
-        number, received_us = record.attempts, record.received_us
         attempt = Attempt(event, environment, number, received_us, catalog, link, claim=record.claim)
         return await self._process(attempt)
 
@@ -142,10 +143,11 @@ class Ingest:
     ) -> Attempt | Processed | EventResult:
         """Return the claimed event, or EventResult for a duplicate. Link and topic are read in the same round trip."""
         catalog = self._context.catalog_watcher.current
-        event = self._context.parse(adapter.name, body, environment, catalog=catalog)
+        event, now_us = self._context.parse(adapter.name, body, environment, catalog=catalog), self._context.now_us
+        event = event if isinstance(event, Unparsable) else tenant_resolution.received(event, now_us)
         batch = CommandPipeline(self._store)
         claim = f"{self._name}.{next(self._claims):x}"
-        self._context.environment(environment).inbox.put(batch, event, body, adapter.name, self._context.now_us, claim)
+        self._context.environment(environment).inbox.put(batch, event, body, adapter.name, now_us, claim)
         topic = tenant_resolution.named_topic(event)
         if topic is not None:
             batch.command("HMGET", batch.keys.snap(topic), *ALL_FIELDS)

@@ -27,6 +27,12 @@ local function is_after(a, b)
   return #a > #b
 end
 
+-- An event from the future counts as of its receipt, and beside others from the future by its own time, behind the '@'.
+local function is_newer(a, b)
+  local own_a, own_b = string.match(a, '^%d+@(.+)$'), string.match(b, '^%d+@(.+)$')
+  return is_after(own_a and own_b and own_a or a, own_a and own_b or b)
+end
+
 local link = redis.call('GET', KEYS[1])
 if ARGV[1] ~= '' and link ~= ERASED then
   -- 1. Older builds stored the link alone: the first name that they saw. Any newer metadata overrules it.
@@ -38,9 +44,9 @@ if ARGV[1] ~= '' and link ~= ERASED then
   local order, tenant = string.match(redis.call('HGET', KEYS[2], ARGV[1]) or '', '^(%S+) (.+)$')
   local is_stronger = not order
   if order then
-    is_stronger = is_after(ARGV[3], order)
+    is_stronger = is_newer(ARGV[3], order)
     if ARGV[1] == 'checkout' or ARGV[1] == 'signed_checkout' then
-      is_stronger = is_after(order, ARGV[3])
+      is_stronger = is_newer(order, ARGV[3])
     end
   end
   if ARGV[1] == 'ending' and link and redis.call('EXISTS', KEYS[2]) == 1 and not redis.call('HGET', KEYS[2], 'ending') then

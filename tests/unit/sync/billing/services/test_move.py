@@ -354,6 +354,7 @@ async def test_a_link_from_before_any_event_overrules_what_the_metadata_named_th
         clock.set(at(40.5) // 1000)
         with memory_store(clock) as store:
             services = services_of(store, catalog)
+            services.now_ns = lambda: at(43)
             await services.operator_links.link(SUBJECT, "b", "support", {})
             await receive(services, *(body(day, named[day]) for day in order))
             assert list(await shown(store)) == [home], order
@@ -425,6 +426,21 @@ async def test_a_scheduled_change_that_the_new_tenant_has_no_room_for_is_reporte
         dropped = "; its scheduled change to basic is dropped: tenant:b has one of paddle:sub_2"
         assert await moves(store, "a") == [f"sub_1 moved to tenant:b{dropped}"]
         assert await moves(store, "b") == [f"sub_1 moved here from tenant:a{dropped}"]
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(2))))
+async def test_an_event_from_the_future_names_as_of_its_receipt(
+    order: tuple[int, ...], catalog: CatalogWatcher
+) -> None:
+    """Two of a test clock have the order of their own times. A real one that comes later is newer."""
+    ahead = [body(10, "a"), body(11, "b")]
+    with memory_store() as store:
+        services = BillingServices(store, catalog, {"paddle": ADAPTER}, now_ns=lambda: at(1))
+        await receive(services, *(ahead[index] for index in order))
+        assert list(await shown(store)) == ["b"]
+        services.now_ns = lambda: at(2)
+        await receive(services, body(2, "c"))
+        assert list(await shown(store)) == ["c"]
 
 
 async def test_two_processes_that_move_it_to_and_fro_end_at_the_newest_name(catalog: CatalogWatcher) -> None:
