@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -17,8 +18,10 @@ from websockets.typing import Origin, Subprotocol
 
 from gateway.console.auth import LOGIN_TRIES
 from gateway.metrics import OTHER
+from sync.billing.catalog.watcher import EXAMPLE
 from sync.store.models import Change
 from sync.store.store import Store
+from tests.support.bodies import SECRET, signature, webhook
 from tests.support.certificates import Certificates, make_certificates
 from tests.support.console import TOKEN
 from tests.support.gateway import Running, environment, run_gateway, token
@@ -271,6 +274,28 @@ async def test_no_answer_leads_out_of_the_path_or_to_another_name(
         answer = await client.get(path, headers={"Host": f"evil.example:{port}"})
         assert answer.status_code in (401, 404, 405), answer.headers.get("location")
         assert "location" not in answer.headers
+
+
+@pytest.mark.parametrize("prefix", ["", "/planwire"])
+async def test_webhooks_of_a_megabyte_pass_unchanged_with_slashes_too_many(
+    stack: Stack, made: Certificates, prefix: str
+) -> None:
+    settings = {"INTAKE": "1", "CATALOG": str(EXAMPLE), "PADDLE_SECRETS": f"live:{SECRET}"}
+    body = webhook(items=[("pri_1", 1)])
+    body += b" " * (2**20 - len(body))
+    async with stack(prefix=prefix, **settings) as (_, port), httpx2.AsyncClient(verify=made.trust()) as client:
+
+        async def post(path: str, body: bytes) -> tuple[int, str]:
+            headers = {"Paddle-Signature": signature(body, int(time.time()), SECRET)}
+            answer = await client.post(f"https://127.0.0.1:{port}{prefix}{path}", content=body, headers=headers)
+            return answer.status_code, str(answer.json().get("outcome") or answer.json()["code"])
+
+        assert await post("/webhooks/paddle", body) == (200, "parked")
+        for path in ("/webhooks/paddle/", "//webhooks/paddle", "/webhooks//paddle//"):
+            assert await post(path, body) == (200, "parked"), path
+        assert await post("/webhooks/paddle/", body + b" ") == (413, "body_too_large")
+        answer = await client.get(f"https://127.0.0.1:{port}{prefix}/webhooks/paddle/")
+        assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
 
 
 async def test_wrong_console_tokens_of_one_client_do_not_lock_out_another(
