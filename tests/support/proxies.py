@@ -116,7 +116,7 @@ async def run_proxy(
     if program is None:
         missing(f"{name} is not on PATH (Debian: apt-get install nginx-light haproxy)")
     directory = Path(tempfile.mkdtemp(prefix="pw-proxy-"))
-    directory.chmod(0o755)  # nginx's workers run as another user, and keep large bodies in it
+    os.chmod(directory, 0o755)  # nginx's workers run as another user, and keep large bodies in it
     port = free_port()
     command = COMMANDS[name](directory, port, gateway, made, idle_s, prefix, changes or {})
     with (directory / "log").open("wb") as log:

@@ -118,18 +118,24 @@ def unblocks(before: Facts, after: Facts, key: str, setting: Setting) -> bool:
     return bool(reported_prices(before, key, setting) - reported_prices(after, key, setting))
 
 
+PRICES_NAMED_MAX = 10
+"""Maximum prices that a reason names; an operator's list of parked events has all of them."""
+
+
 def items_subject(key: str) -> str:
     """Return what an event with unknown prices waits on besides the catalog: a later event about the items."""
     return f"items:{key}"
 
 
 def unknown_reason(prices: Collection[tuple[str, str]], setting: Setting) -> str:
-    """Return the reason that names these (provider, price id), their environment, and where the catalog has them."""
+    """Return the reason that names (provider, price id), their environment, and where the catalog has them."""
     named = sorted({price_id for _, price_id in prices})
+    shown = ", ".join(named[:PRICES_NAMED_MAX])
+    shown += f" and {len(named) - PRICES_NAMED_MAX} more" if len(named) > PRICES_NAMED_MAX else ""
     elsewhere = [
         f"the catalog has {price_id} for {environment}"
         for provider, price_id in sorted(prices)
         for (name, environment), known in setting.catalog.index.items()
         if name == provider and price_id in known
     ]
-    return "; ".join((f"unknown price {', '.join(named)} in {setting.environment}", *elsewhere))
+    return "; ".join((f"unknown price {shown} in {setting.environment}", *elsewhere[:PRICES_NAMED_MAX]))

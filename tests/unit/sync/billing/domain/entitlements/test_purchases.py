@@ -243,5 +243,7 @@ class TestPriceThatLeftTheCatalog:
 
 def test_the_reason_names_the_environment_and_where_the_price_is_known() -> None:
     assert unknown_reason([("paddle", "b"), ("stripe", "a")], setting()) == "unknown price a, b in live"
+    many = [("paddle", f"pri_{number:03d}") for number in range(100)]
+    assert unknown_reason(many, setting()).endswith("pri_008, pri_009 and 90 more in live")
     reason = unknown_reason([("paddle", "pri_basic_sandbox")], setting())
     assert reason == "unknown price pri_basic_sandbox in live; the catalog has pri_basic_sandbox for sandbox"
