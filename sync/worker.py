@@ -37,15 +37,15 @@ from sync.settings import SettingsError, SyncSettings
 from sync.source.hydration import Hydration, hydration
 from sync.store.checks.inspection import Inspection, check_start
 from sync.store.command_pipeline import CommandPipeline
-from sync.store.delayed_queue import Due
+from sync.store.delayed_queue import DelayedQueue, Due
 from sync.store.isolation import ItemT, WorkQueue, is_away
 from sync.store.redis.connect import open_store
 
 POLL_S = 0.5
 """Mean interval at which an idle loop polls for work."""
 
-AWAITED_POLL_S = 0.2
-"""Polling interval of the queues that pages wait for."""
+AWAITED_POLL_S, AWAITED_AT_ONCE = 0.2, 3
+"""Polling interval of the queues that pages wait for, and how many of their items are worked on at once."""
 
 CATCH_UP_S = 60.0
 """Interval at which the provider's list of events is read."""
@@ -89,7 +89,9 @@ class Worker:
         every = self._supervisor.every
         loops = {"catalog": every("catalog", None, self._sweeps.step), "reconcile": self._comparisons()}
         loops["searches"] = self._searches()
-        loops[checkouts.QUEUE] = self._checkouts()
+        named = self.services.checkouts
+        loops[checkouts.QUEUE] = self._checkouts(checkouts.QUEUE, named.queue)
+        loops[checkouts.DOUBTFUL_QUEUE] = self._checkouts(checkouts.DOUBTFUL_QUEUE, named.doubtful, at_once=1)
         for environment in self.environments:
             loops[f"inbox {environment}"] = self._inbox(environment)
             loops[f"timers {environment}"] = self._timers(environment)
@@ -132,9 +134,22 @@ class Worker:
 
         await self._work("timers", self.services.environment(environment).timers, fire)
 
+    async def _work_for_pages(
+        self,
+        name: str,
+        queue: WorkQueue[ItemT],
+        handle: Callable[[ItemT], Awaitable[object]],
+        at_once: int = AWAITED_AT_ONCE,
+    ) -> None:
+        """Work on a queue that pages wait for: soon, and on several items, so that a slow answer holds up no other."""
+        async with asyncio.TaskGroup() as group:
+            for number in range(at_once):  # all but the first join when there is much to do
+                pause_s = None if number else min(self.poll_s, AWAITED_POLL_S)
+                group.create_task(self._work(name, queue, handle, batch=1, pause_s=pause_s))
+
     async def _comparisons(self) -> None:
         """Compare the queued tenants: gateways queue them, and so do events whose provider was unavailable."""
-        await self._work(RECONCILE, self._compares.requests, self._compare, pause_s=min(self.poll_s, AWAITED_POLL_S))
+        await self._work_for_pages(RECONCILE, self._compares.requests, self._compare)
 
     async def _compare(self, due: Due) -> None:
         topic = Topic.parse(due.topic)
@@ -146,10 +161,9 @@ class Worker:
             await self.hydration.compare(due.topic)
         await self._compares.requests.ack(due)
 
-    async def _checkouts(self) -> None:
+    async def _checkouts(self, name: str, queue: DelayedQueue, at_once: int = AWAITED_AT_ONCE) -> None:
         """Read the checkouts that waiting pages have named."""
-        service = self.services.checkouts
-        await self._work(checkouts.QUEUE, service.queue, service.handle, pause_s=min(self.poll_s, AWAITED_POLL_S))
+        await self._work_for_pages(name, queue, partial(self.services.checkouts.handle, queue), at_once)
 
     async def _searches(self) -> None:
         """Search for the tenants whose facts the store has lost."""

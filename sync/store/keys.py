@@ -39,6 +39,7 @@ class Keys(Names):
         """Mark that the topic's provider was just asked for `state` or `checkout`. TTL: a cool-down, seconds.
 
         `foreign`: number of checkouts that were not the topic's. TTL 10 min.
+        `same`: number of comparisons in a row that found no difference. TTL 60 s.
         """
         return f"{self.head(topic)}:asked:{what}"
 
@@ -142,6 +143,11 @@ class Keys(Names):
     def checkouts(self) -> str:
         """Queue of `TOPIC CHECKOUT`: what to read from the topic's provider. A worker removes each within minutes."""
         return f"{self.head('reconcile')}:checkouts"
+
+    @property
+    def doubtful_checkouts(self) -> str:
+        """The same, of tenants whose pages have named checkouts of others."""
+        return f"{self.head('reconcile')}:doubtful"
 
     @property
     def foreign_checkouts(self) -> str:

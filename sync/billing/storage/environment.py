@@ -53,6 +53,7 @@ def parking_queues(store: Store, environments: Iterable[str]) -> list[tuple[str,
         ("reconcile", "", keys.reconcile),
         ("search", "", keys.searches),
         ("checkouts", "", keys.checkouts),
+        ("checkouts_doubtful", "", keys.doubtful_checkouts),
         ("hydration", "", keys.hydrate),
         ("compare", "", keys.compare),
     ]

@@ -28,7 +28,7 @@ from sync.core import instants
 if TYPE_CHECKING:
     from paddle_billing import Client
 
-THREADS = 4
+THREADS = 8
 """Maximum concurrent calls of one environment."""
 
 THROTTLED_S = 60.0

@@ -3,7 +3,8 @@
 A checkout counts for a tenant if it names the tenant, if it names nobody and its subscription or customer does, or if
 its subscription is the tenant's already. Whose the subscription is then follows from all of its names, as for a
 webhook. Browsers choose the ids, so a tenant has a cool-down, and answers are remembered. If a tenant's pages name
-checkouts of others, its checkouts are read less often.
+checkouts of others, its checkouts are read less often, and from a queue of their own: others' first purchases do not
+wait behind them.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from sync.store.checkout_reads import REMEMBERED_S, CheckoutRead
 from sync.store.command_pipeline import CommandPipeline, run_commands
 from sync.store.delayed_queue import DelayedQueue, Due
 
-QUEUE = "checkouts"
-"""The queue's name, for logs and the metric."""
+QUEUE, DOUBTFUL_QUEUE = "checkouts", "checkouts_doubtful"
+"""The queues' names, for logs and the metric."""
 
 MAX_WAIT_S, BACKGROUND_MAX_WAIT_S = 5.0, 2.0
 """Maximum time for each answer of the provider; the shorter one in the background."""
@@ -40,26 +41,32 @@ RETRIED_WITHIN_S = 120.0
 """Maximum time after the first read for which a checkout that is not complete is read again: that of an `expect`."""
 
 STORM_READS, STORM_S = 5, 10
-"""So many checkouts of others within so many seconds, of all tenants together, are a storm: all checkouts are read in
-the background of the rate limit, and webhooks and repairs go before."""
+"""So many tenants that name a checkout of others for the first time, within so many seconds, are a storm: all checkouts
+are read in the background of the rate limit, and webhooks and repairs go before."""
 
 _log = structlog.get_logger("sync.checkouts")
 
 
 class Checkouts:
-    """The queue of checkouts. A member is a tenant's topic, a space, and the provider's id of the checkout."""
+    """The queues of checkouts. A member is a tenant's topic, a space, and the provider's id of the checkout.
+
+    Attributes:
+        queue: those that pages have named.
+        doubtful: of these, those of tenants whose pages have named checkouts of others.
+    """
 
     def __init__(
         self, context: BillingContext, resolver: TenantResolver, reprojection: Reprojection, ingest: Ingest
     ) -> None:
         self.queue = DelayedQueue(context.store, context.store.keys.checkouts)
+        self.doubtful = DelayedQueue(context.store, context.store.keys.doubtful_checkouts)
         self._context = context
         self._store = context.store
         self._resolver = resolver
         self._reprojection = reprojection
         self._ingest = ingest
 
-    async def handle(self, due: Due) -> None:
+    async def handle(self, queue: DelayedQueue, due: Due) -> None:
         """Read a checkout from its provider; if it is not complete, read it again later.
 
         Raises:
@@ -67,39 +74,46 @@ class Checkouts:
         """
         topic, _, checkout_id = due.topic.partition(" ")
         client = self._client(Topic.parse(topic), checkout_id)
-        if client is None:
+        (foreign,) = await run_commands(self._store, ("GET", self._store.keys.asked(topic, "foreign")))
+        if client is None or (foreign is not None and queue is self.queue):
             batch = CommandPipeline(self._store)
-            reconcile_requests(self._store).request(batch, [topic])
+            if client is None:
+                reconcile_requests(self._store).request(batch, [topic])
+            else:
+                self.doubtful.request(batch, [due.topic])
             await batch.run()
-            await self.queue.ack(due)
+            await queue.ack(due)
             return
-        pause_s = await self._read(topic, checkout_id, client)
+        pause_s = await self._read(topic, checkout_id, client, int(foreign or 0))
         if pause_s is None:
-            await self.queue.ack(due)
+            await queue.ack(due)
         else:
-            await self.queue.reschedule(due, pause_s)
+            await queue.reschedule(due, pause_s)
 
-    async def _read(self, topic: str, checkout_id: str, client: ProviderClient) -> float | None:
-        """Return the delay before the checkout has to be read again, in seconds; None if that is never."""
+    async def _read(self, topic: str, checkout_id: str, client: ProviderClient, failures: int) -> float | None:
+        """Return the delay before the checkout has to be read again, in seconds; None if that is never.
+
+        Args:
+            failures: checkouts of others that the tenant's pages have named.
+        """
         now_us, keys = self._context.now_us, self._store.keys
         known, asked = keys.checkout_read(topic, checkout_id), keys.asked(topic, "checkout")
         foreign, storm = keys.asked(topic, "foreign"), keys.foreign_checkouts
         remembered = ("PX", int(REMEMBERED_S * 1000))
-        _, since, own, all_tenants = await run_commands(
-            self._store, ("SET", known, now_us, "NX", *remembered), ("GET", known), ("GET", foreign), ("GET", storm)
+        _, since, strangers = await run_commands(
+            self._store, ("SET", known, now_us, "NX", *remembered), ("GET", known), ("GET", storm)
         )
         if since is not None and not since.isdigit():
             return None
         age_s = (now_us - int(since or now_us)) / 1_000_000
         if age_s >= RETRIED_WITHIN_S:
             return None
-        failures = int(own or 0)
         pause_s = self._context.checkout_pause_s
         cool_ms = int(pause_s * 1000) << min(failures, PAUSE_DOUBLINGS)
         is_first, left_ms = await run_commands(self._store, ("SET", asked, b"1", "NX", "PX", cool_ms), ("PTTL", asked))
         if not is_first:
             return float(max(0, left_ms)) / 1000
-        background = failures > 0 or int(all_tenants or 0) >= STORM_READS
+        background = failures > 0 or int(strangers or 0) >= STORM_READS
         try:
             found = await self._apply(topic, checkout_id, client, background=background)
         except ProviderUnavailable as error:
@@ -114,7 +128,7 @@ class Checkouts:
         done: list[tuple[str | int, ...]] = [("SET", known, found, *remembered)]
         if found is CheckoutRead.FOREIGN:
             done += [("INCR", foreign), ("PEXPIRE", foreign, remembered[1])]
-            done += [("SET", storm, 0, "NX", "EX", STORM_S), ("INCR", storm)]
+            done += [("SET", storm, 0, "NX", "EX", STORM_S), ("INCR", storm)] if not failures else []
         elif found is CheckoutRead.APPLIED:
             done.append(("DEL", foreign))
         await run_commands(self._store, *done)

@@ -10,19 +10,23 @@ from functools import partial
 
 from planwire_client.core.topic import TENANT_KIND, Topic
 from sync.billing.services.tenants.provider_queries import BACKGROUND_MAX_WAIT_S, Found
+from sync.billing.services.tenants.reconcile import Report
 from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.environment import reconcile_requests
 from sync.process.supervisor import Supervisor
 from sync.store import losses
 from sync.store.command_pipeline import run_commands
-from sync.store.delayed_queue import DelayedQueue, Due
+from sync.store.delayed_queue import Due
 from sync.store.isolation import Failure, failure_of
 
 SEARCH_PAUSE_S = 5.0
 """Pause after a pass through a provider's list. What is requested meanwhile shares the next pass."""
 
-PROVIDER_PAUSE_S = 30.0
-"""Delay before a comparison is retried after its provider was unavailable."""
+RETRY_MIN_S, RETRY_MAX_S = 5.0, 30.0
+"""Bounds of the delay before a comparison is retried after its provider was unavailable; a page may wait for it."""
+
+SAME_DOUBLINGS, SAME_S = 2, 60
+"""How often comparisons that find no difference double a tenant's pause, and for how long they are remembered."""
 
 RECONCILE, SEARCH = "reconcile", "search"
 """Names of the two queues, for logs and the metric."""
@@ -59,9 +63,24 @@ class Comparisons:
             return
         reconcile = self._reconciliation.reconcile
         report = await reconcile(environment, due.topic, "wanted", BACKGROUND_MAX_WAIT_S, searches=False)
-        if report.asked > 1:
-            await run_commands(self._store, ("PEXPIRE", asked, pause_ms * report.asked))
-        await self._end(self.requests, due, is_complete=not report.unasked)
+        await self._set_pause(asked, due.topic, report, pause_ms)
+        if report.retry_s is None:
+            await self.requests.ack(due)
+        else:
+            await self.requests.reschedule(due, min(max(report.retry_s, RETRY_MIN_S), RETRY_MAX_S))
+
+    async def _set_pause(self, asked: str, topic: str, report: Report, pause_ms: int) -> None:
+        """Set the pause until the tenant may be compared again: longer if its pages ask again and again."""
+        if not report.asked:
+            return
+        same = self._store.keys.asked(topic, "same")
+        count = 0
+        if report.drift:
+            await run_commands(self._store, ("DEL", same))
+        else:
+            count, _ = await run_commands(self._store, ("INCR", same), ("EXPIRE", same, SAME_S))
+        doublings = min(max(0, int(count) - 1), SAME_DOUBLINGS)
+        await run_commands(self._store, ("PEXPIRE", asked, pause_ms * report.asked << doublings))
 
     async def collect(self, due: Due) -> None:
         """Note a tenant for the next pass, if it still has no subscription and a provider can be asked."""
@@ -92,10 +111,7 @@ class Comparisons:
     async def _rebuild(self, environment: str, found: Found, due: Due) -> None:
         if (answers := found.answers.get(due.topic)) is not None:
             await self._reconciliation.repair(environment, due.topic, "lost", answers)
-        await self._end(self.searches, due, is_complete=found.is_complete)
-
-    async def _end(self, queue: DelayedQueue, due: Due, *, is_complete: bool) -> None:
-        if is_complete:
-            await queue.ack(due)
+        if found.is_complete:
+            await self.searches.ack(due)
         else:
-            await queue.reschedule(due, PROVIDER_PAUSE_S)
+            await self.searches.reschedule(due, RETRY_MAX_S)

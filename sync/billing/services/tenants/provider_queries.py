@@ -38,11 +38,13 @@ class Answers:
         fetched: the subscriptions that were fetched.
         unavailable: the keys of those that could not be fetched, each with the reason.
         missing: the keys of those that the provider does not have.
+        retry_s: minimum delay before a retry, in seconds; None if a retry would not help.
     """
 
     fetched: list[Event] = field(default_factory=list)
     unavailable: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
+    retry_s: float | None = None
 
 
 class Found(NamedTuple):
@@ -102,6 +104,7 @@ class ProviderQueries:
                 fetched = await client.fetch(entry.subscription.id, max_wait_s, background=background)
             except ProviderUnavailable as error:
                 answers.unavailable[key] = error.reason
+                answers.retry_s = max(answers.retry_s or 0.0, error.retry_s)
             except ProviderRejected as error:
                 if error.code == "not_found":
                     answers.missing.append(key)

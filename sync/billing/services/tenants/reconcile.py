@@ -40,12 +40,14 @@ class Report:
     Attributes:
         asked: number of subscriptions that the provider answered for.
         unasked: the other subscriptions, each with the reason.
+        retry_s: minimum delay before a retry, in seconds; None if a retry would not help.
     """
 
     result: EventResult
     asked: int = 0
     unasked: dict[str, str] = field(default_factory=dict)
     drift: list[Drift] = field(default_factory=list)
+    retry_s: float | None = None
 
 
 class Reconciliation:
@@ -176,7 +178,8 @@ class Reconciliation:
         refresh = Refresh({"source": "reconcile", "event_type": why, **who}, answers.fetched, answers.missing)
         commit = await self._reprojection.refresh(environment, topic, refresh)
         drift = await self.record_drift(environment, topic, why, answers, commit)
-        return Report(commit.result, len(answers.fetched) + len(answers.missing), answers.unavailable, drift)
+        asked = len(answers.fetched) + len(answers.missing)
+        return Report(commit.result, asked, answers.unavailable, drift, answers.retry_s)
 
 
 def _is_blank(snapshot: Snapshot) -> bool:

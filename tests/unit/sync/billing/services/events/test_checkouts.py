@@ -86,10 +86,12 @@ async def request(services: Billing, checkout: str = "txn_1", topic: str = TOPIC
 
 async def work(services: Billing) -> int:
     """Handle what is due; return its number."""
-    due = await services.checkouts.queue.claim(10)
-    for each in due:
-        await services.checkouts.handle(each)
-    return len(due)
+    done = 0
+    for queue in (services.checkouts.queue, services.checkouts.doubtful):
+        for due in await queue.claim(10):
+            await services.checkouts.handle(queue, due)
+            done += 1
+    return done
 
 
 async def read(services: Billing, topic: str = TOPIC, checkout: str = "txn_1") -> str:
@@ -99,9 +101,11 @@ async def read(services: Billing, topic: str = TOPIC, checkout: str = "txn_1") -
 
 
 async def due_s(services: Billing) -> float:
-    """When the queue's first member is due, in seconds from now; -1 if there is none."""
-    found: Any = await services.store.redis.zrange(services.store.keys.checkouts, 0, 0, withscores=True)
-    return round((found[0][1] - services.now_us) / 1e6, 3) if found else -1
+    """When the first member of the queues is due, in seconds from now; -1 if there is none."""
+    redis: Any = services.store.redis
+    keys = (services.store.keys.checkouts, services.store.keys.doubtful_checkouts)
+    due = [at for key in keys for _, at in await redis.zrange(key, 0, 0, withscores=True)]
+    return round((min(due) - services.now_us) / 1e6, 3) if due else -1
 
 
 async def test_its_subscription_is_merged_and_the_answer_is_remembered(services: Billing, provider: Provider) -> None:
@@ -207,6 +211,19 @@ async def test_a_tenant_s_checkouts_are_read_one_by_one_and_less_often_if_they_a
     await request(services, "txn_good")
     await work(services)
     assert await services.plan() == "pro"
+
+
+async def test_a_first_purchase_does_not_wait_behind_checkouts_of_others(services: Billing, provider: Provider) -> None:
+    provider.failure = ProviderRejected("not_found", "no such transaction")
+    await request(services, "txn_0", "tenant:stranger")
+    await work(services)
+    for number in range(1, 50):
+        await request(services, f"txn_{number}", "tenant:stranger")
+    provider.failure = None
+    await request(services)
+    for due in await services.checkouts.queue.claim(100):
+        await services.checkouts.handle(services.checkouts.queue, due)
+    assert (await services.plan(), provider.asked) == ("pro", ["txn_0", "txn_1", "sub_1"])
 
 
 async def test_while_the_provider_is_away_it_waits(services: Billing, provider: Provider) -> None:
