@@ -1,12 +1,13 @@
-"""Measures a storm of one tab: the calls to the provider that it causes, and how long paying tenants wait for a repair.
+"""Measures a storm of tabs: the calls to the provider that it causes, and how long paying tenants wait for a repair.
 
-    python -m benchmarks.storm [--seconds 20] [--tenants 5] [--frames-per-s 15] [--provider paddle]
+    python -m benchmarks.storm [--tabs 1] [--warm-up 0] [--seconds 20] [--tenants 5] [--provider paddle]
 
 The system is a gateway and a worker. The provider is a local double that answers at once, with the default rate limit
-(Paddle 3 calls/s, Stripe 10) and `--others` more subscriptions, which a search would list. No webhook comes. One tab
-storms with the topics of `--tenants` tenants; half of them have a subscription. Meanwhile, in turn, a paying tenant
-changes its plan at the provider and its tab sends an `expect`, and a new one buys and its tab names the checkout. A
-repair is the time from the `expect` to the new plan in the tab; a second of it is the time that the webhook is given.
+(Paddle 3 calls/s, Stripe 10) and `--others` more subscriptions, which a search would list. No webhook comes. Each tab
+storms with the topics of `--tenants` tenants of its own; half of them have a subscription. After `--warm-up` seconds of
+it, in turn, a paying tenant changes its plan at the provider and its tab sends an `expect`, and a new one buys and its
+tab names the checkout. A repair is the time from the `expect` to the new plan in the tab; a second of it is the time
+that the webhook is given.
 """
 
 from __future__ import annotations
@@ -89,6 +90,11 @@ async def repairs(system: System, shop: Shop, numbers: list[int]) -> tuple[list[
     return changed, bought
 
 
+def storming(options: argparse.Namespace) -> list[list[str]]:
+    """Return the tenants of each tab that storms."""
+    return [[f"storming{tab}_{number}" for number in range(options.tenants)] for tab in range(options.tabs)]
+
+
 @asynccontextmanager
 async def selling(options: argparse.Namespace, folder: Path) -> AsyncIterator[tuple[Shop, System]]:
     """A shop with customers, and a system that knows some of them and may ask for all."""
@@ -98,8 +104,9 @@ async def selling(options: argparse.Namespace, folder: Path) -> AsyncIterator[tu
             async with run_cases(server.url, folder) as keyless:
                 for number in range(PAYERS):
                     await shop.buy(f"payer{number}", "basic")
-                for number in range(0, options.tenants, 2):
-                    await shop.buy(f"storming{number}", "basic")
+                for tenants in storming(options):
+                    for tenant in tenants[::2]:
+                        await shop.buy(tenant, "basic")
                 for number in range(options.others):
                     await shop.buy(f"other{number}", "basic")
                 await shop.deliver(keyless)  # so that the catch-up finds nothing to fetch
@@ -112,23 +119,27 @@ async def selling(options: argparse.Namespace, folder: Path) -> AsyncIterator[tu
 async def measure(options: argparse.Namespace) -> list[list[object]]:
     """Return a row for each kind of storm."""
     rows: list[list[object]] = []
-    topics = [f"tenant:storming{number}" for number in range(options.tenants)]
-    prefix = {"paddle": "txn", "stripe": "cs"}[options.provider]
+    tabs = [[f"tenant:{tenant}" for tenant in tenants] for tenants in storming(options)]
+    prefix, calls_to_buy = {"paddle": ("txn", 2), "stripe": ("cs", 1)}[options.provider]
     for kind in KINDS:
         with tempfile.TemporaryDirectory() as name:
             async with selling(options, Path(name)) as (shop, system):
                 shop.asked.clear()
-                storming = asyncio.create_task(storm(system, kind, topics, options.frames_per_s, prefix))
+                storms = [
+                    asyncio.create_task(storm(system, kind, topics, options.frames_per_s, prefix)) for topics in tabs
+                ]
+                await asyncio.sleep(options.warm_up)
                 began, changed, bought, number = time.monotonic(), list[float](), list[float](), 0
                 while time.monotonic() < began + options.seconds:
                     found = await repairs(system, shop, [number, number + 1])
                     changed += found[0]
                     bought += found[1]
                     number += 2
-                seconds = time.monotonic() - began
-                storming.cancel()
-                await asyncio.wait([storming])
-                theirs = len(shop.calls) - 2 * len(bought) - len(changed)
+                seconds = time.monotonic() - began + options.warm_up
+                for task in storms:
+                    task.cancel()
+                await asyncio.wait(storms)
+                theirs = len(shop.calls) - calls_to_buy * len(bought) - len(changed)
                 times = [rig.median(changed), max(changed), rig.median(bought), max(bought)]
                 rows.append([kind, len(shop.lists), max(0, theirs) / seconds, *(1000 * each for each in times)])
     return rows
@@ -136,13 +147,15 @@ async def measure(options: argparse.Namespace) -> list[list[object]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tabs", type=int, default=1)
+    parser.add_argument("--warm-up", type=int, default=0)
     parser.add_argument("--seconds", type=int, default=20)
     parser.add_argument("--tenants", type=int, default=5)
     parser.add_argument("--others", type=int, default=200)
     parser.add_argument("--frames-per-s", type=float, default=15)
     parser.add_argument("--provider", choices=("paddle", "stripe"), default="paddle")
     options = parser.parse_args()
-    columns = ["one tab storms with", "lists", "its calls/s", "repair: p50 ms", "most ms", "first: p50 ms", "most ms"]
+    columns = ["storm of", "lists", "its calls/s", "repair: p50 ms", "most ms", "first: p50 ms", "most ms"]
     rig.print_table(columns, asyncio.run(measure(options)))
 
 
