@@ -47,7 +47,7 @@ def remember_granted(before: Facts, after: Facts, event: Event, setting: Setting
         known = [Granted(event.order, body.items), Granted(entry.order, entry.subscription.items)]
         if old is not None:
             known += [Granted(old.order, old.subscription.items), old.granted or NEVER_GRANTED]
-        # The orders of a coarse clock's events do not tell which of an instant is newer.
+        # The orders of a coarse clock's events do not say which of an instant is newer.
         path = recent_events.path(entry)
         known += [Granted(seen.order, seen.body.items) for seen in path]
         place = {seen.order: number for number, seen in enumerate(path)}
