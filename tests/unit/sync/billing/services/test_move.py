@@ -167,6 +167,42 @@ async def test_a_move_that_is_killed_at_any_command_is_completed_by_the_next_wor
     assert commands > 15, "a move takes more commands than that"
 
 
+def customer(day: int, tenant: str) -> bytes:
+    """An event of the customer, whose custom data name a tenant."""
+    data = {"id": "ctm_1", "custom_data": {"tenant_id": tenant}}
+    about = {"occurred_at": instants.text(at(day)), "event_id": f"evt_customer_{day}"}
+    return json.dumps(bodies.envelope(data, event_type="customer.updated", **about)).encode()
+
+
+@pytest.mark.parametrize("is_guessed", [True, False])
+async def test_a_customer_s_name_that_is_killed_at_any_command_moves_and_releases_all_the_same(
+    catalog: CatalogWatcher, is_guessed: bool
+) -> None:
+    """Two subscriptions without a name: guessed to be the tenant's of a third one, or parked."""
+    unnamed = body(2, None, id="sub_2"), body(3, None, id="sub_3")
+    for commands in itertools.count():
+        clock = Clock()
+        with memory_store(clock) as store:
+            await receive(services_of(store, catalog), *((body(1, "a"),) if is_guessed else ()), *unnamed)
+            died = False
+            with killed_after(commands):
+                try:
+                    await receive(services_of(store, catalog), customer(4, "b"))
+                except StoreError:
+                    died = True
+            next_process = services_of(store, catalog)
+            await drained(next_process, clock)
+            await receive(next_process, customer(4, "b"))
+            await drained(next_process, clock)
+            found = await shown(store)
+            assert sorted(found["b"][1]) == ["paddle:sub_2", "paddle:sub_3"], commands
+            assert list(found) == (["a", "b"] if is_guessed else ["b"]), commands
+            assert await next_process.environment("live").inbox.counts() == (0, 0), commands
+        if not died:
+            break
+    assert commands > 15
+
+
 async def test_an_operator_s_move_that_is_killed_is_completed_by_the_timers(catalog: CatalogWatcher) -> None:
     """No event comes after it, and nobody asks again."""
     for commands in itertools.count():
