@@ -128,6 +128,18 @@ class DelayedQueue:
         renewed = await run_script(self._store, _BEGIN, self._keys[:3], *claim)
         return replace(due, lease=renewed[0], tries=int(renewed[1])) if renewed else None
 
+    async def holds(self, due: Due) -> bool:
+        """Return whether a claim still counts; to be asked before an effect outside the store.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        score, entry = await run_commands(
+            self._store, ("ZSCORE", self._keys[0], due.member), ("HGET", self._keys[1], due.member)
+        )
+        is_current = entry is not None and entry.split()[:2] == [due.lease, due.token.encode()]
+        return is_current and score is not None and int(score) == int(due.lease)
+
     async def ack(self, due: Due, next_us: int | None = None) -> bool:
         """End a claim with the work done. Return False if the claim was lost; then nothing is changed.
 

@@ -64,10 +64,10 @@ class Wakeup:
         commit = await self._reprojection.refresh(environment, due.topic, refresh)
         await self._reconciliation.record_drift(environment, due.topic, "timer", answers, commit)
         if can_ask:
-            commit = await self._execute_change(environment, commit)
+            commit = await self._execute_change(environment, due, commit)
         await self._set_timer(environment, due, commit)
 
-    async def _execute_change(self, environment: str, commit: Commit) -> Commit:
+    async def _execute_change(self, environment: str, due: Due, commit: Commit) -> Commit:
         """Have the provider make the tenant's scheduled change if it is due, and merge the answer."""
         topic, facts = commit.topic, commit.decision.after
         change = facts.scheduled_change
@@ -80,6 +80,8 @@ class Wakeup:
         answered: list[Event] = []
         problem = ""
         if target is not None:
+            if not await self._context.environment(environment).timers.holds(due):
+                return commit  # this process was paused, and another has made the change
             try:
                 answered = [await client.change_items(*target, change.billing_mode, MAX_WAIT_S)]
             except ProviderUnavailable as error:
