@@ -92,8 +92,7 @@ class Decided:
     Attributes:
         wake_us: next wakeup of the topic, microseconds since 1970; None for never.
         note: why a part of the request is not in them, or what was dropped; "" for neither.
-        drifts: the drift records of what it found: a preview that differs from the result, a second customer, a
-            published plan.
+        drifts: the records about a preview that differs from the result, a second customer, a published plan.
         waits: what unknown prices wait on; an event is parked beside its commit.
         is_parked: whether the event is parked, since it shows nothing that the catalog knows.
         is_stale: whether the event is not the newest of its subscription; then `note` says why.
@@ -157,8 +156,8 @@ def _rejected_as_stale(facts: Facts, delivery: Delivery, reason: str, setting: S
     """Return the result of an event that brings nothing new. While its prices are unknown, it stays parked."""
     event, key = delivery.event, delivery.key
     items = () if event.subscription is None else event.subscription.items
-    prices = reported_prices(facts, key, setting) & {item.price_id for item in items}
-    if not delivery.is_again or not prices:
+    prices = reported_prices(facts, key, setting) & {item.price_id for item in items} if delivery.is_again else ()
+    if not prices:
         return EventResult(Outcome.REFUSED, reason)
     return EventResult(Outcome.PARKED, _unknown(event, prices, setting), waits=(WAITS_CATALOG, items_subject(key)))
 
@@ -181,7 +180,7 @@ def _decide_reduced(
     if isinstance(decided, Unprojectable):
         return EventResult(Outcome.PARKED, decided.reason, waits=(WAITS_CATALOG,))
     prices = reported_prices(after, key, setting)
-    is_reported = prices <= reported_prices(before, key, setting)
+    is_reported = not prices or prices <= reported_prices(before, key, setting)
     if is_reported and not (prices and is_lost(after.subscriptions[key], setting)):
         return replace(decided, waits=(), is_stale=bool(stale)) if decided.waits or stale else decided
     reason, waits = _unknown(event, prices, setting), (WAITS_CATALOG, items_subject(key))

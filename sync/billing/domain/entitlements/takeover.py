@@ -65,6 +65,8 @@ def takeover_grants(facts: Facts) -> tuple[Override, ...]:
 
 def without_ended_grants(facts: Facts, events: Iterable[Event], setting: Setting) -> Facts:
     """Return the facts without the grants of takeovers whose plan, or a higher one, the tenant has bought."""
+    if not facts.overrides:
+        return facts
     plans = setting.catalog.plans
     found = [one for one in takeover_grants(facts) if one.name in plans]
     rank = _bought_rank(facts, events, setting) if found else -1
