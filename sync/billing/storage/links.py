@@ -215,10 +215,16 @@ def move_customer(batch: CommandPipeline, ref: SubscriptionRef, customer_id: str
         batch.command("SREM", batch.keys.link(ref.environment, old), *link.left.values())
 
 
-def forget_customers(batch: CommandPipeline, event: Event, before: Facts, after: Facts) -> None:
-    """Add to `batch` the removal of the event's subscription from every customer that is not its customer."""
+def store_customers(batch: CommandPipeline, event: Event, tenant_id: str, before: Facts, after: Facts) -> None:
+    """Add to `batch` that the customer of the event's subscription pays for the tenant, and that no other does.
+
+    Also of a subscription that no event names, such as one that an operator has linked: it counts for guesses.
+    """
     key = subscription_key(event.provider, str(event.subscription_id))
     was, now = before.subscriptions.get(key), after.subscriptions.get(key)
+    if now is not None and now.customer is not None and (was is None or was.customer != now.customer):
+        customer = batch.keys.customer(event.environment, *now.customer, "subscriptions")
+        batch.command("HSETNX", customer, now.subscription.id, tenant_id)
     if now is not None:
         others = {event.customer_id, now.subscription.customer_id if was is None else was.subscription.customer_id}
         for customer_id in others - {now.subscription.customer_id, None}:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import structlog
 
+from planwire_client.core.topic import Topic
 from sync.billing.domain import tenant_resolution
 from sync.billing.domain.facts.model import Event
 from sync.billing.domain.outcome import ERASED_REASON, WAITS_CATALOG, EventResult, Outcome, revival_of
@@ -17,7 +18,7 @@ from sync.billing.services.events.attempt import Answer, Processed
 from sync.billing.services.events.event_queue import RELEASE_MAX, EventQueue, Processing
 from sync.billing.services.events.resolve import TenantResolver
 from sync.billing.storage.environment import reconcile_requests
-from sync.billing.storage.links import erase_links, forget_customers, store_name
+from sync.billing.storage.links import erase_links, store_customers, store_name
 from sync.billing.storage.records import append_event, has_event, record_snapshots
 from sync.billing.storage.tenants import known_facts
 from sync.store.command_pipeline import CommandPipeline
@@ -63,7 +64,8 @@ class Finisher:
                 erase_links(batch, processed.environment, subjects(event), event.tenant_id)
         if processed.commit is not None and isinstance(event, Event):
             self._committer.follow_up(batch, processed.commit)
-            forget_customers(batch, event, processed.commit.decision.before, processed.commit.decision.after)
+            decision, tenant_id = processed.commit.decision, Topic.parse(processed.commit.topic).id
+            store_customers(batch, event, tenant_id, decision.before, decision.after)
         if result.topic:
             answer = processed.answer or Answer()
             if answer.is_away and (processed.commit is None or processed.commit.decision.write is None):

@@ -15,6 +15,7 @@ from planwire_client import tenant_reference
 from sync.billing.catalog import catalog
 from sync.billing.catalog.watcher import CatalogWatcher
 from sync.billing.domain.outcome import Outcome
+from sync.billing.domain.tenant_resolution import SubscriptionRef
 from sync.billing.providers.base import WebhookAdapter
 from sync.billing.providers.paddle.webhooks import PaddleWebhooks
 from sync.billing.providers.stripe.webhooks import StripeWebhooks
@@ -85,6 +86,10 @@ class Shop:
     async def parked(self) -> list[str]:
         """The reasons of the parked events."""
         return [record.reason for record in await self._services.environment("live").inbox.parked(None, 100)]
+
+    async def link(self, subscription_id: str, tenant: str) -> None:
+        ref = SubscriptionRef("live", self._adapter.name, subscription_id)
+        await self._services.operator_links.link(ref, tenant, "support", {})
 
     async def erase(self, tenant: str) -> None:
         await self._services.erasure.erase("live", f"tenant:{tenant}", "asked for", {})
@@ -165,6 +170,17 @@ async def test_an_ambiguous_guess_is_decided_by_the_name_of_its_customer(make: M
         assert len(await shop.parked()) == 1
         await shop.take(make("customer", 5, "a"))
         assert (await shop.homes(), await shop.parked()) == ({"a": ["sub_1", "sub_3"], "b": ["sub_2", "sub_4"]}, [])
+
+
+@both
+async def test_a_subscription_that_an_operator_has_linked_counts_for_guesses(make: Make) -> None:
+    """No event names it. A stranger who pays with the customer's e-mail address for another tenant gets nothing."""
+    with open_shop(make) as shop:
+        await shop.take(make("subscription", 1))
+        await shop.link("sub_1", "a")
+        await shop.take(make("subscription", 2, "c", name="sub_2"), make("subscription", 3, name="sub_3"))
+        assert await shop.homes() == {"a": ["sub_1"], "c": ["sub_2"]}
+        assert ["its customer" in reason for reason in await shop.parked()] == [True]
 
 
 @both
