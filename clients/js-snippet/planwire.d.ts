@@ -41,6 +41,49 @@ export type Snapshot<State = any> = {
     cause?: Cause | undefined;
 };
 /**
+ * The state of `tenant:ID` as billing computes it: `topic<Entitlements>("tenant:acme")`. Absent fields do not apply.
+ * Times are RFC 3339. The server's documentation says what each status means (`docs/providers.md`).
+ */
+export type Entitlements = {
+    plan: {
+        key: string;
+        name: string;
+        rank: number;
+    };
+    status: "none" | "incomplete" | "trialing" | "active" | "past_due" | "unpaid" | "paused" | "canceled";
+    features: Record<string, true>;
+    limits: Record<string, number | "unlimited">;
+    modules: Record<string, string>;
+    scheduled?: {
+        action: "cancel" | "pause" | "resume" | "change_plan";
+        plan?: string;
+        effective_at: string;
+        resume_at?: string;
+        source: "provider" | "app";
+        overdue: boolean;
+        problem?: string;
+    } | undefined;
+    pending?: {
+        reason: string;
+        since: string;
+    } | undefined;
+    grant?: {
+        plan: string;
+        trial?: true;
+        ends_at?: string;
+    } | undefined;
+    period?: {
+        starts_at: string;
+        ends_at: string;
+    } | undefined;
+    trial_ends_at?: string | undefined;
+    grace_ends_at?: string | undefined;
+    /**
+     * the next time at which the state may change without an event
+     */
+    valid_until?: string | undefined;
+};
+/**
  * A live topic. `subscribe` is the Svelte store contract; `getSnapshot` suits React's useSyncExternalStore.
  */
 export type Topic<State = any> = {

@@ -30,6 +30,25 @@
  */
 
 /**
+ * The state of `tenant:ID` as billing computes it: `topic<Entitlements>("tenant:acme")`. Absent fields do not apply.
+ * Times are RFC 3339. The server's documentation says what each status means (`docs/providers.md`).
+ * @typedef {object} Entitlements
+ * @property {{key: string, name: string, rank: number}} plan
+ * @property {"none" | "incomplete" | "trialing" | "active" | "past_due" | "unpaid" | "paused" | "canceled"} status
+ * @property {Record<string, true>} features
+ * @property {Record<string, number | "unlimited">} limits
+ * @property {Record<string, string>} modules
+ * @property {{action: "cancel" | "pause" | "resume" | "change_plan", plan?: string, effective_at: string,
+ *   resume_at?: string, source: "provider" | "app", overdue: boolean, problem?: string}} [scheduled]
+ * @property {{reason: string, since: string}} [pending]
+ * @property {{plan: string, trial?: true, ends_at?: string}} [grant]
+ * @property {{starts_at: string, ends_at: string}} [period]
+ * @property {string} [trial_ends_at]
+ * @property {string} [grace_ends_at]
+ * @property {string} [valid_until]  the next time at which the state may change without an event
+ */
+
+/**
  * A live topic. `subscribe` is the Svelte store contract; `getSnapshot` suits React's useSyncExternalStore.
  * @template [State=any]
  * @typedef {object} Topic

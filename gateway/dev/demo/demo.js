@@ -18,6 +18,7 @@ const DEFAULT_STATE = {
   features: { basic: true },
   limits: { seats: 1, projects: 3 },
 };
+/** @type {Record<import("../client/planwire.js").Entitlements["status"], string>} */
 const STATUSES = {
   none: "no subscription",
   incomplete: "payment in progress",
