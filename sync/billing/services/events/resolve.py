@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from sync.billing.domain import tenant_resolution
 from sync.billing.domain.facts.model import Event
-from sync.billing.domain.outcome import EventResult, Outcome
+from sync.billing.domain.outcome import OTHER_ACCOUNT, EventResult, Outcome
 from sync.billing.domain.tenant_resolution import CUSTOMERS, TOMBSTONE, Link, Strength, SubscriptionRef
 from sync.billing.providers.base import ProviderUnavailable
 from sync.billing.services.context import BillingContext
@@ -133,7 +133,8 @@ class TenantResolver:
     async def _unlinked(self, event: Event) -> EventResult:
         """Return the result of an event that needs no tenant, or of a checkout whose name is not accepted."""
         if event.subscription_id is None or not event.name_problem:
-            return EventResult(Outcome.IGNORED, event.ignored)
+            # The body of another merchant's event is not for us to keep.
+            return EventResult(Outcome.IGNORED, event.ignored, keeps_body=not event.ignored.startswith(OTHER_ACCOUNT))
         ref = SubscriptionRef.of(event)
         link = await read_stored(self._store, ref)
         return tenant_resolution.unresolved(event, link, self._context.setting(event.environment)) or EventResult(

@@ -123,6 +123,9 @@ class TestConnectedAccounts:
     async def test_it_is_ignored(self, services: Billing) -> None:
         result = await services.ingest.receive(services.adapters["stripe"], self.BODY, "live")
         assert (result.outcome, "acct_other" in result.reason) == ("ignored", True)
+        record = await services.environment("live").inbox.read("evt_1")
+        assert record is not None
+        assert (record.status, record.body) == ("done", b""), "the body of another merchant is not kept"
 
     @pytest.mark.parametrize("services", [("acct_other",), ("*",)], indirect=True)
     async def test_one_of_a_configured_account_is_parked(self, services: Billing) -> None:
