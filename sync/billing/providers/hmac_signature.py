@@ -104,9 +104,9 @@ class SignedWebhooks(ABC):
         event_id, kind = envelope.get(self.id_field), envelope.get(self.type_field)
         if not is_id(event_id):
             return _unparsable(body, f"{self.id_field} is missing or not an id")
-        if not is_id(kind):
-            return Unparsable(event_id, "", f"{self.type_field} is missing or not a name")
         account = self.account(envelope)
+        if not is_id(kind):
+            return Unparsable(event_id, "", f"{self.type_field} is missing or not a name", account)
         try:
             event = self.read(environment, envelope, event_id, kind)
         except ValueError as error:

@@ -52,7 +52,8 @@ class StripeWebhooks(SignedWebhooks):
 
     def account(self, envelope: Mapping[str, Any]) -> str | None:
         """Return the connected account that an event is about. A thin event has it at the end of its context."""
-        account = envelope.get("context" if envelope.get("object") == THIN else "account")
+        context = envelope.get("context") if envelope.get("object") == THIN else None
+        account = envelope.get("account") or context
         return account.rpartition("/")[2] if isinstance(account, str) and account else None
 
     def read(self, environment: str, envelope: dict[str, Any], event_id: str, kind: str) -> Event:
