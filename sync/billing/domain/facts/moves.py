@@ -95,10 +95,13 @@ def joined(one: SubscriptionFacts | None, other: SubscriptionFacts | None) -> Su
         settled=settled,
         past_due=past_due_run((*one.past_due, *other.past_due), settled),
         created_ns=min(created, default=None),
-        granted=None if newest.granted is None else max(granted),
         ahead=max((entry.ahead for entry in (one, other) if entry.ahead is not None), default=None),
     )
-    return recent_events.decided(whole, recent_events.united(one, other)) if one.recent or other.recent else whole
+    if one.recent or other.recent:
+        whole = recent_events.decided(whole, recent_events.united(one, other))
+    # Nothing stands in for the items of the newest body if all of them are known.
+    is_known = any(entry.granted is None for entry in (one, other) if entry.order == whole.order)
+    return replace(whole, granted=None if is_known else max(granted, default=None))
 
 
 def _newest(moved: Mapping[str, int]) -> dict[str, int]:

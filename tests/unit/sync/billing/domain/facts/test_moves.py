@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from sync.billing.domain.facts.instructions import ScheduledPlanChange
-from sync.billing.domain.facts.model import NOTHING, Event, Facts, Item, Order, Subscription, SubscriptionFacts
+from sync.billing.domain.facts.model import NOTHING, Event, Facts, Granted, Item, Order, Subscription, SubscriptionFacts
 from sync.billing.domain.facts.moves import MOVED_MAX, ChangedSinceError, given, joined, taken
 from sync.billing.domain.facts.reducer import Reduced, reduce
 from sync.billing.providers.stripe.webhooks import StripeWebhooks
@@ -96,7 +96,9 @@ def test_a_subscription_that_moves_within_one_second_is_as_its_events_say() -> N
         assert isinstance(one, Reduced)
         assert isinstance(other, Reduced)
         (here,), (there,) = one.facts.subscriptions.values(), other.facts.subscriptions.values()
-        whole = joined(here, there)
-        assert whole == joined(there, here)
+        standing_in = Granted(created.order, here.subscription.items)
+        whole = joined(here, replace(there, granted=standing_in))
+        assert whole == joined(replace(there, granted=standing_in), here)
         assert whole is not None
         assert (whole.subscription, len(whole.recent)) == (updated.subscription, 2)
+        assert whole.granted == standing_in
