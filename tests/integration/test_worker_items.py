@@ -70,7 +70,8 @@ async def paddle(tmp_path: Path) -> AsyncIterator[Paddle]:
 @pytest.fixture
 async def services(store: Store, paddle: Paddle) -> AsyncIterator[BillingServices]:
     clients = {("paddle", "live"): paddle.api()}
-    services = BillingServices(store, CatalogWatcher(EXAMPLE), {"paddle": PaddleWebhooks()}, clients)
+    adapters = {"paddle": PaddleWebhooks()}
+    services = BillingServices(store, CatalogWatcher(EXAMPLE), adapters, clients, comparison_pause_s=0.02)
     yield services
     await services.aclose()
 
