@@ -72,7 +72,7 @@ def project(facts: Facts, setting: Setting) -> Projected | Unprojectable:
     if lost and facts.kept is None:
         return Unprojectable(unknown_reason(lost, setting))
     lead = _lead(own, adding)
-    state = _granted([each for each in own if not each.lost], adding, setting.catalog)
+    state = _granted([each for each in own if not each.lost] if lost else own, adding, setting.catalog)
     if lost and facts.kept is not None:
         state = _with_kept(facts.kept, state)
     if lead is not None:
@@ -80,13 +80,13 @@ def project(facts: Facts, setting: Setting) -> Projected | Unprojectable:
         state["status"] = shown.status
         _describe(state, shown, facts.subscriptions[shown.key])
     now_ns = setting.now_ns
-    changes_ns = [instant for each in (*own, *others) for instant in each.instants_ns if instant > now_ns]
+    changes_ns = [instant for each in own + others for instant in each.instants_ns if instant > now_ns]
     if facts.overrides:
         active = [override for override in facts.overrides if is_active(override, now_ns)]
         _grant(state, lead, [one for one in active if one.kind == PLAN], setting.catalog)
         _override(state, [one for one in active if one.kind != PLAN])
         changes_ns += [override.expires_ns for override in active if override.expires_ns is not None]
-    valid_until_ns = min(changes_ns, default=None)
+    valid_until_ns = min(changes_ns) if changes_ns else None
     if valid_until_ns is not None:
         state["valid_until"] = instants.text(valid_until_ns)
     unknown = {(each.provider, price_id) for each in own for price_id in each.unknown}
@@ -161,15 +161,16 @@ def _precedence(subscription: EvaluatedSubscription) -> tuple[int, float, str, i
     return (0, rank, key, _LEADS_LIVE.get(status, 3), -subscription.quantity, status, subscription.key)
 
 
-def _granted(own: Sequence[EvaluatedSubscription], adding: Sequence[EvaluatedSubscription], catalog: Catalog) -> State:
+def _granted(own: list[EvaluatedSubscription], adding: list[EvaluatedSubscription], catalog: Catalog) -> State:
     live = [subscription for subscription in own if subscription.live]
     plan = (live[0].plan if live else None) or catalog.default
-    state = _of_plan(plan, max([one.quantity for one in live if one.plan is plan], default=1))
+    quantities = [one.quantity for one in live if one.plan is plan]
+    state = _of_plan(plan, max(quantities) if quantities else 1)
     state["status"] = "none"
     for other in adding:
         if other.plan is not None:
             _unite(state, _of_plan(other.plan, other.quantity))
-    for subscription in (*live, *adding):
+    for subscription in live + adding:
         for addon, quantity in subscription.addons:
             _add(state, addon, quantity)
     return state
