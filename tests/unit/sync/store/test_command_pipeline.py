@@ -15,6 +15,8 @@ OF_VALUES = (
     "WRONGTYPE Operation against a key holding the wrong kind of value script: 0ab, on @user_script:12.",
     "ERR hash value is not an integer",
     "ERR value is not a valid float",
+    "ERR increment or decrement would overflow",
+    "ERR The stream has exhausted the last possible ID, unable to add more items",
     "ERR user_script:12: attempt to compare nil with number script: 0ab, on @user_script:12.",
     "ERR Error running script (call to f_0ab): @user_script:12: user_script:12: attempt to compare nil with number",
     "ERR Error running script (call to f_0ab): @user_script:1: -WRONGTYPE Operation against a key holding",
