@@ -145,7 +145,11 @@ class ParkedItems(BillingOperations):
         """Return up to `limit` items of the environment."""
         found: list[Document] = []
         for name, own, queue in parking_queues(self._services.store, (asked.environment,)):
-            for item, note in (await queue.parked()).items():
+            try:
+                parked = await queue.parked()
+            except StoreRejected as error:
+                parked = {"*": {"attempts": 0, "reason": f"the list cannot be read: {error}"}}
+            for item, note in parked.items():
                 if (own or environment_of(item)) == asked.environment:
                     found.append({"queue": name, "item": item, "env": asked.environment, **note})
         return {"items": found[:limit]}

@@ -94,6 +94,14 @@ class TestItems:
         with pytest.raises(Problem, match=r"queue must be one of reconcile, .*timers, audits, not 'inbox'"):
             await ParkedItems(services).retry(LIVE, requests.QueueItem(queue="inbox", item="evt_1"))
 
+    async def test_a_damaged_list_hides_no_other_queue(self, services: Billing) -> None:
+        redis: Any = services.store.redis
+        await redis.set(keys.parked_members(keys.reconcile), "a string")
+        await park(services, "timers", "live", b"tenant:acme")
+        damaged, good = await listed(services)
+        assert (damaged["queue"], damaged["item"], good["item"]) == ("reconcile", "*", "tenant:acme")
+        assert damaged["reason"].startswith("the list cannot be read: WRONGTYPE")
+
     async def test_a_damaged_note_hides_nothing(self, services: Billing) -> None:
         redis: Any = services.store.redis
         await redis.hset(keys.parked_members(keys.timers("live")), mapping={"tenant:a": b"{", "tenant:b": b"7"})
