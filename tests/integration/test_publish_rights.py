@@ -45,6 +45,9 @@ ROUTES = {
     ("get", "/v1/parked"): "tenants",
     ("post", "/v1/parked/{event_id}/retry"): "tenants",
     ("post", "/v1/parked/{event_id}/drop"): "admin",
+    ("get", "/v1/parked-items"): "tenants",
+    ("post", "/v1/parked-items/retry"): "tenants",
+    ("post", "/v1/parked-items/drop"): "admin",
     ("get", "/v1/drift"): "tenants",
     ("post", "/v1/topics/{topic}/reconcile"): "tenants",
     ("post", "/v1/tenants/{id}/reconcile"): "tenants",
@@ -64,7 +67,10 @@ ROUTES = {
 }
 """Every route that a publish key opens, and the scope it needs."""
 
-OF_ALL_TENANTS = {"/v1/parked", "/v1/parked/{event_id}/retry", "/v1/drift"}
+OF_ALL_TENANTS = {
+    *("/v1/parked", "/v1/parked/{event_id}/retry", "/v1/drift"),
+    *("/v1/parked-items", "/v1/parked-items/retry", "/v1/parked-items/drop"),
+}
 
 
 def settings(names: Mapping[str, tuple[str, ...]], rate: str = "") -> dict[str, str]:

@@ -73,14 +73,14 @@ class ParkedEvents(BillingOperations):
         "retryParked",
         "Try one of them again now.",
         Answer("What became of it.", answers.Result, VERSION),
-        ("not_found",),
+        ("not_found", "not_changed"),
         (EVENT_ID,),
     )
     async def retry(self, asked: Asked, event_id: str) -> Document:
         """Retry a parked event now; return its outcome.
 
         Raises:
-            Problem: no such event is parked.
+            Problem: no such event is parked, or its record cannot be read.
             StoreError: the store is unreachable or failing.
         """
         try:
