@@ -24,7 +24,7 @@ from sync.billing.services.background.catalog_sweeps import CatalogSweeps
 from sync.billing.services.background.catch_up import QUEUE, CatchUp
 from sync.billing.services.events import checkouts, event_queue
 from sync.billing.services.events.event_queue import EventQueue
-from sync.billing.services.tenants.comparisons import RECONCILE, SEARCH, Comparisons
+from sync.billing.services.tenants.comparisons import RECONCILE, REPEATED, SEARCH, Comparisons
 from sync.billing.services.tenants.lost_tails import LostTails
 from sync.billing.services.tenants.provider_queries import BACKGROUND_MAX_WAIT_S
 from sync.billing.services.wiring import BillingServices
@@ -87,7 +87,9 @@ class Worker:
     async def run(self) -> None:
         """Work until `stop`. Retry while the store is unreachable."""
         every = self._supervisor.every
-        loops = {"catalog": every("catalog", None, self._sweeps.step), "reconcile": self._comparisons()}
+        loops = {"catalog": every("catalog", None, self._sweeps.step)}
+        loops[RECONCILE] = self._comparisons(RECONCILE, self._compares.requests)
+        loops[REPEATED] = self._comparisons(REPEATED, self._compares.repeated, at_once=1)
         loops["searches"] = self._searches()
         named = self.services.checkouts
         loops[checkouts.QUEUE] = self._checkouts(checkouts.QUEUE, named.queue)
@@ -147,19 +149,19 @@ class Worker:
                 pause_s = None if number else min(self.poll_s, AWAITED_POLL_S)
                 group.create_task(self._work(name, queue, handle, batch=1, pause_s=pause_s))
 
-    async def _comparisons(self) -> None:
+    async def _comparisons(self, name: str, queue: DelayedQueue, at_once: int = AWAITED_AT_ONCE) -> None:
         """Compare the queued tenants: gateways queue them, and so do events whose provider was unavailable."""
-        await self._work_for_pages(RECONCILE, self._compares.requests, self._compare)
+        await self._work_for_pages(name, queue, partial(self._compare, queue), at_once)
 
-    async def _compare(self, due: Due) -> None:
+    async def _compare(self, queue: DelayedQueue, due: Due) -> None:
         topic = Topic.parse(due.topic)
         if topic.kind == TENANT_KIND and topic.env in self.environments and self.services.can_ask(topic.env):
-            await self._compares.compare(topic.env, due)
+            await self._compares.compare(topic.env, queue, due)
             return
         # It has no provider, or its environment belongs to another worker.
         if self.hydration is not None and self.hydration.serves(due.topic):
             await self.hydration.compare(due.topic)
-        await self._compares.requests.ack(due)
+        await queue.ack(due)
 
     async def _checkouts(self, name: str, queue: DelayedQueue, at_once: int = AWAITED_AT_ONCE) -> None:
         """Read the checkouts that waiting pages have named."""

@@ -140,6 +140,11 @@ class Keys(Names):
         return f"{self.head('reconcile')}:wanted"
 
     @property
+    def repeated(self) -> str:
+        """The same, of tenants whose pages ask again though the last comparison found no difference."""
+        return f"{self.head('reconcile')}:repeated"
+
+    @property
     def checkouts(self) -> str:
         """Queue of `TOPIC CHECKOUT`: what to read from the topic's provider. A worker removes each within minutes."""
         return f"{self.head('reconcile')}:checkouts"

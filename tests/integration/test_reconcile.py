@@ -477,8 +477,9 @@ class TestReconcile:
         await receive(services_of(store, None), (await subscriptions(paddle))[0])
         gone = PaddleClient("live", KEY, "http://127.0.0.1:9", LocalRateLimiter(100), timeout_s=1)
         await store.want_reconcile(["tenant:acme"])
-        (due,) = await reconcile_requests(store).claim(10)
-        await Worker(services_of(store, gone), ("live",))._compare(due)
+        queue = reconcile_requests(store)
+        (due,) = await queue.claim(10)
+        await Worker(services_of(store, gone), ("live",))._compare(queue, due)
         assert await wanted(store) == ["tenant:acme"]
         await gone.aclose()
 

@@ -23,6 +23,7 @@ from sync.billing.domain.outcome import WAITS_CATALOG, EventResult, Outcome
 from sync.billing.providers.paddle.webhooks import PaddleWebhooks
 from sync.billing.services.events.attempt import Processed
 from sync.billing.services.events.event_queue import RELEASE_MAX
+from sync.billing.services.tenants.comparisons import RECONCILE
 from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.environment import reconcile_requests
 from sync.billing.storage.inbox import Record
@@ -346,7 +347,7 @@ class TestRecovery:
             await store.want_reconcile([f"tenant:t{number}" for number in range(3)])
             monkeypatch.setattr(services, "can_ask", lambda environment: True)
             monkeypatch.setattr(services.reconciliation, "is_lost", work)
-            await worker._comparisons()
+            await worker._comparisons(RECONCILE, worker._compares.requests, at_once=1)
             assert len(await reconcile_requests(store).claim(10)) == 2
         assert len(worked) == 1
 

@@ -51,6 +51,7 @@ def parking_queues(store: Store, environments: Iterable[str]) -> list[tuple[str,
     keys = store.keys
     found = [
         ("reconcile", "", keys.reconcile),
+        ("reconcile_repeated", "", keys.repeated),
         ("search", "", keys.searches),
         ("checkouts", "", keys.checkouts),
         ("checkouts_doubtful", "", keys.doubtful_checkouts),

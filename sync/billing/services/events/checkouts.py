@@ -29,8 +29,8 @@ from sync.store.delayed_queue import DelayedQueue, Due
 QUEUE, DOUBTFUL_QUEUE = "checkouts", "checkouts_doubtful"
 """The queues' names, for logs and the metric."""
 
-MAX_WAIT_S, BACKGROUND_MAX_WAIT_S = 5.0, 2.0
-"""Maximum time for each answer of the provider; the shorter one in the background."""
+MAX_WAIT_S = 5.0
+"""Maximum time for each answer of the provider."""
 
 PAUSE_DOUBLINGS = 2
 """How often checkouts of others double the pause between two reads of a tenant's checkouts.
@@ -118,7 +118,7 @@ class Checkouts:
             found = await self._apply(topic, checkout_id, client, background=background)
         except ProviderUnavailable as error:
             _log.warning("checkout_not_read", topic=topic, reason=error.reason)
-            return max(pause_s, age_s, error.retry_s)
+            return max(pause_s, error.retry_s or age_s)
         except ProviderRejected as error:
             # Somebody's made-up id, or an API key that may not read checkouts: a retry would not help.
             _log.warning("checkout_not_read", topic=topic, checkout=checkout_id, reason=str(error))
@@ -141,8 +141,7 @@ class Checkouts:
             ProviderUnavailable, ProviderRejected: the provider did not answer.
             StoreError: the store is unreachable or failing.
         """
-        max_wait_s = BACKGROUND_MAX_WAIT_S if background else MAX_WAIT_S
-        found = await client.checkout(checkout_id, max_wait_s, background=background)
+        found = await client.checkout(checkout_id, MAX_WAIT_S, background=background)
         if found.payment is None or found.payment.subscription_id is None:
             return CheckoutRead.VOID if found.is_final else CheckoutRead.INCOMPLETE
         payment, tenant_id = self._context.named(found.payment), Topic.parse(topic).id
@@ -150,7 +149,8 @@ class Checkouts:
         is_its = tenant_id in (link.tenant_id, payment.tenant_id)
         if not is_its and payment.tenant_id is not None:
             return self._foreign(topic, checkout_id)
-        fetched = found.fetched or await client.fetch(found.payment.subscription_id, max_wait_s, background=background)
+        background = background and not is_its  # the tenant has paid for it: this is no storm
+        fetched = found.fetched or await client.fetch(found.payment.subscription_id, MAX_WAIT_S, background=background)
         fetched = self._context.named(fetched)
         if not is_its:
             fetched = await named_by_customer(self._context, fetched, background=background)

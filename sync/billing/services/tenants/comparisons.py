@@ -12,11 +12,11 @@ from planwire_client.core.topic import TENANT_KIND, Topic
 from sync.billing.services.tenants.provider_queries import BACKGROUND_MAX_WAIT_S, Found
 from sync.billing.services.tenants.reconcile import Report
 from sync.billing.services.wiring import BillingServices
-from sync.billing.storage.environment import reconcile_requests
+from sync.billing.storage.environment import RECONCILE_LEASE_S, reconcile_requests
 from sync.process.supervisor import Supervisor
 from sync.store import losses
-from sync.store.command_pipeline import run_commands
-from sync.store.delayed_queue import Due
+from sync.store.command_pipeline import CommandPipeline, run_commands
+from sync.store.delayed_queue import DelayedQueue, Due
 from sync.store.isolation import Failure, failure_of
 
 SEARCH_PAUSE_S = 5.0
@@ -28,20 +28,23 @@ RETRY_MIN_S, RETRY_MAX_S = 5.0, 30.0
 SAME_DOUBLINGS, SAME_S = 2, 60
 """How often comparisons that find no difference double a tenant's pause, and for how long they are remembered."""
 
-RECONCILE, SEARCH = "reconcile", "search"
-"""Names of the two queues, for logs and the metric."""
+RECONCILE, REPEATED, SEARCH = "reconcile", "reconcile_repeated", "search"
+"""Names of the queues, for logs and the metric."""
 
 
 class Comparisons:
-    """The work on the two queues.
+    """The work on the queues.
 
     Attributes:
         requests: the tenants to be compared.
+        repeated: of these, those whose pages ask again though the last comparison found no difference. They are
+            compared in the background of the rate limit, so that pages that storm hold up no others.
         searches: the tenants to be searched in the providers' lists.
     """
 
     def __init__(self, services: BillingServices, supervisor: Supervisor) -> None:
         self.requests = reconcile_requests(services.store)
+        self.repeated = DelayedQueue(services.store, services.store.keys.repeated, RECONCILE_LEASE_S)
         self.searches = losses.searches(services.store)
         self._services = services
         self._store = services.store
@@ -50,24 +53,34 @@ class Comparisons:
         self._supervisor = supervisor
         self._lost: dict[str, dict[str, Due]] = {}
 
-    async def compare(self, environment: str, due: Due) -> None:
+    async def compare(self, environment: str, queue: DelayedQueue, due: Due) -> None:
         """Compare a tenant, unless that was just done; then it is compared at the end of the cool-down."""
         asked, pause_ms = self._store.keys.asked(due.topic, "state"), int(self._services.comparison_pause_s * 1000)
+        (same,) = await run_commands(self._store, ("GET", self._store.keys.asked(due.topic, "same")))
+        if same is not None and queue is self.requests:
+            batch = CommandPipeline(self._store)
+            self.repeated.request(batch, [due.topic])
+            await batch.run()
+            await queue.ack(due)
+            return
         is_first, left_ms = await run_commands(self._store, ("SET", asked, b"1", "NX", "PX", pause_ms), ("PTTL", asked))
         if not is_first:
-            await self.requests.reschedule(due, left_ms / 1000)
+            await queue.reschedule(due, left_ms / 1000)
             return
         if await self._reconciliation.is_lost(due.topic):
             await losses.search_once(self._store, [due.topic])
-            await self.requests.ack(due)
+            await queue.ack(due)
             return
         reconcile = self._reconciliation.reconcile
-        report = await reconcile(environment, due.topic, "wanted", BACKGROUND_MAX_WAIT_S, searches=False)
+        background = queue is self.repeated
+        report = await reconcile(
+            environment, due.topic, "wanted", BACKGROUND_MAX_WAIT_S, searches=False, background=background
+        )
         await self._set_pause(asked, due.topic, report, pause_ms)
         if report.retry_s is None:
-            await self.requests.ack(due)
+            await queue.ack(due)
         else:
-            await self.requests.reschedule(due, min(max(report.retry_s, RETRY_MIN_S), RETRY_MAX_S))
+            await queue.reschedule(due, min(max(report.retry_s, RETRY_MIN_S), RETRY_MAX_S))
 
     async def _set_pause(self, asked: str, topic: str, report: Report, pause_ms: int) -> None:
         """Set the pause until the tenant may be compared again: longer if its pages ask again and again."""
