@@ -37,7 +37,6 @@ from sync.http.problem import Problem
 from sync.settings import SyncSettings
 from sync.store import counters
 from sync.store.command_pipeline import CommandPipeline
-from sync.store.delayed_queue import Due
 from sync.store.keys import DEFAULT_KEYS as keys
 from sync.store.models import Change, Committed, StoreError
 from sync.store.store import Store
@@ -220,7 +219,10 @@ class TestScheduledChange:
         await api.aclose()
 
     async def fire(self, services: BillingServices) -> None:
-        await services.wakeup.fire("live", Due("tenant:acme", b"0"))
+        redis: Any = services.store.redis
+        await redis.zadd(services.store.keys.timers("live"), {"tenant:acme": 0})
+        (due,) = await services.environment("live").timers.claim(1)
+        await services.wakeup.fire("live", due)
 
     async def begin(self, paddle: Paddle, services: BillingServices, minutes: int) -> str:
         """A Pro subscription whose period ends in so many minutes; returns when."""
