@@ -31,6 +31,7 @@ class Provider:
         self.plan = "basic"
         self.failure: Exception | None = None
         self.asked = 0
+        self.background: list[bool] = []
 
     async def customer_names(
         self, customer_id: str, max_wait_s: float, *, background: bool = False
@@ -42,6 +43,7 @@ class Provider:
         """Return the subscription."""
         assert self.services is not None
         self.asked += 1
+        self.background.append(background)
         if self.failure is not None:
             raise self.failure
         now_ns = self.services.now_ns()
@@ -88,6 +90,25 @@ async def test_a_tenant_whose_pages_ask_again_and_again_is_compared_less_often(
     services.clock.advance(SAME_S)
     await ask(services)
     assert (await services.plan(), await ask(services)) == ("pro", COMPARISON_PAUSE_S)
+
+
+async def test_repeated_comparisons_wait_behind_all_others(services: Billing, provider: Provider) -> None:
+    """In a queue of their own, and in the background of the rate limit."""
+    await services.receive(plan="basic")
+    await ask(services)
+    services.clock.advance(COMPARISON_PAUSE_S + 0.1)
+    provider.background.clear()
+    await ask(services)
+    assert provider.background == [True]
+    comparisons = Comparisons(services, Supervisor(1, is_away))
+    await services.store.request(services.store.keys.reconcile, [TOPIC])
+    (due,) = await comparisons.requests.claim(1)
+    await comparisons.compare("live", comparisons.requests, due)
+    assert (await comparisons.requests.claim(1), len(await comparisons.repeated.claim(1))) == ([], 1)
+    services.clock.advance(SAME_S + 1)
+    provider.background.clear()
+    await ask(services)
+    assert provider.background == [False]
 
 
 @pytest.mark.parametrize(
