@@ -36,11 +36,11 @@ from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.tenants import facts_of
 from sync.http.endpoint import Caller
 from sync.settings import SyncSettings
-from sync.store.delayed_queue import Due
 from sync.store.store import Store
 from sync.worker import Worker
 from tests.support.cases import post_stripe, run_cases
 from tests.support.inbox import take_up
+from tests.support.services import fire_now
 from tests.support.stripe import KEY, PRICES, Stripe, account, catalog
 from tests.support.wait import until
 
@@ -492,7 +492,7 @@ class TestReconcile:
         await services.reprojection.refresh("live", "tenant:acme", Refresh({"source": "app"}, change=change))
         assert (await state(store))["plan"]["key"] == "pro"
         ahead_ns = 2 * HOUR_NS
-        await services.wakeup.fire("live", Due("tenant:acme", b"lease"))
+        await fire_now(services)
         items = stripe.subscriptions[subscription_id]["items"]["data"]
         assert [(item["price"]["id"], item["quantity"]) for item in items] == [(PRICES["basic"], 2)]
         shown = await state(store)

@@ -44,6 +44,7 @@ from sync.worker import Worker
 from tests.support.bodies import webhook
 from tests.support.paddle import KEY, Paddle, price_id, simulating
 from tests.support.servers import Server
+from tests.support.services import fire_now
 from tests.support.wait import until
 
 SETTINGS = SyncSettings.from_env({})
@@ -219,10 +220,7 @@ class TestScheduledChange:
         await api.aclose()
 
     async def fire(self, services: BillingServices) -> None:
-        redis: Any = services.store.redis
-        await redis.zadd(services.store.keys.timers("live"), {"tenant:acme": 0})
-        (due,) = await services.environment("live").timers.claim(1)
-        await services.wakeup.fire("live", due)
+        await fire_now(services)
 
     async def begin(self, paddle: Paddle, services: BillingServices, minutes: int) -> str:
         """A Pro subscription whose period ends in so many minutes; returns when."""

@@ -60,6 +60,14 @@ class Billing(BillingServices):
         return len(due)
 
 
+async def fire_now(services: BillingServices, topic: str = TOPIC) -> None:
+    """Claim and fire a topic's timer, as a worker does once it is due by the store's clock."""
+    redis: Any = services.store.redis
+    await redis.zadd(services.store.keys.timers("live"), {topic: 1})
+    (due,) = await services.environment("live").timers.claim(1)
+    await services.wakeup.fire("live", due)
+
+
 @contextmanager
 def billing(catalog_watcher: CatalogWatcher, **options: Any) -> Iterator[Billing]:
     """Yield services that start at START_US, with Paddle's webhooks and without an API client."""
