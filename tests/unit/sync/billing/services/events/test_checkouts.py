@@ -220,6 +220,7 @@ async def test_a_first_purchase_does_not_wait_behind_checkouts_of_others(service
     for number in range(1, 50):
         await request(services, f"txn_{number}", "tenant:stranger")
     provider.failure = None
+    services.clock.advance(10)  # the stranger's pause is over
     await request(services)
     for due in await services.checkouts.queue.claim(100):
         await services.checkouts.handle(services.checkouts.queue, due)
