@@ -388,9 +388,16 @@ async def test_webhooks_timers_and_parked_events_on_a_cluster(cluster: Cluster, 
                 worker.stop()
 
 
+@pytest.fixture
+def own_cluster() -> Iterator[Cluster]:
+    """Three primaries that no other test has broken."""
+    with start_cluster(valkey_binary()) as cluster:
+        yield cluster
+
+
 @pytest.mark.parametrize("lasts", [1, 10**9])
 async def test_whichever_shard_has_no_memory_from_any_moment_on_no_event_is_done_too_early(
-    valkey_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lasts: int
+    own_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lasts: int
 ) -> None:
     """Timer, audit and list of tenants are on other shards than the tenant. `lasts`: for how many round trips."""
     catalog = tmp_path / "catalog.toml"
@@ -398,7 +405,7 @@ async def test_whichever_shard_has_no_memory_from_any_moment_on_no_event_is_done
     ends = instants.text(time.time_ns() + 3600 * 10**9)
     change = {"action": "cancel", "effective_at": ends, "resume_at": None}
     sent, topics = 0, set[str]()
-    async with store_of(valkey_cluster) as store:
+    async with store_of(own_cluster) as store:
         services = BillingServices(store, CatalogWatcher(catalog), {"paddle": PaddleWebhooks()})
 
         async def is_settled(topic: str) -> bool:
@@ -407,9 +414,9 @@ async def test_whichever_shard_has_no_memory_from_any_moment_on_no_event_is_done
             shown = orjson.loads((await store.read(topic)).state or b"{}")
             return None not in (timer, audit) and bool(is_listed) and shown["plan"]["key"] == "pro"
 
-        for shard, server in enumerate(valkey_cluster.primaries):
+        for shard, server in enumerate(own_cluster.primaries):
             for at in range(12):
-                topic = valkey_cluster.topic_at(at % 3, f"tenant:memory{lasts % 7}x{shard}x{at}x")
+                topic = own_cluster.topic_at(at % 3, f"tenant:memory{lasts % 7}x{shard}x{at}x")
                 fields: dict[str, Any] = {"id": f"sub_{topic[7:]}", "tenant": topic[7:], "scheduled_change": change}
                 body = webhook(event_id=f"evt_{topic[7:]}", items=[("pri_pro", 1)], **fields)
                 sent = 0
@@ -417,14 +424,14 @@ async def test_whichever_shard_has_no_memory_from_any_moment_on_no_event_is_done
                 async def scarce(nodes: Any, commands: Any, at: int = at, server: Any = server) -> list[Any]:
                     nonlocal sent
                     sent += 1
-                    valkey_cluster.ask(server, "CONFIG", "SET", "maxmemory", int(at < sent <= at + lasts))
+                    own_cluster.ask(server, "CONFIG", "SET", "maxmemory", int(at < sent <= at + lasts))
                     return await run(nodes, commands)
 
                 with monkeypatch.context() as patch, contextlib.suppress(StoreError):
                     patch.setattr(cluster_commands, "run", scarce)
                     await services.ingest.receive(services.adapters["paddle"], body, "live")
                     topics.add(topic)
-                valkey_cluster.ask(server, "CONFIG", "SET", "maxmemory", 0)
+                own_cluster.ask(server, "CONFIG", "SET", "maxmemory", 0)
                 record = await services.environment("live").inbox.read(f"evt_{topic[7:]}")
                 if record is not None:
                     topics.add(topic)
