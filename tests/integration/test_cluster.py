@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,16 @@ from gateway.console.reports.topic_list import StoredTopics
 from gateway.freshness.probe import STALE_AFTER
 from planwire_client import AsyncPublisher, Publisher
 from sync import bootstrap
+from sync.billing.catalog.watcher import CatalogWatcher
+from sync.billing.providers.paddle.webhooks import PaddleWebhooks
+from sync.billing.services.wiring import BillingServices
 from sync.core import instants
 from sync.settings import SyncSettings
-from sync.store.command_pipeline import CommandPipeline
+from sync.store.command_pipeline import CommandPipeline, run_commands
 from sync.store.keys import DEFAULT_KEYS as keys
 from sync.store.models import Change, Committed, StoreError, Verdict
+from sync.store.redis import cluster_commands
+from sync.store.redis.cluster_commands import run
 from sync.store.redis.connect import connect
 from sync.store.redis.slots import slot_of
 from sync.store.store import Store
@@ -380,6 +386,69 @@ async def test_webhooks_timers_and_parked_events_on_a_cluster(cluster: Cluster, 
 
                 await until(fired)
                 worker.stop()
+
+
+@pytest.fixture
+def own_cluster() -> Iterator[Cluster]:
+    """Three primaries that no other test has broken."""
+    with start_cluster(valkey_binary()) as cluster:
+        yield cluster
+
+
+@pytest.mark.parametrize("lasts", [1, 10**9])
+async def test_whichever_shard_has_no_memory_from_any_moment_on_no_event_is_done_too_early(
+    own_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lasts: int
+) -> None:
+    """Timer, audit and list of tenants are on other shards than the tenant. `lasts`: for how many round trips."""
+    catalog = tmp_path / "catalog.toml"
+    catalog.write_text(CATALOG)
+    ends = instants.text(time.time_ns() + 3600 * 10**9)
+    change = {"action": "cancel", "effective_at": ends, "resume_at": None}
+    sent, topics = 0, set[str]()
+    async with store_of(own_cluster) as store:
+        services = BillingServices(store, CatalogWatcher(catalog), {"paddle": PaddleWebhooks()})
+
+        async def is_settled(topic: str) -> bool:
+            asked = [("ZSCORE", keys.timers("live"), topic), ("ZSCORE", keys.audits("live"), topic)]
+            timer, audit, is_listed = await run_commands(store, *asked, ("SISMEMBER", keys.tenants("live"), topic))
+            shown = b'"key":"pro"' in (await store.read(topic)).state
+            return None not in (timer, audit) and bool(is_listed) and shown
+
+        for shard, server in enumerate(own_cluster.primaries):
+            for at in range(12):
+                topic = own_cluster.topic_at(at % 3, f"tenant:memory{lasts % 7}x{shard}x{at}x")
+                fields: dict[str, Any] = {"id": f"sub_{topic[7:]}", "tenant": topic[7:], "scheduled_change": change}
+                body = webhook(event_id=f"evt_{topic[7:]}", items=[("pri_pro", 1)], **fields)
+                sent = 0
+
+                async def scarce(nodes: Any, commands: Any, at: int = at, server: Any = server) -> list[Any]:
+                    nonlocal sent
+                    sent += 1
+                    own_cluster.ask(server, "CONFIG", "SET", "maxmemory", int(at < sent <= at + lasts))
+                    return await run(nodes, commands)
+
+                with monkeypatch.context() as patch, contextlib.suppress(StoreError):
+                    patch.setattr(cluster_commands, "run", scarce)
+                    await services.ingest.receive(services.adapters["paddle"], body, "live")
+                    topics.add(topic)
+                own_cluster.ask(server, "CONFIG", "SET", "maxmemory", 0)
+                record = await services.environment("live").inbox.read(f"evt_{topic[7:]}")
+                if record is not None:
+                    topics.add(topic)
+                    assert record.status != "done" or await is_settled(topic), (shard, at)
+        assert sent > 0
+        pending = keys.inbox("live", "pending")
+        (left,) = await run_commands(store, ("ZRANGE", pending, 0, -1))
+        for event_id in left:  # as the end of its lease does, later
+            await run_commands(store, ("ZADD", pending, 0, event_id))
+        worker = Worker(services, ("live",), poll_s=0.02)
+        working = asyncio.create_task(worker.run())
+        try:
+            for topic in topics:
+                await until(partial(is_settled, topic), 20)
+        finally:
+            worker.stop()
+            await working
 
 
 async def test_what_depends_on_an_earlier_command_is_not_sent_when_that_fails(cluster: Cluster) -> None:
