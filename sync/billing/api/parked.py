@@ -7,7 +7,7 @@ import structlog
 from planwire_client.core.topic import environment_of
 from sync.billing.api import answers, requests
 from sync.billing.api.operations import Asked, BillingOperations, Document, operation, result_document
-from sync.billing.domain.entitlements.evaluation import unknown_prices
+from sync.billing.domain.entitlements.items import unknown_prices
 from sync.billing.domain.facts.model import Event
 from sync.billing.domain.outcome import EventResult, Outcome
 from sync.billing.storage.environment import parking_queues

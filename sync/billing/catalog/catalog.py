@@ -8,20 +8,25 @@ The format:
     second_customer = "accept"       or "park": a subscription of another customer than the tenant's own
     unsigned_tenant = "accept"       or "park": a tenant that is named without a signed reference
 
-    [plans.KEY]                      name, rank, default?, features?, limits?, per_unit.limits?, modules?, prices?
-    [addons.KEY]                     name, features?, limits?, per_unit.limits?, modules?, prices?
+    [plans.KEY]                      name, rank, default?, features?, limits?, per_unit.limits?, modules?, and SOLD BY
+    [addons.KEY]                     name, features?, limits?, per_unit.limits?, modules?, and SOLD BY
 
-    [ignore]                         prices?, products?: what other software sells on the same accounts
+    [ignore]                         SOLD BY: what other software sells on the same accounts
+
+    SOLD BY, each optional; a price counts before its lookup key, and that before its product:
 
     prices.PROVIDER.ENVIRONMENT = ["price id", ...]
+    lookup_keys.PROVIDER.ENVIRONMENT = ["lookup key of a price", ...]
     products.PROVIDER.ENVIRONMENT = ["product id", ...]
+
+docs/catalog.md describes every key.
 """
 
 from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,19 +39,24 @@ from sync.billing.catalog.tables import (
     LEVELS as LEVELS,
     NUMBER_MAX as NUMBER_MAX,
     OVERDUE_KINDS as OVERDUE_KINDS,
+    SOLD_BY,
     UNLIMITED as UNLIMITED,
     Addon as Addon,
     Document,
+    Ids,
+    Ignored as Ignored,
     Offer as Offer,
     Plan as Plan,
     Policy as Policy,
-    Prices,
     check_known,
     wrong,
 )
 from sync.core.errors import SyncError
 
 T = TypeVar("T", bound=Offer)
+
+Entry = Plan | Addon | Ignored
+"""What an item buys, or that other software sells it."""
 
 CATALOG_MAX_BYTES = 1_048_576
 
@@ -60,24 +70,33 @@ class CatalogError(SyncError, ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """Plans and add-ons by key, the default plan, the index of prices, and other software's prices and products."""
+    """Plans and add-ons by key, and the default plan.
+
+    Attributes:
+        index: (provider, environment) -> the entry that each (table of `Sold`, id) is listed in.
+        ignored: the (provider, environment) pairs in which other software sells something.
+    """
 
     plans: Mapping[str, Plan]
     addons: Mapping[str, Addon]
     default: Plan
     policy: Policy
-    index: Mapping[tuple[str, str], Mapping[str, Plan | Addon]]
-    ignored: Mapping[tuple[str, str], Mapping[tuple[str, str], None]]
+    index: Mapping[tuple[str, str], Mapping[tuple[str, str], Entry]]
+    ignored: Collection[tuple[str, str]]
 
-    def prices(self, provider: str, environment: str) -> Mapping[str, Plan | Addon]:
-        """Return price id -> what it buys, for one provider's environment."""
-        return self.index.get((provider, environment), {})
-
-    def ignores(self, provider: str, environment: str, price_id: str, product_id: str = "") -> bool:
-        """Return whether other software sells the price, alone or with its product. A plan or add-on wins over that."""
-        found = self.ignored.get((provider, environment), {})
-        is_listed = ("prices", price_id) in found or ("products", product_id) in found
-        return is_listed and price_id not in self.prices(provider, environment)
+    def find(
+        self, provider: str, environment: str, price_id: str, lookup_key: str = "", product_id: str = ""
+    ) -> Entry | None:
+        """Return what an item is by the most specific of its ids that is listed; None if none is."""
+        listed = self.index.get((provider, environment))
+        if listed is None:
+            return None
+        found = listed.get(("prices", price_id))
+        if found is None and lookup_key:
+            found = listed.get(("lookup_keys", lookup_key))
+        if found is None and product_id:
+            found = listed.get(("products", product_id))
+        return found
 
 
 def load(path: Path, providers: Collection[str] | None = None) -> Catalog:
@@ -111,7 +130,7 @@ def parse(text: str, name: str = "catalog.toml", providers: Collection[str] | No
     except tomllib.TOMLDecodeError as error:
         raise _syntax_error(name, text, error) from error
     try:
-        return _catalog(Document.model_validate(document), providers)
+        return of_document(Document.model_validate(document), providers)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         # An error without `ctx` is pydantic's own: a value is given where a table is required.
@@ -142,7 +161,7 @@ def _keyed(offers: Mapping[str, T]) -> dict[str, T]:
     return {key: offer.model_copy(update={"key": key}) for key, offer in offers.items()}
 
 
-def _catalog(document: Document, providers: Collection[str] | None) -> Catalog:
+def of_document(document: Document, providers: Collection[str] | None) -> Catalog:
     """Return the catalog of a document whose tables are valid; see `load`.
 
     Raises:
@@ -157,33 +176,43 @@ def _catalog(document: Document, providers: Collection[str] | None) -> Catalog:
     if len(defaults) > 1:
         problem = f"is a second default: plans.{defaults[0].key} is one already"
         raise wrong(problem, "plans", defaults[1].key, "default")
-    index: dict[tuple[str, str], dict[str, Plan | Addon]] = {}
-    ignored: dict[tuple[str, str], dict[tuple[str, str], None]] = {}
-    seen: dict[tuple[str, str, str], positions.Path] = {}
-    sections: list[tuple[positions.Path, Prices, Plan | Addon | None]] = [
-        *((("plans", plan.key, "prices"), plan.prices, plan) for plan in plans.values()),
-        *((("addons", addon.key, "prices"), addon.prices, addon) for addon in addons.values()),
-        (("ignore", "prices"), document.ignore.prices, None),
-        (("ignore", "products"), document.ignore.products, None),
+    sections: list[tuple[positions.Path, Entry]] = [
+        *((("plans", plan.key), plan) for plan in plans.values()),
+        *((("addons", addon.key), addon) for addon in addons.values()),
+        (("ignore",), document.ignore),
     ]
-    for path, listed, offer in sections:
-        if providers is not None:
-            check_known(listed, providers, *path)
-        kind = path[-1]
-        for provider, environment, id in _entries(listed):
-            # Providers never use one id in two environments, so an id must be unique across all of them.
-            where = (*path, provider, environment)
-            first = seen.setdefault((kind, provider, id), where)
-            if first is not where:
-                raise wrong(f"has {id!r}, which {positions.dotted(first)} has already", *where, value=id)
-            if offer is None:
-                ignored.setdefault((provider, environment), {})[kind, id] = None
-            else:
-                index.setdefault((provider, environment), {})[id] = offer
+    index = _index(sections, providers)
+    ignored = {(each[0], each[1]) for table in SOLD_BY for each in _ids(getattr(document.ignore, table))}
     return Catalog(plans, addons, defaults[0], document.policy, index, ignored)
 
 
-def _entries(listed: Prices) -> Iterator[tuple[str, str, str]]:
+def _index(
+    sections: Iterable[tuple[positions.Path, Entry]], providers: Collection[str] | None
+) -> dict[tuple[str, str], dict[tuple[str, str], Entry]]:
+    """Return `Catalog.index` of the sections of a document, each with its path.
+
+    Raises:
+        PydanticCustomError: a provider is not known, or an id is listed twice.
+    """
+    index: dict[tuple[str, str], dict[tuple[str, str], Entry]] = {}
+    seen: dict[tuple[str, str, str, str], positions.Path] = {}
+    for path, entry in sections:
+        for table in SOLD_BY:
+            listed: Ids = getattr(entry, table)
+            if providers is not None:
+                check_known(listed, providers, *path, table)
+            for provider, environment, id in _ids(listed):
+                # Providers never use one price or product in two environments; a lookup key is the user's own word.
+                scope = environment if table == "lookup_keys" else ""
+                where = (*path, table, provider, environment)
+                first = seen.setdefault((table, provider, scope, id), where)
+                if first is not where:
+                    raise wrong(f"has {id!r}, which {positions.dotted(first)} has already", *where, value=id)
+                index.setdefault((provider, environment), {})[table, id] = entry
+    return index
+
+
+def _ids(listed: Ids) -> Iterator[tuple[str, str, str]]:
     """Yield (provider, environment, id)."""
     for provider, environments in listed.items():
         for environment, ids in environments.items():

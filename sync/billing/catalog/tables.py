@@ -104,7 +104,7 @@ _Trust = Annotated[Literal["accept", "park"], _must('must be "accept" or "park"'
 _Text = Annotated[str, Field(pattern=r"\S"), _must("must be a text that is not empty")]
 _Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
 _Environment = Annotated[str, Field(pattern="^[a-z][a-z0-9_-]{0,31}$"), _must("is not an environment's name")]
-Prices = dict[str, dict[_Environment, _Texts]]
+Ids = dict[str, dict[_Environment, _Texts]]
 """Provider -> environment -> ids."""
 
 _Key = Annotated[
@@ -149,7 +149,19 @@ class PerUnit(_Table):
     limits: dict[str, _Count] = {}
 
 
-class Offer(_Table):
+class Sold(_Table):
+    """By what an item is recognised: its price, the lookup key of that, or its product."""
+
+    prices: Ids = {}
+    lookup_keys: Ids = {}
+    products: Ids = {}
+
+
+SOLD_BY = tuple(Sold.model_fields)
+"""The tables of `Sold`, the most specific first."""
+
+
+class Offer(Sold):
     """What a plan or an add-on grants, also per unit of quantity."""
 
     key: str = ""
@@ -158,7 +170,6 @@ class Offer(_Table):
     limits: dict[str, _Limit] = {}
     per_unit: PerUnit = PerUnit()
     modules: dict[str, Annotated[_Level, _must(f"must be one of {', '.join(LEVELS)}")]] = {}
-    prices: Prices = {}
 
 
 class Addon(Offer):
@@ -172,11 +183,8 @@ class Plan(Offer):
     default: Annotated[bool, _must("must be true or false")] = False
 
 
-class Ignored(_Table):
+class Ignored(Sold):
     """What other software sells on the same provider accounts."""
-
-    prices: Prices = {}
-    products: Prices = {}
 
 
 class Document(_Table):

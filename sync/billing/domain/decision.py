@@ -9,10 +9,12 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, assert_never
 
-from sync.billing.domain.entitlements.evaluation import Setting, is_ignored, is_lost, without_void_change
+from sync.billing.domain.entitlements.evaluation import Setting, is_lost, without_void_change
+from sync.billing.domain.entitlements.items import is_ignored
 from sync.billing.domain.entitlements.preview import check_awaited
 from sync.billing.domain.entitlements.projection import Projected, State, Unprojectable, project
-from sync.billing.domain.entitlements.purchases import (
+from sync.billing.domain.entitlements.takeover import ENDED_REASON, take_over, takeover_grants, without_ended_grants
+from sync.billing.domain.entitlements.unknown_items import (
     buys_anything,
     is_new_and_unknown,
     items_subject,
@@ -21,7 +23,6 @@ from sync.billing.domain.entitlements.purchases import (
     reported_prices,
     unknown_reason,
 )
-from sync.billing.domain.entitlements.takeover import ENDED_REASON, take_over, takeover_grants, without_ended_grants
 from sync.billing.domain.entitlements.wakeups import next_wakeup_us
 from sync.billing.domain.facts.customers import PARKED_BY_POLICY, second_customer_drift, second_customer_note
 from sync.billing.domain.facts.drift import Drift

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from planwire_client.core.topic import LIVE, TENANT_KIND, Topic
-from sync.billing.domain.entitlements.evaluation import Setting, is_ignored, unknown_prices
+from sync.billing.domain.entitlements.items import Setting, is_ignored, unknown_prices
 from sync.billing.domain.facts.model import ENDED_STATUSES, Event, Order, Unparsable, subscription_key
 from sync.billing.domain.facts.order import is_from_future
 from sync.billing.domain.facts.steps import Kind

@@ -13,6 +13,7 @@ from sync.billing.domain.facts.steps import Kind, Step
 
 ITEMS_MAX = 1000
 QUANTITY_MAX = 1_000_000_000
+KEY_MAX = 200
 
 LISTED = "listed"
 """Last word of the type of a pseudo-event: an entry of a provider's list of subscriptions."""
@@ -111,6 +112,17 @@ def products(entries: Iterable[object]) -> dict[str, str]:
             if is_id(product) and is_id(price.get("id")):
                 found[price["id"]] = product
     return found
+
+
+def lookup_keys(entries: Iterable[object]) -> dict[str, str]:
+    """Return price id -> lookup key of the items whose price has one."""
+    prices = [entry.get("price") for entry in entries if isinstance(entry, dict)]
+    return {
+        price["id"]: key
+        for price in prices
+        if isinstance(price, dict) and is_id(price.get("id"))
+        if isinstance(key := price.get("lookup_key"), str) and 0 < len(key) <= KEY_MAX
+    }
 
 
 def item(entry: object, *, price_is_id: bool = False) -> Item:

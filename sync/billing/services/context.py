@@ -11,7 +11,7 @@ import structlog
 
 from sync.billing.catalog.catalog import Catalog
 from sync.billing.catalog.watcher import CatalogWatcher
-from sync.billing.domain.entitlements.evaluation import Setting, without_ignored_names
+from sync.billing.domain.entitlements.items import Setting, without_ignored_names
 from sync.billing.domain.facts.model import Event, Unparsable
 from sync.billing.domain.tenant_naming import TENANT_FIELDS, Naming, of_own_account, sanitize
 from sync.billing.providers.base import ProviderClient, WebhookAdapter

@@ -5,18 +5,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
-from sync.billing.catalog.catalog import Addon, Catalog, Plan, Policy
+from sync.billing.catalog.catalog import Addon, Ignored, Plan, Policy
+from sync.billing.domain.entitlements.items import Setting as Setting, entry_of
 from sync.billing.domain.facts.instructions import ScheduledPlanChange
 from sync.billing.domain.facts.model import (
     ENDED_STATUSES,
     EXPIRED,
     LIVE_STATUSES,
     UNCOLLECTED,
-    Event,
     Facts,
     Item,
     SubscriptionFacts,
@@ -25,19 +23,6 @@ from sync.core import instants
 
 _SHOWN = {UNCOLLECTED: "paused", EXPIRED: "none"}
 """A subscription's status -> its word in a state, where the two differ."""
-
-
-class Setting(NamedTuple):
-    """The inputs of a tenant's state besides its facts.
-
-    Attributes:
-        askable: the (provider, environment) pairs with an API client.
-    """
-
-    catalog: Catalog
-    environment: str
-    askable: Collection[tuple[str, str]]
-    now_ns: int
 
 
 @dataclass(slots=True)
@@ -145,32 +130,6 @@ def is_lost(entry: SubscriptionFacts, setting: Setting) -> bool:
     return bool(found.lost)
 
 
-def is_ignored(of: Event | SubscriptionFacts, setting: Setting) -> bool:
-    """Return whether other software sells all the items of a subscription, by the catalog's ignore list."""
-    body, catalog = of.subscription, setting.catalog
-    if body is None or not body.items or not catalog.ignored:
-        return False
-    where, products = (of.provider, setting.environment), body.products
-    return all([catalog.ignores(*where, id, products.get(id, "")) for id, _ in body.items])
-
-
-def unknown_prices(of: Event | SubscriptionFacts, setting: Setting) -> list[str]:
-    """Return the price ids of a subscription's items that the catalog neither sells nor ignores.
-
-    An item of quantity 0 is not asked for.
-    """
-    body, catalog = of.subscription, setting.catalog
-    where = (of.provider, setting.environment)
-    known, items = catalog.prices(*where), () if body is None else body.items
-    unknown = [price_id for price_id, quantity in items if quantity and price_id not in known]
-    return [id for id in unknown if body is not None and not catalog.ignores(*where, id, body.products.get(id, ""))]
-
-
-def without_ignored_names(event: Event, setting: Setting) -> Event:
-    """Return the event; if other software sells all its items, without the tenant and the customer that it names."""
-    return replace(event, tenant_id=None, customer_id=None, checkout_id=None) if is_ignored(event, setting) else event
-
-
 def _under_policy(key: str, entry: SubscriptionFacts, setting: Setting) -> EvaluatedSubscription:
     """Evaluate the newest body at the setting's instant, without what its items buy."""
     body, policy, now_ns = entry.subscription, setting.catalog.policy, setting.now_ns
@@ -227,15 +186,13 @@ def _buy(evaluated: EvaluatedSubscription, items: tuple[Item, ...], entry: Subsc
 
     An item of quantity 0 buys nothing.
     """
-    catalog, environment, provider = setting.catalog, setting.environment, entry.provider
-    prices, products = catalog.prices(provider, environment), entry.subscription.products
     for price_id, quantity in items:
-        if quantity == 0:
-            continue
-        offer = prices.get(price_id)
+        offer = entry_of(price_id, entry, setting) if quantity else None
         if offer is None:
-            if not catalog.ignores(provider, environment, price_id, products.get(price_id, "")):
+            if quantity:
                 evaluated.unknown.append(price_id)
+        elif isinstance(offer, Ignored):
+            continue
         elif isinstance(offer, Addon):
             evaluated.addons.append((offer, quantity))
         elif evaluated.plan is None or (-offer.rank, offer.key) < (-evaluated.plan.rank, evaluated.plan.key):

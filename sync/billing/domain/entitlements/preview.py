@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 
 from sync.billing.domain.entitlements.evaluation import Setting, bought, without_void_change
 from sync.billing.domain.entitlements.projection import Projected, State, Unprojectable, project
-from sync.billing.domain.entitlements.purchases import remember_granted
 from sync.billing.domain.entitlements.scheduled_changes import find_subscription, with_plan
 from sync.billing.domain.entitlements.takeover import without_ended_grants
+from sync.billing.domain.entitlements.unknown_items import remember_granted
 from sync.billing.domain.facts.instructions import ENTITLEMENTS, AwaitedPreview
-from sync.billing.domain.facts.model import Event, Facts, Item, Order, Scheduled, Subscription
+from sync.billing.domain.facts.model import Event, Facts, Item, Order, Scheduled, Subscription, SubscriptionFacts
 from sync.billing.domain.facts.reducer import Reduced, reduce
 from sync.billing.domain.outcome import ChangeRejected
 
@@ -58,7 +58,7 @@ def preview(facts: Facts, request: PreviewRequest, setting: Setting) -> Preview:
         ChangeRejected: the change is impossible, or its prices are not in the catalog.
     """
     key, entry = find_subscription(facts, request.subscription_id, setting)
-    body, now_ns = _changed(entry.subscription, entry.provider, request, setting), setting.now_ns
+    body, now_ns = _changed(entry, request, setting), setting.now_ns
     order = Order(max(now_ns, entry.order.updated_ns + 1), max(now_ns, entry.order.occurred_ns), "preview")
     event = Event(entry.provider, setting.environment, "preview", "preview", order, subscription=body)
     result = reduce(facts, event)
@@ -74,7 +74,8 @@ def preview(facts: Facts, request: PreviewRequest, setting: Setting) -> Preview:
     return Preview(key, body, projected.state)
 
 
-def _changed(body: Subscription, provider: str, request: PreviewRequest, setting: Setting) -> Subscription:
+def _changed(entry: SubscriptionFacts, request: PreviewRequest, setting: Setting) -> Subscription:
+    body = entry.subscription
     if request.cancel == "now":
         return replace(body, status="canceled", period=None, scheduled=None)
     if request.cancel:
@@ -83,7 +84,7 @@ def _changed(body: Subscription, provider: str, request: PreviewRequest, setting
         return replace(body, scheduled=Scheduled("cancel", body.period.ends_ns))
     if request.items:
         return replace(body, items=request.items)
-    first, *others = with_plan(body.items, request.plan, provider, setting)
+    first, *others = with_plan(body.items, request.plan, entry, setting)
     return replace(body, items=(first if request.quantity is None else Item(first.price_id, request.quantity), *others))
 
 

@@ -23,9 +23,10 @@ from math import inf
 from typing import Any, NamedTuple
 
 from sync.billing.catalog.catalog import LEVELS, NUMBER_MAX, UNLIMITED, Catalog, Offer, Plan
-from sync.billing.domain.entitlements.evaluation import EvaluatedSubscription, Setting, evaluate, is_ignored
+from sync.billing.domain.entitlements.evaluation import EvaluatedSubscription, Setting, evaluate
+from sync.billing.domain.entitlements.items import is_ignored
 from sync.billing.domain.entitlements.overrides import is_active
-from sync.billing.domain.entitlements.purchases import lost_grants, unknown_reason
+from sync.billing.domain.entitlements.unknown_items import lost_grants, unknown_reason
 from sync.billing.domain.facts.customers import second_customers
 from sync.billing.domain.facts.instructions import PLAN, Override
 from sync.billing.domain.facts.model import KEPT, Facts, SubscriptionFacts

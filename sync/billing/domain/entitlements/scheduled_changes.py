@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from sync.billing.catalog.catalog import Plan
 from sync.billing.domain.entitlements.evaluation import Setting, bought
+from sync.billing.domain.entitlements.items import entry_of
 from sync.billing.domain.entitlements.projection import leader
 from sync.billing.domain.facts.instructions import ScheduledPlanChange
 from sync.billing.domain.facts.model import LIVE_STATUSES, Facts, Item, SubscriptionFacts
@@ -61,9 +62,9 @@ def plan_change(
             f"{provider.capitalize()} does not bill {request.billing_mode}: use one of {', '.join(modes)}",
         )
     keep = entry.subscription.items
-    with_plan(keep, request.plan, provider, setting)  # raises if it is not sold
+    with_plan(keep, request.plan, entry, setting)  # raises if it is not sold
     if request.keep:
-        keep = with_plan(keep, request.keep, provider, setting)
+        keep = with_plan(keep, request.keep, entry, setting)
     elif facts.scheduled_change is not None and facts.scheduled_change.subscription == key:
         keep = facts.scheduled_change.keep
     kept = bought(keep, entry, setting).plan
@@ -120,12 +121,12 @@ def target_items(facts: Facts, setting: Setting) -> tuple[str, tuple[Item, ...]]
     if shown is not None and shown.key == change.plan:
         return None
     try:
-        return entry.subscription.id, with_plan(items, change.plan, entry.provider, setting)
+        return entry.subscription.id, with_plan(items, change.plan, entry, setting)
     except ChangeRejected:
         return None  # its price is no longer in the catalog: the change stays, and shows as overdue
 
 
-def with_plan(items: tuple[Item, ...], key: str, provider: str, setting: Setting) -> tuple[Item, ...]:
+def with_plan(items: tuple[Item, ...], key: str, entry: SubscriptionFacts, setting: Setting) -> tuple[Item, ...]:
     """Return the items with their plan replaced by plan `key` at its first price: same quantity, add-ons kept.
 
     Raises:
@@ -134,13 +135,11 @@ def with_plan(items: tuple[Item, ...], key: str, provider: str, setting: Setting
     plans, environment = setting.catalog.plans, setting.environment
     if key not in plans:
         raise ChangeRejected("plan_unknown", f"the catalog has no plan {key[:64]}; it has: {', '.join(plans)}")
-    prices = plans[key].prices.get(provider, {}).get(environment)
+    prices = plans[key].prices.get(entry.provider, {}).get(environment)
     if not prices:
-        raise ChangeRejected(
-            "plan_not_sold", f"{key} has no price in {environment}: to end a subscription, cancel it there"
-        )
-    offers = setting.catalog.prices(provider, environment)
-    replaced = [item for item in items if isinstance(offers.get(item.price_id), Plan)]
+        problem = "list the price to change to under prices, or, to end a subscription, cancel it there"
+        raise ChangeRejected("plan_not_sold", f"{key} has no price in {environment}: {problem}")
+    replaced = [item for item in items if isinstance(entry_of(item.price_id, entry, setting), Plan)]
     others = [item for item in items if item not in replaced]
     return (Item(prices[0], sum(item.quantity for item in replaced) or 1), *others)
 

@@ -112,6 +112,7 @@ def _subscription_out(entry: SubscriptionFacts) -> dict[str, object]:
             "granted": entry.granted,
             "recent": [_seen_out(each, entry) for each in entry.recent] or None,
             "ahead": entry.ahead,
+            "former": entry.former or None,
         }
     )
 
@@ -123,6 +124,7 @@ def _body_out(body: Subscription) -> dict[str, object]:
         "items": body.items,
         "customer_id": body.customer_id,
         "products": body.products or None,
+        "lookup_keys": body.lookup_keys or None,
         "period_ns": body.period,
         "trial_ends_ns": body.trial_ends_ns,
         "scheduled": None if body.scheduled is None else [part for part in body.scheduled if part is not None],
@@ -154,6 +156,7 @@ def _subscription_in(entry: dict[str, Any]) -> SubscriptionFacts:
         _granted_in(entry.get("granted")),
         recent=tuple([_seen_in(each, order, body) for each in entry.get("recent", ())]),
         ahead=model.Ahead(*[Order(*each) for each in entry["ahead"]]) if "ahead" in entry else None,
+        former={id: model.Price(*price) for id, price in entry.get("former", {}).items()},
     )
 
 
@@ -168,6 +171,7 @@ def _body_in(entry: dict[str, Any]) -> Subscription:
         entry.get("trial_ends_ns"),
         model.Scheduled(*scheduled) if scheduled else None,
         products=entry.get("products", {}),
+        lookup_keys=entry.get("lookup_keys", {}),
     )
 
 

@@ -44,6 +44,16 @@ class Item(NamedTuple):
     quantity: int
 
 
+class Price(NamedTuple):
+    """By what else the catalog may list a price: its lookup key and its product; "" for none, or unknown."""
+
+    lookup_key: str = ""
+    product_id: str = ""
+
+
+NO_PRICE = Price()
+
+
 class Scheduled(NamedTuple):
     """A change that the provider makes by itself: `cancel`, `pause` (until `resume_ns`, or for good) or `resume`."""
 
@@ -67,7 +77,8 @@ class Subscription:
         status: one of KNOWN_STATUSES, or a status of the provider that this build does not know.
         trial_ends_ns: the end of its last trial; meaningful only while trialing.
         created_ns: when it was created; None if the provider does not say.
-        products: price id -> product id, for the catalog's ignore list. Not compared: older facts lack it.
+        products: price id -> product id. Not compared: older facts lack it.
+        lookup_keys: price id -> lookup key, of the prices that have one. Not compared either.
     """
 
     id: str
@@ -79,6 +90,7 @@ class Subscription:
     scheduled: Scheduled | None = None
     created_ns: int | None = field(default=None, compare=False)
     products: Mapping[str, str] = field(default_factory=dict, compare=False)
+    lookup_keys: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
 class NamePlace(NamedTuple):
@@ -181,6 +193,7 @@ class SubscriptionFacts:
         moved_us: the time of the move that gave it to this tenant, microseconds since 1970; 0 if it was never moved.
         recent: the events of the newest instants of a coarse clock, ascending; see `reducer`.
         ahead: the event from the future that is the newest by its own clock; None if there was none.
+        former: what earlier bodies said of prices, if the newest one does not say the same; see `prices`.
     """
 
     provider: str
@@ -194,6 +207,7 @@ class SubscriptionFacts:
     granted: Granted | None = None
     recent: tuple[Seen, ...] = ()
     ahead: Ahead | None = None
+    former: Mapping[str, Price] = field(default_factory=dict)
 
     @property
     def customer(self) -> tuple[str, str] | None:
@@ -211,7 +225,7 @@ class SubscriptionFacts:
         self, body: Subscription, order: Order, settled: Order | None, past_due: tuple[Order, ...]
     ) -> SubscriptionFacts:
         """Return the facts after a newer event. Every event runs this; `dataclasses.replace` takes twice the time."""
-        kept = (self.created_ns, self.is_vouched, self.moved_us, self.granted, self.recent, self.ahead)
+        kept = (self.created_ns, self.is_vouched, self.moved_us, self.granted, self.recent, self.ahead, self.former)
         return SubscriptionFacts(self.provider, body, order, settled, past_due, *kept)
 
 

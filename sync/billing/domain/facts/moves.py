@@ -13,6 +13,7 @@ from sync.billing.domain.facts import recent_events
 from sync.billing.domain.facts.instructions import ScheduledPlanChange
 from sync.billing.domain.facts.model import NOTHING, Facts, SubscriptionFacts
 from sync.billing.domain.facts.order import past_due_run
+from sync.billing.domain.facts.prices import with_former
 
 MOVED_MAX = 500
 """Maximum tombstones per tenant. Beyond it the oldest are dropped: their late events have long arrived."""
@@ -97,8 +98,9 @@ def joined(one: SubscriptionFacts | None, other: SubscriptionFacts | None) -> Su
         created_ns=min(created, default=None),
         ahead=max((entry.ahead for entry in (one, other) if entry.ahead is not None), default=None),
     )
+    whole = with_former(whole, one, other)
     if one.recent or other.recent:
-        whole = recent_events.decided(whole, recent_events.united(one, other))
+        whole = with_former(recent_events.decided(whole, recent_events.united(one, other)), one, other)
     # Nothing stands in for the items of the newest body if all of them are known.
     is_known = any(entry.granted is None for entry in (one, other) if entry.order == whole.order)
     return replace(whole, granted=None if is_known else max(granted, default=None))

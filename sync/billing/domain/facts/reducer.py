@@ -22,6 +22,7 @@ from sync.billing.domain.facts.model import (
     subscription_key,
 )
 from sync.billing.domain.facts.order import FETCHED_ID, is_from_future, past_due_run
+from sync.billing.domain.facts.prices import says_the_same, with_former
 from sync.billing.domain.facts.steps import Seen
 
 SUBSCRIPTIONS_MAX = 500
@@ -104,6 +105,8 @@ def reduce(facts: Facts, event: Event, moved_us: int = 0) -> Reduced | Stale | M
             return Stale(_older(event.order, before.order))
         return Unusable(unusable)
     after = _joined(before, event, body)
+    if before is not None and not says_the_same(before.subscription, body, after.subscription):
+        after = with_former(after, before, body)
     created_ns = _created_ns(before, event, body)
     is_vouched, ahead = event.is_signed or after.is_vouched, after.ahead
     if event.own is not None and (ahead is None or event.own > ahead.own):
@@ -150,6 +153,7 @@ def merge_fetched(
         created_ns = before.created_ns
         is_more = body.created_ns is not None and (created_ns is None or body.created_ns < created_ns)
         is_more = is_more or (fetched.is_signed and not before.is_vouched)
+        is_more = is_more or not says_the_same(body, before.subscription)
         if body == before.subscription and not is_more and not is_newer:
             return Stale("what the provider says is known already")
         if before.order.occurred_ns + FETCH_LAG_NS < fetched.order.occurred_ns:

@@ -49,6 +49,7 @@ def subscription_of(data: Mapping[str, Any]) -> Subscription:
         scheduled=_scheduled(data, neutral) if neutral not in ENDED_STATUSES else None,
         created_ns=parsing.created_ns(data, "created", lambda value: instant(value, "created")),
         products=parsing.products(entries),
+        lookup_keys=parsing.lookup_keys(entries),
     )
 
 

@@ -12,8 +12,8 @@ from dataclasses import replace
 
 from planwire_client.core.commit import BILLING
 from sync.billing.domain.decision import after_erasure
-from sync.billing.domain.entitlements.evaluation import unknown_prices
-from sync.billing.domain.entitlements.purchases import unknown_reason
+from sync.billing.domain.entitlements.items import unknown_prices
+from sync.billing.domain.entitlements.unknown_items import unknown_reason
 from sync.billing.domain.facts import codec
 from sync.billing.domain.facts.drift import Drift, subscription_drift
 from sync.billing.domain.facts.model import LIVE_STATUSES, Event

@@ -11,7 +11,7 @@ from sync.billing.catalog.catalog import Catalog
 from sync.billing.domain.decision import Decided, Delivery, decide, decide_without_event
 from sync.billing.domain.entitlements.evaluation import Setting
 from sync.billing.domain.entitlements.overrides import active_overrides
-from sync.billing.domain.entitlements.purchases import items_subject, unblocks
+from sync.billing.domain.entitlements.unknown_items import items_subject, unblocks
 from sync.billing.domain.facts.model import Event, Facts, Unparsable, subscription_key
 from sync.billing.domain.outcome import ERASED_REASON, WAITS_SOFTWARE, EventResult, Outcome
 from sync.billing.domain.tenant_resolution import Link, subjects

@@ -7,7 +7,7 @@ from dataclasses import replace
 import structlog
 
 from sync.billing.domain import tenant_resolution
-from sync.billing.domain.entitlements.evaluation import without_ignored_names
+from sync.billing.domain.entitlements.items import without_ignored_names
 from sync.billing.domain.facts.model import Event
 from sync.billing.domain.outcome import WAITS_SOFTWARE, EventResult, Outcome
 from sync.billing.domain.tenant_resolution import CUSTOMERS

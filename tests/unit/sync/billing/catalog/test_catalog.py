@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import sync.billing.catalog as catalog_module
-from sync.billing.catalog.catalog import CATALOG_MAX_BYTES, CatalogError, load, parse
+from sync.billing.catalog.catalog import CATALOG_MAX_BYTES, CatalogError, Ignored, Offer, load, parse
 
 EXAMPLE = Path(catalog_module.__file__).with_name("example.toml")
 
@@ -52,7 +52,8 @@ def test_example_has_what_the_readme_promises() -> None:
     assert catalog.plans["pro"].per_unit.limits == {"seats": 1}
     assert list(catalog.addons) == ["audit"]
     for environment in ("live", "sandbox"):
-        assert {offer.key for offer in catalog.prices("paddle", environment).values()} == {"basic", "pro", "audit"}
+        sold = [entry.key for entry in catalog.index["paddle", environment].values() if isinstance(entry, Offer)]
+        assert set(sold) == {"basic", "pro", "audit"}
 
 
 def test_parse_reads_every_part() -> None:
@@ -70,21 +71,106 @@ def test_parse_reads_every_part() -> None:
     assert pro.limits == {"seats": 0, "projects": "unlimited"}
     assert pro.modules == {"billing": "write"}
     assert pro.prices == {"paddle": {"live": ("pri_1", "pri_2"), "sandbox": ("pri_3",)}}
-    assert catalog.prices("paddle", "live")["pri_4"] is catalog.addons["audit"]
-    assert "pri_3" not in catalog.prices("paddle", "live")
-    assert catalog.prices("stripe", "live") == {}
+    assert catalog.find("paddle", "live", "pri_4") is catalog.addons["audit"]
+    assert catalog.find("paddle", "live", "pri_3") is None
+    assert catalog.find("stripe", "live", "pri_4") is None
 
 
 def test_other_software_is_known_by_its_prices_and_products() -> None:
     catalog = parse(VALID)
-    assert catalog.ignores("paddle", "live", "pri_9", "pro_7")
-    assert catalog.ignores("paddle", "live", "pri_7", "pro_1")
-    assert catalog.ignores("stripe", "live", "price_7", "prod_1")
-    assert not catalog.ignores("paddle", "sandbox", "pri_9", "pro_1")
-    assert not catalog.ignores("stripe", "live", "pri_9", "pro_1")
-    assert not catalog.ignores("paddle", "live", "pri_7")
-    assert not catalog.ignores("paddle", "live", "pri_1", "pro_1"), "a plan's price"
-    assert "pri_9" not in catalog.prices("paddle", "live")
+
+    def ignores(provider: str, environment: str, price_id: str, product_id: str = "") -> bool:
+        return isinstance(catalog.find(provider, environment, price_id, "", product_id), Ignored)
+
+    assert ignores("paddle", "live", "pri_9", "pro_7")
+    assert ignores("paddle", "live", "pri_7", "pro_1")
+    assert ignores("stripe", "live", "price_7", "prod_1")
+    assert not ignores("paddle", "sandbox", "pri_9", "pro_1")
+    assert not ignores("stripe", "live", "pri_9", "pro_1")
+    assert not ignores("paddle", "live", "pri_7")
+    assert not ignores("paddle", "live", "pri_1", "pro_1"), "a plan's price"
+    assert catalog.ignored == {("paddle", "live"), ("stripe", "live")}
+
+
+SOLD_BY_MORE = """\
+[plans.free]
+name = "Free"
+rank = 0
+default = true
+
+[plans.basic]
+name = "Basic"
+rank = 10
+products.paddle.live = ["pro_app"]
+lookup_keys.stripe.live = ["basic_monthly"]
+lookup_keys.stripe.sandbox = ["basic_monthly"]
+
+[plans.pro]
+name = "Pro"
+rank = 20
+prices.paddle.live = ["pri_pro"]
+prices.stripe.live = ["price_pro"]
+lookup_keys.stripe.live = ["pro_monthly"]
+products.stripe.live = ["prod_app"]
+
+[ignore]
+prices.paddle.live = ["pri_fee"]
+lookup_keys.stripe.live = ["course"]
+products.paddle.live = ["pro_shop"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("item", "expected"),
+    [
+        (("paddle", "live", "pri_deal", "", "pro_app"), "basic"),
+        (("paddle", "live", "pri_pro", "", "pro_app"), "pro"),
+        (("paddle", "live", "pri_pro", "", "pro_shop"), "pro"),
+        (("paddle", "live", "pri_fee", "", "pro_app"), "ignored"),
+        (("paddle", "live", "pri_deal", "", "pro_other"), None),
+        (("paddle", "live", "pri_deal"), None),
+        (("paddle", "sandbox", "pri_deal", "", "pro_app"), None),
+        (("stripe", "live", "price_new", "basic_monthly", "prod_app"), "basic"),
+        (("stripe", "live", "price_pro", "basic_monthly", "prod_other"), "pro"),
+        (("stripe", "live", "price_new", "yearly", "prod_app"), "pro"),
+        (("stripe", "live", "price_new", "course", "prod_app"), "ignored"),
+        (("stripe", "sandbox", "price_new", "basic_monthly"), "basic"),
+        (("stripe", "sandbox", "price_new", "pro_monthly", "prod_app"), None),
+        # One kind of id is never taken for another.
+        (("paddle", "live", "pro_app", "pro_app"), None),
+        (("stripe", "live", "pro_monthly", "", "pro_monthly"), None),
+    ],
+)
+def test_a_price_counts_before_its_lookup_key_and_that_before_its_product(
+    item: tuple[str, ...], expected: str | None
+) -> None:
+    found = parse(SOLD_BY_MORE).find(*item)
+    assert (found.key if isinstance(found, Offer) else found and "ignored") == expected
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (
+            'products.stripe.live = ["prod_app"]',
+            'products.paddle.sandbox = ["pro_app"]',
+            "catalog.toml:19: plans.pro.products.paddle.sandbox has 'pro_app', which plans.basic.products.paddle.live",
+        ),
+        (
+            '["pro_shop"]',
+            '["pro_app"]',
+            "catalog.toml:24: ignore.products.paddle.live has 'pro_app', which plans.basic",
+        ),
+        ('["pro_monthly"]', '["basic_monthly"]', "catalog.toml:18: plans.pro.lookup_keys.stripe.live has 'basic_month"),
+        ("products.paddle.live", "products.padle.live", "catalog.toml:9: plans.basic.products.padle is not known here"),
+        ("lookup_keys.stripe.live", "lookup_key.stripe.live", "catalog.toml:10: plans.basic.lookup_key is not known"),
+    ],
+)
+def test_an_id_is_listed_once(old: str, new: str, expected: str) -> None:
+    assert old in SOLD_BY_MORE
+    with pytest.raises(CatalogError) as raised:
+        parse(SOLD_BY_MORE.replace(old, new, 1), providers=["paddle", "stripe"])
+    assert str(raised.value).startswith(expected)
 
 
 def test_policy_has_defaults() -> None:

@@ -16,7 +16,7 @@ from sync.billing.catalog import catalog
 from sync.billing.domain.decision import Decided, Delivery, Tenant, decide, decide_without_event
 from sync.billing.domain.entitlements.evaluation import Setting
 from sync.billing.domain.entitlements.projection import Projected, State, project
-from sync.billing.domain.entitlements.purchases import unblocks, unknown_reason
+from sync.billing.domain.entitlements.unknown_items import unblocks, unknown_reason
 from sync.billing.domain.facts import codec
 from sync.billing.domain.facts.model import NOTHING, Event, Facts, Item, subscription_key
 from sync.billing.providers.stripe.webhooks import StripeWebhooks

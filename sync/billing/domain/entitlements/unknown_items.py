@@ -15,7 +15,9 @@ from dataclasses import replace
 
 import orjson
 
-from sync.billing.domain.entitlements.evaluation import Setting, bought, is_lost, unknown_prices
+from sync.billing.catalog.catalog import Offer
+from sync.billing.domain.entitlements.evaluation import Setting, bought, is_lost
+from sync.billing.domain.entitlements.items import unknown_prices
 from sync.billing.domain.entitlements.overrides import is_active
 from sync.billing.domain.facts import recent_events
 from sync.billing.domain.facts.instructions import PLAN
@@ -136,6 +138,6 @@ def unknown_reason(prices: Collection[tuple[str, str]], setting: Setting) -> str
         f"the catalog has {price_id} for {environment}"
         for provider, price_id in sorted(prices)
         for (name, environment), known in setting.catalog.index.items()
-        if name == provider and price_id in known
+        if name == provider and isinstance(known.get(("prices", price_id)), Offer)
     ]
     return "; ".join((f"unknown price {shown} in {setting.environment}", *elsewhere[:PRICES_NAMED_MAX]))

@@ -1,0 +1,56 @@
+"""What the catalog says of items: which plan or add-on each buys, and which ones other software sells. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from typing import NamedTuple
+
+from sync.billing.catalog.catalog import Catalog, Entry, Ignored
+from sync.billing.domain.facts.model import NO_PRICE, Event, SubscriptionFacts
+
+
+class Setting(NamedTuple):
+    """The inputs of a tenant's state besides its facts.
+
+    Attributes:
+        askable: the (provider, environment) pairs with an API client.
+    """
+
+    catalog: Catalog
+    environment: str
+    askable: Collection[tuple[str, str]]
+    now_ns: int
+
+
+def is_ignored(of: Event | SubscriptionFacts, setting: Setting) -> bool:
+    """Return whether other software sells all the items of a subscription, by the catalog's ignore list."""
+    body = of.subscription
+    if body is None or not body.items or (of.provider, setting.environment) not in setting.catalog.ignored:
+        return False
+    return all([isinstance(entry_of(id, of, setting), Ignored) for id, _ in body.items])
+
+
+def unknown_prices(of: Event | SubscriptionFacts, setting: Setting) -> list[str]:
+    """Return the price ids of a subscription's items that the catalog neither sells nor ignores.
+
+    An item of quantity 0 is not asked for.
+    """
+    items = () if of.subscription is None else of.subscription.items
+    return [price_id for price_id, quantity in items if quantity and entry_of(price_id, of, setting) is None]
+
+
+def entry_of(price_id: str, of: Event | SubscriptionFacts, setting: Setting) -> Entry | None:
+    """Return the catalog's entry of a price in a subscription, by all that is known of the price; None if none."""
+    body, key, product_id = of.subscription, "", ""
+    if body is not None:
+        key, product_id = body.lookup_keys.get(price_id, ""), body.products.get(price_id, "")
+    if isinstance(of, SubscriptionFacts) and of.former:
+        former = of.former.get(price_id, NO_PRICE)
+        key, product_id = key or former.lookup_key, product_id or former.product_id
+    return setting.catalog.find(of.provider, setting.environment, price_id, key, product_id)
+
+
+def without_ignored_names(event: Event, setting: Setting) -> Event:
+    """Return the event; if other software sells all its items, without the tenant and the customer that it names."""
+    return replace(event, tenant_id=None, customer_id=None, checkout_id=None) if is_ignored(event, setting) else event
