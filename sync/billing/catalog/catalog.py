@@ -9,6 +9,8 @@ The format:
     unsigned_tenant = "accept"       or "park": a tenant that is named without a signed reference
 
     [plans.KEY]                      name, rank, default?, features?, limits?, per_unit.limits?, modules?, and SOLD BY
+                                     version?: the name of these terms
+    [[plans.KEY.versions]]           version, until?, name?, features?, limits?, per_unit.limits?, modules?, and SOLD BY
     [addons.KEY]                     name, features?, limits?, per_unit.limits?, modules?, and SOLD BY
 
     [ignore]                         SOLD BY: what other software sells on the same accounts
@@ -34,7 +36,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 
-from sync.billing.catalog import positions
+from sync.billing.catalog import positions, versions
 from sync.billing.catalog.tables import (
     LEVELS as LEVELS,
     NUMBER_MAX as NUMBER_MAX,
@@ -51,6 +53,7 @@ from sync.billing.catalog.tables import (
     check_known,
     wrong,
 )
+from sync.billing.catalog.versions import PlanVersions
 from sync.core.errors import SyncError
 
 T = TypeVar("T", bound=Offer)
@@ -75,6 +78,7 @@ class Catalog:
     Attributes:
         index: (provider, environment) -> the entry that each (table of `Sold`, id) is listed in.
         ignored: the (provider, environment) pairs in which other software sells something.
+        versions: the plans that have versions, by key.
     """
 
     plans: Mapping[str, Plan]
@@ -83,6 +87,7 @@ class Catalog:
     policy: Policy
     index: Mapping[tuple[str, str], Mapping[tuple[str, str], Entry]]
     ignored: Collection[tuple[str, str]]
+    versions: Mapping[str, PlanVersions]
 
     def find(
         self, provider: str, environment: str, price_id: str, lookup_key: str = "", product_id: str = ""
@@ -143,7 +148,8 @@ def parse(text: str, name: str = "catalog.toml", providers: Collection[str] | No
 def _located(name: str, text: str, location: Sequence[int | str], context: Mapping[str, Any]) -> CatalogError:
     """Return the error that pydantic reports at `location`, with its line."""
     lines = positions.Lines(text)
-    steps = (*(str(step) for step in location if step != "[key]"), *context.get("path", ()))
+    known = [positions.index(step) if isinstance(step, int) else step for step in location if step != "[key]"]
+    steps = (*known, *context.get("path", ()))
     path = lines.nearest(steps)
     line, problem = lines.of(path, context.get("value", ""), context.get("occurrence", 1)), context["problem"]
     return CatalogError(name, line, f"{positions.dotted(path)} {problem}" if path else problem)
@@ -176,14 +182,16 @@ def of_document(document: Document, providers: Collection[str] | None) -> Catalo
     if len(defaults) > 1:
         problem = f"is a second default: plans.{defaults[0].key} is one already"
         raise wrong(problem, "plans", defaults[1].key, "default")
+    found = versions.versions_of(plans)
     sections: list[tuple[positions.Path, Entry]] = [
         *((("plans", plan.key), plan) for plan in plans.values()),
+        *versions.sections(found),
         *((("addons", addon.key), addon) for addon in addons.values()),
         (("ignore",), document.ignore),
     ]
     index = _index(sections, providers)
     ignored = {(each[0], each[1]) for table in SOLD_BY for each in _ids(getattr(document.ignore, table))}
-    return Catalog(plans, addons, defaults[0], document.policy, index, ignored)
+    return Catalog(plans, addons, defaults[0], document.policy, index, ignored, found)
 
 
 def _index(

@@ -17,16 +17,26 @@ _BEGINNING = re.compile(r"^(?=[ \t]*(?:\[|[^\s#=][^=\n]*=))", re.MULTILINE)
 
 
 def dotted(path: Path) -> str:
-    """Return the path as TOML writes a dotted key."""
-    return ".".join(part if _BARE.fullmatch(part) else f'"{part}"' for part in path)
+    """Return the path as TOML writes a dotted key, with the index of an entry of an array: `versions[0].name`."""
+    parts = [part if _is_index(part) or _BARE.fullmatch(part) else f'"{part}"' for part in path]
+    return ".".join(parts).replace(".[", "[")
+
+
+def index(number: int) -> str:
+    """Return the part of a path that stands for an entry of an array, counted from 0."""
+    return f"[{number}]"
 
 
 class Lines:
-    """The line of every table and key of a document, keys of inline tables included."""
+    """The line of every table and key of a document, keys of inline tables included.
+
+    A path without the indexes of arrays is the first entry that has it.
+    """
 
     def __init__(self, text: str) -> None:
         self._text = text.split("\n")
         self._lines: dict[Path, int] = {(): 1}
+        self._entries: dict[Path, int] = {}
         table: Path = ()
         statement, line = "", 1
         for part in _BEGINNING.split(text):
@@ -36,14 +46,28 @@ class Lines:
             except tomllib.TOMLDecodeError:
                 continue  # the statement continues in the next part
             if statement.lstrip().startswith("["):
-                table = found[-1]
+                table = self._table(_named(found[-1]), is_entry=statement.lstrip().startswith("[["))
                 found = [table[:length] for length in range(1, len(table) + 1)]
             else:
                 found = [(*table, *path) for path in found[1:]]
             for path in found:
                 self._lines.setdefault(path, line)
+                self._lines.setdefault(_named(path), line)
             line += statement.count("\n")
             statement = ""
+
+    def _table(self, keys: Path, *, is_entry: bool) -> Path:
+        """Return the path of the table that a header opens; `[[KEYS]]` opens the next entry of an array."""
+        path: Path = ()
+        for number, key in enumerate(keys, 1):
+            path = (*path, key)
+            count = self._entries.get(path, 0)
+            if is_entry and number == len(keys):
+                self._entries[path] = count + 1
+                path = (*path, index(count))
+            elif count:
+                path = (*path, index(count - 1))
+        return path
 
     def nearest(self, path: Path) -> Path:
         """Return the path if it is in the document, else its nearest parent that is."""
@@ -69,11 +93,20 @@ class Lines:
 
 
 def _paths(value: object, path: Path = ()) -> Iterator[Path]:
-    """Yield the path of a value and of everything in it; entries of a list have the list's path."""
+    """Yield the path of a value and of everything in it; entries of a list that are no tables have the list's path."""
     yield path
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from _paths(inner, (*path, key))
     elif isinstance(value, list):
-        for inner in value:
-            yield from _paths(inner, path)
+        for number, inner in enumerate(value):
+            yield from _paths(inner, (*path, index(number)) if isinstance(inner, dict) else path)
+
+
+def _named(path: Path) -> Path:
+    """Return the path without the indexes of arrays."""
+    return tuple(part for part in path if not _is_index(part))
+
+
+def _is_index(part: str) -> bool:
+    return part.startswith("[") and part.endswith("]")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WrapValidator, model_validator
 from pydantic_core import PydanticCustomError
+
+from sync.core import instants
 
 _Level = Literal["read", "write", "admin"]
 
@@ -48,11 +51,24 @@ def _must(problem: str) -> WrapValidator:
     return WrapValidator(check)
 
 
+def _must_be_list(value: object, validate: Callable[[object], object]) -> object:
+    if not isinstance(value, list):
+        raise wrong("must be tables: write [[plans.KEY.versions]] above each")
+    return validate(value)
+
+
 def _duration_ns(value: object) -> int:
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise wrong('must be a duration such as "7d", "12h", "30m" or "0s"')
     return int(match[1]) * _UNIT_S[match[2]] * 1_000_000_000
+
+
+def _instant_ns(value: object) -> int:
+    try:
+        return instants.parse(value.isoformat() if isinstance(value, datetime.datetime) else value)
+    except ValueError:
+        raise wrong("must be an instant with its offset, such as 2027-01-01T00:00:00Z") from None
 
 
 def _rank(rank: object) -> int:
@@ -107,6 +123,11 @@ _Environment = Annotated[str, Field(pattern="^[a-z][a-z0-9_-]{0,31}$"), _must("i
 Ids = dict[str, dict[_Environment, _Texts]]
 """Provider -> environment -> ids."""
 
+_Version = Annotated[
+    str,
+    Field(pattern="^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"),
+    _must('must be a name such as "2027", of at most 64 of A-Z a-z 0-9 . _ -'),
+]
 _Key = Annotated[
     str, Field(pattern="^[a-z][a-z0-9_-]{0,63}$"), _must("is no key: use a-z, 0-9, _ and -, starting with a letter")
 ]
@@ -149,6 +170,10 @@ class PerUnit(_Table):
     limits: dict[str, _Count] = {}
 
 
+_Limits = dict[str, _Limit]
+_Modules = dict[str, Annotated[_Level, _must(f"must be one of {', '.join(LEVELS)}")]]
+
+
 class Sold(_Table):
     """By what an item is recognised: its price, the lookup key of that, or its product."""
 
@@ -167,20 +192,41 @@ class Offer(Sold):
     key: str = ""
     name: _Text
     features: _Texts = ()
-    limits: dict[str, _Limit] = {}
+    limits: _Limits = {}
     per_unit: PerUnit = PerUnit()
-    modules: dict[str, Annotated[_Level, _must(f"must be one of {', '.join(LEVELS)}")]] = {}
+    modules: _Modules = {}
 
 
 class Addon(Offer):
     """One add-on: adds to the tenant's plan."""
 
 
+class PlanVersion(Sold):
+    """Earlier terms of a plan, which those keep who have bought them. A field that is None is as in the plan.
+
+    They are those of the prices listed here, and of the plan's own prices if they were bought before `until_ns`.
+    """
+
+    version: _Version
+    until_ns: Annotated[int | None, BeforeValidator(_instant_ns)] = Field(default=None, alias="until")
+    name: _Text | None = None
+    features: _Texts | None = None
+    limits: _Limits | None = None
+    per_unit: PerUnit | None = None
+    modules: _Modules | None = None
+
+
+CURRENT = "current"
+"""The name of a plan's present terms, if the plan gives them none."""
+
+
 class Plan(Offer):
-    """One plan; of several, the highest `rank` wins."""
+    """One plan; of several, the highest `rank` wins. `version` names the terms that it has for new customers."""
 
     rank: Annotated[int, BeforeValidator(_rank)]
     default: Annotated[bool, _must("must be true or false")] = False
+    version: _Version = CURRENT
+    versions: Annotated[list[PlanVersion], WrapValidator(_must_be_list)] = []
 
 
 class Ignored(Sold):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from sync.billing.catalog.catalog import Addon, Ignored, Plan, Policy
 from sync.billing.domain.entitlements.items import Setting as Setting, entry_of
+from sync.billing.domain.entitlements.versions import version_of
 from sync.billing.domain.facts.instructions import ScheduledPlanChange
 from sync.billing.domain.facts.model import (
     ENDED_STATUSES,
@@ -74,6 +75,9 @@ def evaluate(key: str, facts: Facts, setting: Setting) -> EvaluatedSubscription:
         change = facts.scheduled_change
         if change is not None and change.subscription == key:
             _apply_scheduled_change(evaluated, change, entry, setting)
+        plan = evaluated.plan
+        if plan is not None and plan.key in setting.catalog.versions:
+            evaluated.plan = version_of(plan, entry, facts, setting)
     return evaluated
 
 
@@ -199,6 +203,8 @@ def _buy(evaluated: EvaluatedSubscription, items: tuple[Item, ...], entry: Subsc
             evaluated.plan, evaluated.quantity = offer, quantity
         elif offer.key == evaluated.plan.key:
             evaluated.quantity += quantity
+            if offer is not evaluated.plan:
+                evaluated.plan = min(offer, evaluated.plan, key=setting.catalog.versions[offer.key].place)
 
 
 def _stand_in(evaluated: EvaluatedSubscription, entry: SubscriptionFacts, setting: Setting) -> None:

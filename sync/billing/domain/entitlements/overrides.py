@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from sync.billing.catalog.catalog import LEVELS, NUMBER_MAX, UNLIMITED
 from sync.billing.domain.entitlements.evaluation import Setting
-from sync.billing.domain.facts.instructions import PLAN, Override
+from sync.billing.domain.facts.instructions import PLAN, VERSION, Override, place
 from sync.billing.domain.facts.model import Facts
 from sync.billing.domain.outcome import ChangeRejected
 
-KINDS = ("feature", "limit", "module", PLAN)
+KINDS = ("feature", "limit", "module", PLAN, VERSION)
 OVERRIDES_MAX = 100
 """Maximum number of overrides of one tenant."""
 
@@ -25,14 +25,14 @@ def add_override(facts: Facts, override: Override, setting: Setting) -> Facts:
     """Return the facts with the override, which replaces one of the same name, and without expired ones.
 
     Raises:
-        ChangeRejected: `override_invalid`, `plan_unknown` or `too_many_overrides`.
+        ChangeRejected: `override_invalid`, `plan_unknown`, `version_unknown` or `too_many_overrides`.
     """
     problem = _problem(override, setting.now_ns)
     if problem:
         raise ChangeRejected("override_invalid", problem)
-    if override.kind == PLAN and override.name not in setting.catalog.plans:
-        known = ", ".join(sorted(setting.catalog.plans))
-        raise ChangeRejected("plan_unknown", f"the catalog has no plan {override.name[:60]!r}: expected one of {known}")
+    if override.kind in (PLAN, VERSION):
+        _check_in_catalog(override, setting)
+        override = _dated(override, facts, setting.now_ns)
     kept = [
         other
         for other in facts.overrides
@@ -40,8 +40,7 @@ def add_override(facts: Facts, override: Override, setting: Setting) -> Facts:
     ]
     if len(kept) >= OVERRIDES_MAX:
         raise ChangeRejected("too_many_overrides", f"a tenant has at most {OVERRIDES_MAX} overrides")
-    # Plans last, as the codec stores them.
-    return replace(facts, overrides=tuple(sorted((*kept, override), key=lambda one: one.kind == PLAN)))
+    return replace(facts, overrides=tuple(sorted((*kept, override), key=place)))
 
 
 def is_active(override: Override, now_ns: int) -> bool:
@@ -67,6 +66,31 @@ def remove_override(facts: Facts, kind: str, name: str) -> Facts:
     return replace(facts, overrides=kept)
 
 
+def _check_in_catalog(override: Override, setting: Setting) -> None:
+    """Check that the catalog has the plan that is granted, and the version that a tenant is moved to.
+
+    Raises:
+        ChangeRejected: it has not.
+    """
+    plan = setting.catalog.plans.get(override.name)
+    if plan is None:
+        known = ", ".join(sorted(setting.catalog.plans))
+        raise ChangeRejected("plan_unknown", f"the catalog has no plan {override.name[:60]!r}: expected one of {known}")
+    versions = setting.catalog.versions.get(plan.key)
+    names = [plan.version] if versions is None else list(versions.by_name)
+    if override.kind == VERSION and override.value not in names:
+        known = ", ".join(names)
+        problem = f"the plan {plan.key} has no version {str(override.value)[:64]!r}: expected one of {known}"
+        raise ChangeRejected("version_unknown", problem)
+
+
+def _dated(override: Override, facts: Facts, now_ns: int) -> Override:
+    """Return the override with its time. A grant that goes on keeps its own: what was granted stays."""
+    earlier = [one for one in facts.overrides if (one.kind, one.name) == (PLAN, override.name)]
+    is_extended = override.kind == PLAN and any(is_active(one, now_ns) for one in earlier)
+    return replace(override, at_ns=earlier[0].at_ns if is_extended else now_ns)
+
+
 def _problem(override: Override, now_ns: int) -> str:
     value = override.value
     if override.kind not in KINDS:
@@ -85,6 +109,8 @@ def _problem(override: Override, now_ns: int) -> str:
             return "a plan that is paid for cannot be taken away: remove the grant, or cancel the subscription"
         is_units = is_number and isinstance(value, int) and 1 <= value <= UNITS_MAX
         return "" if value is True or is_units else f"the value of a plan is true, or its units from 1 to {UNITS_MAX}"
+    if override.kind == VERSION:
+        return "" if isinstance(value, str) else "the value is the name of a version; to undo a move, remove it"
     if value is None:
         return ""
     if override.kind == "feature" and value is not True:

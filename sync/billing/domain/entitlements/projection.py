@@ -22,13 +22,14 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any, NamedTuple
 
-from sync.billing.catalog.catalog import LEVELS, NUMBER_MAX, UNLIMITED, Catalog, Offer, Plan
+from sync.billing.catalog.catalog import LEVELS, NUMBER_MAX, UNLIMITED, Offer, Plan
 from sync.billing.domain.entitlements.evaluation import EvaluatedSubscription, Setting, evaluate
 from sync.billing.domain.entitlements.items import is_ignored
 from sync.billing.domain.entitlements.overrides import is_active
 from sync.billing.domain.entitlements.unknown_items import lost_grants, unknown_reason
+from sync.billing.domain.entitlements.versions import version_at
 from sync.billing.domain.facts.customers import second_customers
-from sync.billing.domain.facts.instructions import PLAN, Override
+from sync.billing.domain.facts.instructions import PLAN, VERSION, Override
 from sync.billing.domain.facts.model import KEPT, Facts, SubscriptionFacts
 from sync.core import instants
 
@@ -73,7 +74,8 @@ def project(facts: Facts, setting: Setting) -> Projected | Unprojectable:
     if lost and facts.kept is None:
         return Unprojectable(unknown_reason(lost, setting))
     lead = _lead(own, adding)
-    state = _granted([each for each in own if not each.lost] if lost else own, adding, setting.catalog)
+    default = version_at(setting.catalog.default, 0, facts, setting) if facts.overrides else setting.catalog.default
+    state = _granted([each for each in own if not each.lost] if lost else own, adding, default)
     if lost and facts.kept is not None:
         state = _with_kept(facts.kept, state)
     if lead is not None:
@@ -84,8 +86,8 @@ def project(facts: Facts, setting: Setting) -> Projected | Unprojectable:
     changes_ns = [instant for each in own + others for instant in each.instants_ns if instant > now_ns]
     if facts.overrides:
         active = [override for override in facts.overrides if is_active(override, now_ns)]
-        _grant(state, lead, [one for one in active if one.kind == PLAN], setting.catalog)
-        _override(state, [one for one in active if one.kind != PLAN])
+        _grant(state, lead, [one for one in active if one.kind == PLAN], facts, setting)
+        _override(state, [one for one in active if one.kind not in (PLAN, VERSION)])
         changes_ns += [override.expires_ns for override in active if override.expires_ns is not None]
     valid_until_ns = min(changes_ns) if changes_ns else None
     if valid_until_ns is not None:
@@ -162,12 +164,16 @@ def _precedence(subscription: EvaluatedSubscription) -> tuple[int, float, str, i
     return (0, rank, key, _LEADS_LIVE.get(status, 3), -subscription.quantity, status, subscription.key)
 
 
-def _granted(own: list[EvaluatedSubscription], adding: list[EvaluatedSubscription], catalog: Catalog) -> State:
+def _granted(own: list[EvaluatedSubscription], adding: list[EvaluatedSubscription], default: Plan) -> State:
     live = [subscription for subscription in own if subscription.live]
-    plan = (live[0].plan if live else None) or catalog.default
+    plan = (live[0].plan if live else None) or default
     quantities = [one.quantity for one in live if one.plan is plan]
     state = _of_plan(plan, max(quantities) if quantities else 1)
     state["status"] = "none"
+    for other in live:
+        # Another version of the same plan is paid for, too.
+        if other.plan is not None and other.plan is not plan and other.plan.key == plan.key:
+            _unite(state, _of_plan(other.plan, other.quantity))
     for other in adding:
         if other.plan is not None:
             _unite(state, _of_plan(other.plan, other.quantity))
@@ -218,13 +224,17 @@ def _add_units(limits: dict[str, int | str], offer: Offer, quantity: int) -> Non
             limits[name] = min(before + each * quantity, NUMBER_MAX)
 
 
-def _grant(state: State, lead: EvaluatedSubscription | None, grants: Sequence[Override], catalog: Catalog) -> None:
+def _grant(
+    state: State, lead: EvaluatedSubscription | None, grants: Sequence[Override], facts: Facts, setting: Setting
+) -> None:
     """Add the granted plans. One that outranks what is paid for is shown in the field `grant`, with its end."""
-    grants = [grant for grant in grants if grant.name in catalog.plans]
+    plans = setting.catalog.plans
+    grants = [grant for grant in grants if grant.name in plans]
     is_live = lead is not None and lead.live
     units = max(lead.quantity, 1) if lead is not None and is_live else 1
-    for grant in sorted(grants, key=lambda grant: (-catalog.plans[grant.name].rank, grant.name)):
-        granted = _of_plan(catalog.plans[grant.name], units if grant.value is True else int(grant.value or 1))
+    for grant in sorted(grants, key=lambda grant: (-plans[grant.name].rank, grant.name)):
+        plan = version_at(plans[grant.name], grant.at_ns or 0, facts, setting)
+        granted = _of_plan(plan, units if grant.value is True else int(grant.value or 1))
         if _unite(state, granted):
             ends = {} if grant.expires_ns is None else {"ends_at": instants.text(grant.expires_ns)}
             state["grant"] = {"plan": grant.name, **({"trial": True} if grant.trial else {}), **ends}

@@ -129,17 +129,21 @@ def target_items(facts: Facts, setting: Setting) -> tuple[str, tuple[Item, ...]]
 def with_plan(items: tuple[Item, ...], key: str, entry: SubscriptionFacts, setting: Setting) -> tuple[Item, ...]:
     """Return the items with their plan replaced by plan `key` at its first price: same quantity, add-ons kept.
 
+    Who has the plan already keeps the price, which may be of an earlier version.
+
     Raises:
         ChangeRejected: `plan_unknown` or `plan_not_sold`.
     """
     plans, environment = setting.catalog.plans, setting.environment
     if key not in plans:
         raise ChangeRejected("plan_unknown", f"the catalog has no plan {key[:64]}; it has: {', '.join(plans)}")
-    prices = plans[key].prices.get(entry.provider, {}).get(environment)
+    offers = [(item, entry_of(item.price_id, entry, setting)) for item in items]
+    replaced = [item for item, offer in offers if isinstance(offer, Plan)]
+    held = [item.price_id for item, offer in offers if isinstance(offer, Plan) and offer.key == key]
+    prices = held or plans[key].prices.get(entry.provider, {}).get(environment)
     if not prices:
         problem = "list the price to change to under prices, or, to end a subscription, cancel it there"
         raise ChangeRejected("plan_not_sold", f"{key} has no price in {environment}: {problem}")
-    replaced = [item for item in items if isinstance(entry_of(item.price_id, entry, setting), Plan)]
     others = [item for item in items if item not in replaced]
     return (Item(prices[0], sum(item.quantity for item in replaced) or 1), *others)
 

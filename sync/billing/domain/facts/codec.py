@@ -69,14 +69,14 @@ def decode(private: bytes) -> Facts:
         raise ValueError(f"not a tenant's facts: {error!r}") from error
 
 
-_MEMBERS = ("overrides", "grants")
-"""The members that hold overrides. The second holds those of the kind PLAN, which older builds cannot project."""
+_MEMBERS = ("overrides", "grants", "versions")
+"""The members that hold overrides. Older builds cannot project those of the kinds PLAN, in the second, and VERSION."""
 
 
 def _by_member(overrides: Iterable[Override]) -> dict[str, list[Override]]:
     found: dict[str, list[Override]] = {}
     for override in overrides:
-        found.setdefault(_MEMBERS[override.kind == instructions.PLAN], []).append(override)
+        found.setdefault(_MEMBERS[instructions.place(override)], []).append(override)
     return found
 
 
@@ -94,6 +94,7 @@ def _override_in(entry: dict[str, Any]) -> Override:
         entry.get("expires_ns"),
         entry.get("by", ""),
         entry.get("trial", False),
+        entry.get("at_ns"),
     )
 
 
@@ -113,6 +114,7 @@ def _subscription_out(entry: SubscriptionFacts) -> dict[str, object]:
             "recent": [_seen_out(each, entry) for each in entry.recent] or None,
             "ahead": entry.ahead,
             "former": entry.former or None,
+            "first_seen": entry.first_seen or None,
         }
     )
 
@@ -157,6 +159,7 @@ def _subscription_in(entry: dict[str, Any]) -> SubscriptionFacts:
         recent=tuple([_seen_in(each, order, body) for each in entry.get("recent", ())]),
         ahead=model.Ahead(*[Order(*each) for each in entry["ahead"]]) if "ahead" in entry else None,
         former={id: model.Price(*price) for id, price in entry.get("former", {}).items()},
+        first_seen=entry.get("first_seen", {}),
     )
 
 

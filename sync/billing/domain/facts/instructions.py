@@ -35,18 +35,22 @@ class ScheduledPlanChange:
 PLAN = "plan"
 """The kind of an override that grants a plan, named by its key."""
 
+VERSION = "version"
+"""The kind of an override that moves the tenant to a version of the plan that it names."""
+
 
 @dataclass(frozen=True, slots=True)
 class Override:
     """What an operator grants or takes away, whatever is paid for.
 
     Attributes:
-        kind: `feature`, `limit`, `module` or PLAN.
+        kind: `feature`, `limit`, `module`, PLAN or VERSION.
         value: the limit, the module's level, or True for a feature; None takes the name away. Of a plan: the number of
-            units; True for as many as are paid for.
+            units; True for as many as are paid for. Of a VERSION: its name.
         expires_ns: when it ends; None for never.
         by: who made it; "" if that is not known.
         trial: whether a plan is granted as a trial.
+        at_ns: when it was made, for PLAN and VERSION; None if that is not known: as old as can be.
     """
 
     kind: str
@@ -56,6 +60,12 @@ class Override:
     expires_ns: int | None = None
     by: str = ""
     trial: bool = False
+    at_ns: int | None = None
+
+
+def place(override: Override) -> int:
+    """Return where an override stands among a tenant's: plans after the others, versions last, as they are stored."""
+    return 1 if override.kind == PLAN else 2 * (override.kind == VERSION)
 
 
 @dataclass(frozen=True, slots=True)

@@ -194,6 +194,7 @@ class SubscriptionFacts:
         recent: the events of the newest instants of a coarse clock, ascending; see `reducer`.
         ahead: the event from the future that is the newest by its own clock; None if there was none.
         former: what earlier bodies said of prices, if the newest one does not say the same; see `prices`.
+        first_seen: price id -> the earliest time of an event that shows the price; see `prices`. Older facts lack it.
     """
 
     provider: str
@@ -208,6 +209,7 @@ class SubscriptionFacts:
     recent: tuple[Seen, ...] = ()
     ahead: Ahead | None = None
     former: Mapping[str, Price] = field(default_factory=dict)
+    first_seen: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def customer(self) -> tuple[str, str] | None:
@@ -225,8 +227,9 @@ class SubscriptionFacts:
         self, body: Subscription, order: Order, settled: Order | None, past_due: tuple[Order, ...]
     ) -> SubscriptionFacts:
         """Return the facts after a newer event. Every event runs this; `dataclasses.replace` takes twice the time."""
-        kept = (self.created_ns, self.is_vouched, self.moved_us, self.granted, self.recent, self.ahead, self.former)
-        return SubscriptionFacts(self.provider, body, order, settled, past_due, *kept)
+        kept = (self.created_ns, self.is_vouched, self.moved_us, self.granted, self.recent, self.ahead)
+        prices = (self.former, self.first_seen)
+        return SubscriptionFacts(self.provider, body, order, settled, past_due, *kept, *prices)
 
 
 KEPT = ("plan", "features", "limits", "modules")

@@ -13,7 +13,7 @@ from sync.billing.domain.facts import recent_events
 from sync.billing.domain.facts.instructions import ScheduledPlanChange
 from sync.billing.domain.facts.model import NOTHING, Facts, SubscriptionFacts
 from sync.billing.domain.facts.order import past_due_run
-from sync.billing.domain.facts.prices import with_former
+from sync.billing.domain.facts.prices import joined_seen, with_former
 
 MOVED_MAX = 500
 """Maximum tombstones per tenant. Beyond it the oldest are dropped: their late events have long arrived."""
@@ -96,6 +96,7 @@ def joined(one: SubscriptionFacts | None, other: SubscriptionFacts | None) -> Su
         settled=settled,
         past_due=past_due_run((*one.past_due, *other.past_due), settled),
         created_ns=min(created, default=None),
+        first_seen=joined_seen(one, other),
         ahead=max((entry.ahead for entry in (one, other) if entry.ahead is not None), default=None),
     )
     whole = with_former(whole, one, other)

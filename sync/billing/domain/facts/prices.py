@@ -3,14 +3,17 @@
 The newest body says it of its own items. Items of earlier bodies count too: they stand in for unknown ones, and a
 scheduled plan change keeps them. So what earlier bodies said is kept as `SubscriptionFacts.former`. A provider can take
 a lookup key from a price and give it to the next one; whoever has bought the first keeps what it was known by.
+
+`SubscriptionFacts.first_seen` says since when a subscription has each of its prices, which decides which version of a
+plan it has bought. Both are joins: the order of arrival makes no difference.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from sync.billing.domain.facts.model import NO_PRICE, Price, Subscription, SubscriptionFacts
+from sync.billing.domain.facts.model import NO_PRICE, Event, Price, Subscription, SubscriptionFacts
 
 PRICES_MAX = 200
 """Maximum former prices per subscription. Beyond it those whose ids sort first are dropped."""
@@ -26,6 +29,48 @@ def with_former(after: SubscriptionFacts, *known: SubscriptionFacts | Subscripti
     own = _prices(after.subscription)
     former = {id: said[id] for id in sorted(said)[-PRICES_MAX:] if said[id] != own.get(id)}
     return after if former == after.former else replace(after, former=former)
+
+
+def with_seen(after: SubscriptionFacts, before: SubscriptionFacts | None, event: Event) -> SubscriptionFacts:
+    """Return the facts with the time at which the event shows its prices; `after` itself if all are known by then."""
+    assert event.subscription is not None
+    at_ns, seen = event.order.occurred_ns, after.first_seen
+    for id, _ in event.subscription.items:
+        if id not in seen or seen[id] > at_ns:
+            break
+    else:
+        return after
+    if before is not None and not seen:  # of a build that kept none
+        seen = {item.price_id: before.order.occurred_ns for item in before.subscription.items}
+    shown = {id: min(seen.get(id, at_ns), at_ns) for id, _ in event.subscription.items}
+    return replace(after, first_seen=_earliest({**seen, **shown}))
+
+
+def joined_seen(one: SubscriptionFacts, other: SubscriptionFacts) -> dict[str, int]:
+    """Return the earliest times of both."""
+    ids = {**one.first_seen, **other.first_seen}
+    times = {id: [each.first_seen[id] for each in (one, other) if id in each.first_seen] for id in ids}
+    return _earliest({id: min(found) for id, found in times.items()})
+
+
+def bought_ns(entry: SubscriptionFacts, price_ids: Collection[str]) -> int | None:
+    """Return when a subscription first had one of these prices: at its creation, unless an earlier event lacks them.
+
+    0 stands for a creation whose time is not known; None for prices that it never had.
+    """
+    seen = entry.first_seen
+    found = [seen[id] for id in price_ids if id in seen]
+    if seen and not found:
+        return None
+    if seen and min(found) > min(seen.values()):
+        return min(found)
+    return entry.created_ns or 0
+
+
+def _earliest(seen: Mapping[str, int]) -> dict[str, int]:
+    if len(seen) <= PRICES_MAX:
+        return dict(seen)
+    return dict(sorted(seen.items(), key=lambda one: (one[1], one[0]))[:PRICES_MAX])
 
 
 def says_the_same(one: Subscription, *others: Subscription) -> bool:

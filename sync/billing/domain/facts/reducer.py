@@ -22,7 +22,7 @@ from sync.billing.domain.facts.model import (
     subscription_key,
 )
 from sync.billing.domain.facts.order import FETCHED_ID, is_from_future, past_due_run
-from sync.billing.domain.facts.prices import says_the_same, with_former
+from sync.billing.domain.facts.prices import says_the_same, with_former, with_seen
 from sync.billing.domain.facts.steps import Seen
 
 SUBSCRIPTIONS_MAX = 500
@@ -107,6 +107,7 @@ def reduce(facts: Facts, event: Event, moved_us: int = 0) -> Reduced | Stale | M
     after = _joined(before, event, body)
     if before is not None and not says_the_same(before.subscription, body, after.subscription):
         after = with_former(after, before, body)
+    after = with_seen(after, before, event)
     created_ns = _created_ns(before, event, body)
     is_vouched, ahead = event.is_signed or after.is_vouched, after.ahead
     if event.own is not None and (ahead is None or event.own > ahead.own):
