@@ -59,6 +59,14 @@ class PathText(Parameter):
             raise Problem("request_invalid", f"{self.name} is not UTF-8, percent-encoded once") from None
 
 
+class QueryText(Parameter):
+    """A text in the query; "" if it is absent."""
+
+    def read(self, request: Request) -> str:
+        """Return the value."""
+        return request.query_params.get(self.name, "")
+
+
 class Header(Parameter):
     """A header of the request."""
 
@@ -139,5 +147,21 @@ class StreamCursor(Parameter):
         return text
 
 
+class SetCursor(Parameter):
+    """A page's start in a Redis set, which has no order."""
+
+    def read(self, request: Request) -> str:
+        """Return the start; 0 for the beginning.
+
+        Raises:
+            Problem: 422 request_invalid.
+        """
+        text = request.query_params.get(self.name, "0")
+        if not re.fullmatch(self.pattern, text) or int(text) >= 2**64:
+            raise Problem("request_invalid", f"{self.name} is not a cursor: pass what `next` said")
+        return text
+
+
 AFTER = MomentCursor("after", "What `next` said.", r"^[0-9]{1,16}\.[ -~]{1,200}$")
+FROM = SetCursor("from", "What `next` said.", r"^[0-9]{1,20}$")
 BEFORE = StreamCursor("before", "What `next` said.", r"^[1-9][0-9]{0,15}-[0-9]{1,16}$")

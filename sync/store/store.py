@@ -149,11 +149,11 @@ class Store:
         """Return the topic's snapshot with its private part."""
         return snapshot_of(topic, await self._one("HMGET", self.keys.snap(topic), *ALL_FIELDS))
 
-    async def read_many(self, topics: Sequence[str]) -> list[Snapshot]:
-        """Return the topics' snapshots, in order, without their private parts, in one round trip."""
+    async def read_many(self, topics: Sequence[str], *, is_whole: bool = False) -> list[Snapshot]:
+        """Return the topics' snapshots, in order, in one round trip; private parts only with `is_whole`."""
         pipeline = self.pipeline()
         for topic in topics:
-            pipeline.command("HMGET", self.keys.snap(topic), *FIELDS)
+            pipeline.command("HMGET", self.keys.snap(topic), *(ALL_FIELDS if is_whole else FIELDS))
         replies = await pipeline.run()
         return [snapshot_of(topic, fields) for topic, fields in zip(topics, replies, strict=True)]
 

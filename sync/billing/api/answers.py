@@ -269,6 +269,9 @@ class TenantLink(Model):
     )
     overrules: str | None = Field(None, description="What the metadata named when an operator linked it.")
     moved_at: Time | None = Field(None, description="When it was moved here.")
+    plan: str | None = Field(None, description="The plan that it has, while it is live.")
+    plan_version: str | None = Field(None, description="The version of it.")
+    version_by: str | None = Field(None, description="Why it has that version: purchase, price or move.")
     second_customer: bool | None = Field(
         None, description="Whether its customer is another than the tenant's own: then it only adds to the plan."
     )

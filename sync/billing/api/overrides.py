@@ -22,14 +22,22 @@ class Overrides(BillingOperations):
         "grantOverride",
         "Grant or take something, over whatever is paid for.",
         Answer("It counts.", answers.TenantChanged, VERSION),
-        ("not_changed", "override_invalid", "plan_unknown", "too_many_overrides", "version_conflict"),
+        (
+            "not_changed",
+            "override_invalid",
+            "plan_unknown",
+            "too_many_overrides",
+            "version_conflict",
+            "version_unknown",
+        ),
         body=requests.OverrideRequest,
         scope="admin",
     )
     async def grant(self, asked: Asked, body: requests.OverrideRequest) -> Document:
         """Add an override and return the new version; `revoke` instead of a value takes the name away.
 
-        A plan is granted until `expires_at`, beside what is paid for; it ends by itself.
+        A plan is granted until `expires_at`, beside what is paid for; it ends by itself. A `version` moves what the
+        tenant has bought of a plan so far to that version.
         """
         if not isinstance(body.value, bool | int | str | None):
             raise Problem("override_invalid", "value must be true, a number or a text")
@@ -55,7 +63,7 @@ class Overrides(BillingOperations):
         Answer("It is gone.", answers.TenantChanged, VERSION),
         ("not_changed", "not_found", "version_conflict"),
         (
-            PathText("kind", "feature, limit, module or plan.", f"^({'|'.join(KINDS)})$", "feature"),
+            PathText("kind", "feature, limit, module, plan or version.", f"^({'|'.join(KINDS)})$", "feature"),
             PathText("name", "Of what.", r"^[^/\s]{1,500}$", "sso"),
         ),
         body=requests.OverrideRemoval,

@@ -85,9 +85,9 @@ class OverrideRequest(Model):
     value: OverrideValue = Field(
         None,
         description="true for a feature, a limit, a module's level; for a plan its units, or true for as many as are "
-        "paid for.",
+        "paid for; the name of the plan's version to move the tenant to.",
     )
-    revoke: bool | None = Field(None, description="Not for plans.")
+    revoke: bool | None = Field(None, description="Not for plans and versions.")
     reason: Text
     expires_at: Instant | None = Field(None, description="RFC 3339; default: never.")
     trial: bool | None = Field(None, description="Whether the plan is granted as a trial, which needs expires_at.")

@@ -123,13 +123,25 @@ class Environment:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        cursor = b"0"
+        cursor = "0"
         while True:
-            ((cursor, topics),) = await run_commands(self._store, ("SSCAN", self._tenants, cursor, "COUNT", SCAN_COUNT))
+            topics, cursor = await self.topics_page(cursor, SCAN_COUNT)
             for topic in topics:
-                yield text_of(topic)
-            if int(cursor) == 0:
+                yield topic
+            if not cursor:
                 return
+
+    async def topics_page(self, cursor: str, count: int) -> tuple[list[str], str]:
+        """Return about `count` topics of the list of tenants from a cursor on, and the next cursor; "" at the end.
+
+        Args:
+            cursor: "0" for the beginning.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        ((after, topics),) = await run_commands(self._store, ("SSCAN", self._tenants, cursor, "COUNT", count))
+        return [text_of(topic) for topic in topics], "" if int(after) == 0 else str(int(after))
 
 
 class Backlog:

@@ -1,0 +1,79 @@
+"""Which tenants have which version of a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import structlog
+from pydantic import Field
+
+from planwire_client.core.topic import Topic, decode_id
+from sync.billing.api.operations import Asked, BillingOperations, Document, operation
+from sync.billing.domain.entitlements.evaluation import Setting
+from sync.billing.domain.entitlements.held_versions import held_versions
+from sync.billing.storage.tenants import FactsError, facts_of
+from sync.http.fields import Model
+from sync.http.openapi import Answer
+from sync.http.parameters import FROM, LIMIT, QueryText
+from sync.store.models import Snapshot
+
+PLAN_PARAMETER = QueryText("plan", "Only of this plan, by its key in the catalog.", r"^[a-z][a-z0-9_-]{0,63}$")
+
+_log = structlog.get_logger("sync.api")
+
+
+class HeldVersion(Model):
+    """The version of a plan that a live subscription has.
+
+    `by`: purchase (of when the plan was bought), price (the price is the version's own) or move (it was moved to it).
+    """
+
+    tenant: str
+    subscription: str = Field(description="PROVIDER:ID.")
+    plan: str
+    version: str
+    by: Literal["purchase", "price", "move"]
+
+
+class VersionsPage(Model):
+    """One page. `next`, if there may be more, is the next page's `from`."""
+
+    versions: list[HeldVersion]
+    next: str | None = None
+
+
+class PlanVersions(BillingOperations):
+    """The operation on the versions that tenants have."""
+
+    @operation(
+        "GET",
+        "/v1/plan-versions",
+        "listPlanVersions",
+        "Which tenants have which version of a plan, and why; in no order.",
+        Answer("About as many as asked for; some perhaps twice.", VersionsPage),
+        parameters=(PLAN_PARAMETER, LIMIT, FROM),
+    )
+    async def versions(self, asked: Asked, plan: str, limit: int, cursor: str) -> Document:
+        """Return the versions of one page of all tenants: a page may be empty and not the last.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        environment = self._services.environment(asked.environment)
+        topics, following = await environment.topics_page(cursor, limit)
+        snapshots = await self._services.store.read_many(topics, is_whole=True) if topics else []
+        setting = self._services.setting(asked.environment)
+        found = [row for snapshot in snapshots for row in _rows(snapshot, setting) if plan in ("", row["plan"])]
+        return {"versions": found} | ({"next": following} if following else {})
+
+
+def _rows(snapshot: Snapshot, setting: Setting) -> Iterator[Document]:
+    try:
+        held = held_versions(facts_of(snapshot), setting)
+    except FactsError as error:
+        _log.error("facts_unreadable", topic=snapshot.topic, error=str(error))
+        return
+    for key, (plan, version, by) in held.items():
+        tenant = decode_id(Topic.parse(snapshot.topic).id)
+        yield {"tenant": tenant, "subscription": key, "plan": plan, "version": version, "by": by}
