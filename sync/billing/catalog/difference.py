@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sync.billing.catalog.catalog import LEVELS, UNLIMITED, Catalog
@@ -34,7 +34,7 @@ class Affected(NamedTuple):
         offer: the plan's or add-on's key.
         version: the version that existing customers of a plan have; "" for others.
         becomes: what they have afterwards: PLAN, PLAN VERSION or an add-on; "" if the catalog no longer has it.
-        prices: how many prices, lookup keys and products lead to it.
+        ids: the prices, lookup keys and products that existing customers have bought by.
     """
 
     who: str
@@ -42,7 +42,7 @@ class Affected(NamedTuple):
     version: str
     becomes: str
     difference: Difference
-    prices: int = 0
+    ids: Sequence[str] = ()
 
 
 def granted(offer: Offer | None) -> dict[str, Any]:
@@ -73,10 +73,8 @@ def affected(old: Catalog, new: Catalog, now_ns: int) -> Iterator[Affected]:
 
     Existing customers are those who have bought before `now_ns`.
     """
-    yield Affected(
-        "without", old.default.key, "", new.default.key, compared(granted(old.default), granted(new.default))
-    )
-    seen: dict[tuple[str, str, str], int] = {}
+    before, after = old.default, new.default
+    yield Affected("without", before.key, "", after.key, compared(granted(before), granted(after)))
     rows: dict[tuple[str, str, str], Affected] = {}
     for (provider, environment), listed in old.index.items():
         for (table, id), entry in listed.items():
@@ -86,36 +84,38 @@ def affected(old: Catalog, new: Catalog, now_ns: int) -> Iterator[Affected]:
             then = new.find(provider, environment, ids["prices"], ids["lookup_keys"], ids["products"])
             for row in _holders(entry, None if isinstance(then, Ignored) else then, old, new, now_ns):
                 key = (row.offer, row.version, row.becomes)
-                rows.setdefault(key, row)
-                seen[key] = seen.get(key, 0) + 1
-    yield from (row._replace(prices=seen[key]) for key, row in rows.items())
-    for offers in ((old.plans, new.plans), (old.addons, new.addons)):
-        for key in {**offers[0], **offers[1]}:
-            before, after = offers[0].get(key), offers[1].get(key)
-            yield Affected("new", key, "", "" if after is None else key, compared(granted(before), granted(after)))
+                known = rows.setdefault(key, row)
+                rows[key] = known._replace(ids=(*known.ids, id))
+    yield from rows.values()
+    olds: dict[str, Offer] = {**old.addons, **old.plans}
+    news: dict[str, Offer] = {**new.addons, **new.plans}
+    for key in {**olds, **news}:
+        difference = compared(granted(olds.get(key)), granted(news.get(key)))
+        yield Affected("new", key, "", key if key in news else "", difference)
 
 
 def _holders(
     entry: Plan | Addon, then: Plan | Addon | None, old: Catalog, new: Catalog, now_ns: int
 ) -> Iterator[Affected]:
     """Yield the existing customers of one price: of a plan with versions those of each that it can have bought."""
-    versions = old.versions.get(entry.key) if isinstance(entry, Plan) else None
-    moments = [now_ns - 1]
-    if versions is not None:
-        moments += [until_ns - 1 for until_ns, _ in versions.dated if until_ns < now_ns]
-    if isinstance(then, Plan) and then.key in new.versions:
-        moments += [until_ns - 1 for until_ns, _ in new.versions[then.key].dated if until_ns < now_ns]
-    for at_ns in sorted(set(moments)):
-        had = entry if versions is None or not isinstance(entry, Plan) else versions.bought(entry, at_ns)
-        has = (
-            new.versions[then.key].bought(then, at_ns) if isinstance(then, Plan) and then.key in new.versions else then
-        )
-        becomes = "" if has is None else has.key
-        if isinstance(has, Plan) and has.key in new.versions:
-            becomes = f"{has.key} {has.version}"
-        version = had.version if isinstance(had, Plan) and versions is not None else ""
+    moments = {now_ns - 1}
+    for catalog, offer in ((old, entry), (new, then)):
+        if offer is not None and offer.key in catalog.versions:
+            moments |= {until_ns - 1 for until_ns, _ in catalog.versions[offer.key].dated if until_ns < now_ns}
+    for at_ns in sorted(moments):
+        had, version = _bought(entry, at_ns, old)
+        has, becomes = _bought(then, at_ns, new)
         difference = Difference([], [], []) if has is None else compared(granted(had), granted(has))
-        yield Affected("existing", entry.key, version, becomes, difference)
+        name = "" if has is None else f"{has.key} {becomes}".rstrip()
+        yield Affected("existing", entry.key, version, name, difference)
+
+
+def _bought(offer: Plan | Addon | None, at_ns: int, catalog: Catalog) -> tuple[Offer | None, str]:
+    """Return what was bought at an instant, and the name of the version, of a plan that has versions."""
+    if not isinstance(offer, Plan) or offer.key not in catalog.versions:
+        return offer, ""
+    found = catalog.versions[offer.key].bought(offer, at_ns)
+    return found, found.version
 
 
 def version_block(plan: Plan, name: str, now_ns: int) -> str:
