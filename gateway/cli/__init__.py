@@ -1,8 +1,8 @@
 """The command line `planwire`: tokens, publishing, watching, parked events, settings, the simulator, a local run.
 
 May import: all of `gateway` and `sync`. Heavy imports are inside the command that needs them, so that --help is
-fast. Commands call the gateway's HTTP API; only `backfill` and `outbox` open a store. Bad input gives one line on
-standard error and exit status 2, a failure exit status 1.
+fast. Commands call the gateway's HTTP API; only `backfill`, `outbox` and `catalog diff` open a store. Bad input gives
+one line on standard error and exit status 2, a failure exit status 1.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import click
 
 from gateway.cli.admin import dev, outbox, parked, settings
 from gateway.cli.backfill import backfill
+from gateway.cli.catalog import catalog
 from gateway.cli.common import EXIT_FAILED, EXIT_USAGE
 from gateway.cli.inspect import diff, drift, log, trace
 from gateway.cli.output import note
@@ -25,8 +26,8 @@ from gateway.cli.top import top
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
 _COMMANDS = (
-    token, publish, watch, simulate, parked, link, links, grant, overrides, revive, backfill, outbox, settings, dev,
-    top, trace, log, diff, drift,
+    token, publish, watch, simulate, parked, link, links, grant, overrides, revive, catalog, backfill, outbox, settings,
+    dev, top, trace, log, diff, drift,
 )  # fmt: skip
 
 

@@ -14,7 +14,17 @@ from gateway.cli.common import Api, environment_option, json_lines_option, json_
 from gateway.cli.output import Row, say, say_json, say_list, say_outcome
 from sync.core import instants
 
-_LINK_COLUMNS = ("subscription", "status", "customer_id", "named_by", "other_names", "second_customer", "moved_at")
+_LINK_COLUMNS = (
+    "subscription",
+    "status",
+    "plan",
+    "plan_version",
+    "customer_id",
+    "named_by",
+    "other_names",
+    "second_customer",
+    "moved_at",
+)
 _COLUMNS = ("kind", "name", "value", "expires_at", "by", "reason")
 _SPAN = re.compile(r"(\d{1,5})([hd])")
 

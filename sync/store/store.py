@@ -149,11 +149,18 @@ class Store:
         """Return the topic's snapshot with its private part."""
         return snapshot_of(topic, await self._one("HMGET", self.keys.snap(topic), *ALL_FIELDS))
 
-    async def read_many(self, topics: Sequence[str], *, is_whole: bool = False) -> list[Snapshot]:
-        """Return the topics' snapshots, in order, in one round trip; private parts only with `is_whole`."""
+    async def read_many(self, topics: Sequence[str]) -> list[Snapshot]:
+        """Return the topics' snapshots, in order, without their private parts, in one round trip."""
+        return await self._read_many(topics, FIELDS)
+
+    async def read_whole(self, topics: Sequence[str]) -> list[Snapshot]:
+        """Return the topics' snapshots, in order, with their private parts, in one round trip."""
+        return await self._read_many(topics, ALL_FIELDS)
+
+    async def _read_many(self, topics: Sequence[str], names: Sequence[str]) -> list[Snapshot]:
         pipeline = self.pipeline()
         for topic in topics:
-            pipeline.command("HMGET", self.keys.snap(topic), *(ALL_FIELDS if is_whole else FIELDS))
+            pipeline.command("HMGET", self.keys.snap(topic), *names)
         replies = await pipeline.run()
         return [snapshot_of(topic, fields) for topic, fields in zip(topics, replies, strict=True)]
 

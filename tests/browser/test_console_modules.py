@@ -136,12 +136,13 @@ async def test_what_is_computed_is_right(page: Page) -> None:
     ]
     links = """[
       { subscription: "paddle:s1", status: "active", named_by: "operator", names: { operator: "a", metadata: "b" },
-        overrules: "b" },
-      { subscription: "paddle:s2", status: "active", names: {}, customer_id: "ctm_2", second_customer: true },
+        overrules: "b", plan: "pro", plan_version: "2026", version_by: "purchase" },
+      { subscription: "paddle:s2", status: "active", names: {}, customer_id: "ctm_2", second_customer: true,
+        plan: "pro", plan_version: "current", version_by: "purchase" },
     ], moved = [{ subscription: "paddle:s3", moved_at: "then" }]"""
     shown = f'const links = {links}; return linkRows({{ links, moved }}).map(({{ cells }}) => cells.join("|"))'
     assert await run(page, "parts/subscriptions", shown) == [
-        "paddle:s1|active|operator|metadata b||overrules b in the metadata",
-        "paddle:s2|active|nothing||ctm_2|a second customer: it only adds to the plan",
-        "paddle:s3|||||moved to nobody then",
+        "paddle:s1|active|pro 2026 (by its purchase)|operator|metadata b||overrules b in the metadata",
+        "paddle:s2|active|pro|nothing||ctm_2|a second customer: it only adds to the plan",
+        "paddle:s3||||||moved to nobody then",
     ]

@@ -56,6 +56,7 @@ ROUTES = {
     ("get", "/v1/tenants/{id}/overrides"): "tenants",
     ("post", "/v1/tenants/{id}/overrides"): "admin",
     ("delete", "/v1/tenants/{id}/overrides/{kind}/{name}"): "admin",
+    ("get", "/v1/plan-versions"): "tenants",
     ("get", "/v1/tenants/{id}/history"): "tenants",
     ("get", "/v1/tenants/{id}/status"): "tenants",
     ("post", "/v1/links"): "admin",
@@ -68,7 +69,7 @@ ROUTES = {
 """Every route that a publish key opens, and the scope it needs."""
 
 OF_ALL_TENANTS = {
-    *("/v1/parked", "/v1/parked/{event_id}/retry", "/v1/drift"),
+    *("/v1/parked", "/v1/parked/{event_id}/retry", "/v1/drift", "/v1/plan-versions"),
     *("/v1/parked-items", "/v1/parked-items/retry", "/v1/parked-items/drop"),
 }
 

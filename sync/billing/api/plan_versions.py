@@ -62,7 +62,7 @@ class PlanVersions(BillingOperations):
         """
         environment = self._services.environment(asked.environment)
         topics, following = await environment.topics_page(cursor, limit)
-        snapshots = await self._services.store.read_many(topics, is_whole=True) if topics else []
+        snapshots = await self._services.store.read_whole(topics) if topics else []
         setting = self._services.setting(asked.environment)
         found = [row for snapshot in snapshots for row in _rows(snapshot, setting) if plan in ("", row["plan"])]
         return {"versions": found} | ({"next": following} if following else {})

@@ -83,9 +83,9 @@ def affected(old: Catalog, new: Catalog, now_ns: int) -> Iterator[Affected]:
             ids = {"prices": "", "lookup_keys": "", "products": "", table: id}
             then = new.find(provider, environment, ids["prices"], ids["lookup_keys"], ids["products"])
             for row in _holders(entry, None if isinstance(then, Ignored) else then, old, new, now_ns):
-                key = (row.offer, row.version, row.becomes)
-                known = rows.setdefault(key, row)
-                rows[key] = known._replace(ids=(*known.ids, id))
+                kind = (row.offer, row.version, row.becomes)
+                known = rows.setdefault(kind, row)
+                rows[kind] = known._replace(ids=(*known.ids, id))
     yield from rows.values()
     olds: dict[str, Offer] = {**old.addons, **old.plans}
     news: dict[str, Offer] = {**new.addons, **new.plans}

@@ -75,6 +75,6 @@ def _check(version: PlanVersion, by_name: Mapping[str, Plan], dated: Mapping[int
         raise wrong(f"is {version.version!r}, the name of another version of the plan", *path, "version")
     if version.until_ns is None and not any(getattr(version, table) for table in SOLD_BY):
         raise wrong("needs until (who bought the plan before keeps these terms) or prices of its own", *path)
-    if version.until_ns in dated:
+    if version.until_ns is not None and version.until_ns in dated:
         other = dated[version.until_ns].version
         raise wrong(f"is the until of version {other!r} too: two versions cannot end at one instant", *path, "until")

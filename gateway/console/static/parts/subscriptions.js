@@ -3,7 +3,14 @@ import { get, ApiError } from "../api.js";
 import { inPath } from "../model/links.js";
 import { card, h, keyed, line, setAttribute, setText, table } from "../ui/dom.js";
 
-const HEADS = ["Subscription", "Status", "Named by", "Other names", "Customer", "Remark"];
+const HEADS = ["Subscription", "Status", "Plan", "Named by", "Other names", "Customer", "Remark"];
+
+/** Why a subscription has its version of the plan. @type {Record<string, string>} */
+const WHY = { purchase: "by its purchase", price: "by its price", move: "moved to it" };
+
+/** The plan that a live subscription has, and its version. @param {any} link */
+const planOf = ({ plan, plan_version: version, version_by: by }) =>
+  plan === undefined ? "" : version === "current" ? plan : `${plan} ${version} (${WHY[by] ?? by})`;
 
 /** What there is to say of a subscription. @param {any} link */
 const remark = ({ overrules, second_customer: isSecond, moved_at: movedAt, to }) =>
@@ -26,6 +33,7 @@ export const linkRows = ({ links = [], moved = [] }) => [
     cells: [
       link.subscription,
       link.status,
+      planOf(link),
       link.named_by ?? "nothing",
       Object.entries(link.names)
         .filter(([kind]) => kind !== link.named_by)
@@ -38,7 +46,7 @@ export const linkRows = ({ links = [], moved = [] }) => [
   ...moved.map((/** @type {any} */ link) => ({
     subscription: link.subscription,
     isSecond: false,
-    cells: [link.subscription, "", "", "", "", remark({ to: "nobody", ...link })],
+    cells: [link.subscription, "", "", "", "", "", remark({ to: "nobody", ...link })],
   })),
 ];
 

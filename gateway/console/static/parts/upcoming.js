@@ -33,6 +33,7 @@ const flat = (value) =>
 /** What an override gives. @param {any} override */
 const shownValue = ({ kind, value, revoke, trial }) => {
   if (revoke) return "taken away";
+  if (kind === "version") return `moved to ${value}`;
   if (kind !== "plan") return JSON.stringify(value);
   return `${trial ? "trial" : "granted"}${value === true ? "" : `, ${value} units`}`;
 };

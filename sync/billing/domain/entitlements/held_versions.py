@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from sync.billing.domain.entitlements.evaluation import Setting, entry_of, evaluate, is_ignored
+from sync.billing.domain.entitlements.evaluation import Setting, evaluate
+from sync.billing.domain.entitlements.items import entry_of, is_ignored
 from sync.billing.domain.entitlements.overrides import is_active
 from sync.billing.domain.facts.instructions import VERSION
 from sync.billing.domain.facts.model import Facts

@@ -29,7 +29,7 @@ def version_at(offer: Plan, at_ns: int, facts: Facts, setting: Setting) -> Plan:
     versions = setting.catalog.versions.get(offer.key)
     if versions is None:
         return offer
-    for move in facts.overrides if facts.overrides else ():
+    for move in facts.overrides:
         if (move.kind, move.name) == (VERSION, offer.key) and _counts(move, at_ns, setting.now_ns):
             # A version that is no longer in the catalog has ended for those who were moved to it.
             moved = versions.by_name.get(str(move.value))

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from sync.billing.domain.facts.model import NO_PRICE, Event, Price, Subscription, SubscriptionFacts
+from sync.billing.domain.facts.model import FETCHED_ID, NO_PRICE, Event, Price, Subscription, SubscriptionFacts
 
 PRICES_MAX = 200
 """Maximum former prices per subscription. Beyond it those whose ids sort first are dropped."""
@@ -32,16 +32,22 @@ def with_former(after: SubscriptionFacts, *known: SubscriptionFacts | Subscripti
 
 
 def with_seen(after: SubscriptionFacts, before: SubscriptionFacts | None, event: Event) -> SubscriptionFacts:
-    """Return the facts with the time at which the event shows its prices; `after` itself if all are known by then."""
+    """Return the facts with the time at which the event shows its prices; `after` itself if all are known by then.
+
+    An answer of the provider that is older than what is known shows nothing.
+    """
     assert event.subscription is not None
-    at_ns, seen = event.order.occurred_ns, after.first_seen
+    order, seen = event.order, after.first_seen
+    if order.event_id == FETCHED_ID and order != after.order:
+        return after
+    at_ns = order.updated_ns if order.updated_ns < order.occurred_ns else order.occurred_ns
     for id, _ in event.subscription.items:
         if id not in seen or seen[id] > at_ns:
             break
     else:
         return after
     if before is not None and not seen:  # of a build that kept none
-        seen = {item.price_id: before.order.occurred_ns for item in before.subscription.items}
+        seen = {item.price_id: min(before.order[:2]) for item in before.subscription.items}
     shown = {id: min(seen.get(id, at_ns), at_ns) for id, _ in event.subscription.items}
     return replace(after, first_seen=_earliest({**seen, **shown}))
 

@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from sync.billing.catalog.catalog import Catalog, of_document
-from sync.billing.catalog.tables import Addon, Document, Ignored, Plan, Policy
+from sync.billing.catalog.tables import Addon, Document, Ignored, Plan, PlanVersion, Policy
 from tests.support.bodies import ROOT
 
 PAGE = (ROOT / "docs" / "catalog.md").read_text()
@@ -72,5 +72,6 @@ def test_every_key_has_its_part_with_an_example(title: str, table: type[BaseMode
 
 
 def test_add_ons_and_the_ignore_list_have_keys_of_a_plan() -> None:
-    assert keys_of(Addon) == keys_of(Plan) - {"rank", "default"}
+    assert keys_of(Addon) == keys_of(Plan) - {"rank", "default", "version", "versions"}
+    assert keys_of(PlanVersion) == keys_of(Addon) | {"version", "until"}
     assert keys_of(Ignored) == {"prices", "lookup_keys", "products"}

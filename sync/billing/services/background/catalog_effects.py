@@ -1,0 +1,65 @@
+"""What an edit of the catalog changes for each tenant in the store. It reads, and writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import NamedTuple
+
+from planwire_client.core.topic import Topic, decode_id
+from sync.billing.catalog.catalog import Catalog
+from sync.billing.catalog.difference import Difference, compared
+from sync.billing.domain.entitlements.items import Setting
+from sync.billing.domain.entitlements.projection import Unprojectable, project
+from sync.billing.domain.facts.model import NOTHING, Facts
+from sync.billing.storage.environment import Environment
+from sync.billing.storage.tenants import FactsError, facts_of
+from sync.store.store import Store
+
+PAGE = 500
+"""Tenants read in one round trip."""
+
+
+class Effect(NamedTuple):
+    """One tenant's plan before and after the edit, and what it gains and loses.
+
+    `problem`: why one of the two catalogs cannot be applied to it; "" for none.
+    """
+
+    tenant: str
+    before: str
+    after: str
+    difference: Difference
+    problem: str = ""
+
+
+async def effects(store: Store, environment: str, old: Catalog, new: Catalog, now_ns: int) -> AsyncIterator[Effect]:
+    """Yield the effect of an edit on every tenant of an environment, also on those for whom it changes nothing.
+
+    Raises:
+        StoreError: the store is unreachable or failing.
+    """
+    known, seen, cursor = Environment(store, environment, lease_s=1), set[str](), "0"
+    while cursor:
+        topics, cursor = await known.topics_page(cursor, PAGE)
+        for snapshot in await store.read_whole([topic for topic in topics if topic not in seen]):
+            seen.add(snapshot.topic)
+            tenant = decode_id(Topic.parse(snapshot.topic).id)
+            try:
+                facts = facts_of(snapshot)
+            except FactsError as error:
+                yield Effect(tenant, "", "", Difference([], [], []), str(error))
+                continue
+            if facts != NOTHING and facts.erased_ns is None:
+                yield effect_of(tenant, facts, *(Setting(one, environment, (), now_ns) for one in (old, new)))
+
+
+def effect_of(tenant: str, facts: Facts, old: Setting, new: Setting) -> Effect:
+    """Return what an edit changes for one tenant. What cannot be projected stays as it was published."""
+    before, after = project(facts, old), project(facts, new)
+    if isinstance(before, Unprojectable) or isinstance(after, Unprojectable):
+        failed = before if isinstance(before, Unprojectable) else after
+        reason = failed.reason if isinstance(failed, Unprojectable) else ""
+        return Effect(tenant, "", "", Difference([], [], []), f"what was published stays: {reason}")
+    old_plan, new_plan = before.state["plan"], after.state["plan"]
+    shown = ({**before.state, "name": old_plan["name"]}, {**after.state, "name": new_plan["name"]})
+    return Effect(tenant, old_plan["key"], new_plan["key"], compared(*shown))
