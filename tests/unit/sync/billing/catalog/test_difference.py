@@ -1,0 +1,92 @@
+"""Who gains and who loses by an edit of the catalog, from the two files alone."""
+
+from __future__ import annotations
+
+from hypothesis import given, strategies as st
+
+from sync.billing.catalog.catalog import Catalog, parse
+from sync.billing.catalog.difference import Affected, affected, compared, granted, version_block
+from sync.core import instants
+
+NOW_NS = instants.parse("2027-01-01T00:00:00Z")
+FREE = '[plans.free]\nname = "Free"\nrank = 0\ndefault = true\nlimits = { projects = 3 }\n'
+PRO = """
+[plans.pro]
+name = "Pro"
+rank = 20
+features = ["sso", "export"]
+limits = { seats = 10, projects = "unlimited" }
+per_unit.limits = { seats = 1 }
+modules = { billing = "write" }
+prices.paddle.live = ["pri_1", "pri_2"]
+products.stripe.live = ["prod_1"]
+"""
+CUT = """
+[plans.pro]
+name = "Pro+"
+rank = 20
+features = ["sso", "ai"]
+limits = { seats = 5, projects = "unlimited", runs = 1 }
+modules = { billing = "admin", crm = "read" }
+prices.paddle.live = ["pri_1", "pri_2"]
+products.stripe.live = ["prod_1"]
+"""
+AUDIT = '[addons.audit]\nname = "Audit"\nfeatures = ["audit"]\nprices.paddle.live = ["pri_a"]\n'
+OLD = parse(FREE + PRO + AUDIT)
+
+
+def found(new: Catalog, old: Catalog = OLD) -> dict[tuple[str, str, str], Affected]:
+    rows = [row for row in affected(old, new, NOW_NS) if row.difference.is_any or not row.becomes]
+    return {(row.who, row.offer, row.version): row for row in rows}
+
+
+def test_an_edit_for_everybody_is_listed_for_new_and_for_existing_customers() -> None:
+    rows = found(parse(FREE + CUT + AUDIT))
+    assert set(rows) == {("existing", "pro", ""), ("new", "pro", "")}
+    row = rows["existing", "pro", ""]
+    assert row.difference.gains == [
+        *("feature ai", "limit runs: none -> 1", "module billing: write -> admin", "module crm: none -> read"),
+    ]
+    assert row.difference.loses == ["feature export", "limit seats: 10 -> 5", "limit per unit seats: 1 -> none"]
+    assert row.difference.renames == ["name: Pro -> Pro+"]
+    assert row.ids == ("pri_1", "pri_2", "prod_1")
+
+
+def test_with_the_lines_that_it_prints_only_new_customers_are_affected() -> None:
+    new = parse(FREE + CUT + version_block(OLD.plans["pro"], "2026", NOW_NS) + "\n" + AUDIT)
+    assert set(found(new)) == {("new", "pro", "")}
+    # The next edit, of the default plan and of the earlier version.
+    again = found(parse(FREE.replace("3", "1") + CUT + AUDIT), new)
+    assert set(again) == {("without", "free", ""), ("new", "free", ""), ("existing", "pro", "2026")}
+    assert again["existing", "pro", "2026"].becomes == "pro"
+
+
+def test_what_the_catalog_loses_is_named() -> None:
+    rows = found(parse(FREE + PRO.replace('"pri_1", ', "")))
+    assert (rows["existing", "pro", ""].ids, rows["existing", "pro", ""].becomes) == (("pri_1",), "")
+    assert rows["new", "audit", ""].difference.loses == ["feature audit"]
+    assert rows["existing", "audit", ""].becomes == ""
+
+
+def test_a_price_that_moves_to_another_plan_is_listed() -> None:
+    basic = '[plans.basic]\nname = "Basic"\nrank = 10\nprices.paddle.live = ["pri_2"]\n'
+    row = found(parse(FREE + PRO.replace(', "pri_2"', "") + basic + AUDIT))["existing", "pro", ""]
+    assert (row.becomes, row.ids) == ("basic", ("pri_2",))
+    assert "feature sso" in row.difference.loses
+
+
+def test_no_edit_is_no_difference() -> None:
+    assert found(OLD) == {}
+
+
+NAMES = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=8)
+
+
+@given(st.dictionaries(NAMES, st.integers(0, 9)), st.lists(NAMES, unique=True), NAMES)
+def test_the_lines_mean_the_same_terms_whatever_they_are_called(
+    limits: dict[str, int], features: list[str], name: str
+) -> None:
+    plan = OLD.plans["pro"].model_copy(update={"limits": limits, "features": tuple(features), "name": f"x{name}"})
+    text = FREE + CUT + version_block(plan, "2026", NOW_NS)
+    kept = parse(text).versions["pro"].by_name["2026"]
+    assert not compared(granted(plan), granted(kept)).is_any
