@@ -52,15 +52,23 @@ def check(file: Path | None) -> None:
 
     Example: planwire catalog check catalog.toml
     """
+    from sync.billing.catalog.versions import TERMS
+    from sync.core import instants
+
     path = file or _configured()
     found = _load(path)
     sold = sum(len(listed) for listed in found.index.values())
     say(
         f"{path}: {len(found.plans)} plans, {len(found.addons)} add-ons, {sold} ids; the default is {found.default.key}"
     )
-    for key, versions in found.versions.items():
-        names = ", ".join(versions.by_name)
-        say(f"plan {key} has the versions {names}; new customers get {next(iter(versions.by_name))}")
+    for key in found.versions:
+        plan = found.plans[key]
+        say(f"plan {key}: new customers get version {plan.version}")
+        for version in plan.versions:
+            until = "" if version.until_ns is None else f" until {instants.text(version.until_ns)}"
+            same = [name for name in TERMS if getattr(version, name) is None]
+            shared = f"; as in the plan, also after later edits of it: {', '.join(same)}" if same else ""
+            say(f"  version {version.version}{until}{shared}")
 
 
 @catalog.command()
@@ -136,7 +144,7 @@ def migrate(
     """
     chosen: list[tuple[str, dict[str, str]]] = [read_tenant(tenant, environ) for tenant in tenants]
     if not tenants:
-        held = [row for row in _held(api, plan, environ) if row["version"] != version]
+        held = [row for row in _held(api, plan, environ, version) if row["version"] != version]
         asked = {} if environ is None else {"env": environ}
         chosen = [(tenant, asked) for tenant in dict.fromkeys(str(row["tenant"]) for row in held)]
     body = {"kind": "version", "name": plan, "value": version, "reason": reason, **({"by": by} if by else {})}
@@ -144,7 +152,7 @@ def migrate(
     for tenant, query in chosen:
         answer: Mapping[str, Any] = {"outcome": "would be moved"}
         if not dry_run:
-            answer = _patient(api, f"/v1/tenants/{quote(tenant, safe='')}/overrides", query, body)
+            answer = _patient(api, "POST", f"/v1/tenants/{quote(tenant, safe='')}/overrides", query, body)
         moved += answer["outcome"] == "applied"
         if as_json:
             say_json({"tenant": tenant, **answer})
@@ -253,12 +261,23 @@ def _lines(difference: Mapping[str, Any]) -> Iterator[str]:
             yield f"  {word} {', '.join(difference[name])}"
 
 
-def _held(api: Api, plan: str, environ: str | None) -> Iterator[Row]:
-    """Yield the versions that tenants have; each subscription once."""
+def _held(api: Api, plan: str, environ: str | None, version: str = "") -> Iterator[Row]:
+    """Yield the versions that tenants have; each subscription once.
+
+    Raises:
+        click.UsageError: the gateway's catalog has no such plan, or no such version of it.
+    """
     asked = {"limit": str(PAGE), **({"plan": plan} if plan else {}), **({"env": environ} if environ else {})}
     seen: set[object] = set()
     while True:
-        page = api.answer("GET", "/v1/plan-versions", asked)
+        page = _patient(api, "GET", "/v1/plan-versions", asked)
+        known = page["catalog"]
+        if plan and plan not in known:
+            raise click.UsageError(f"the catalog has no plan {plan}: expected one of {', '.join(sorted(known))}")
+        if version and version not in known[plan]:
+            raise click.UsageError(
+                f"the plan {plan} has no version {version}: expected one of {', '.join(known[plan])}"
+            )
         for row in page["versions"]:
             if row["subscription"] not in seen:
                 seen.add(row["subscription"])
@@ -268,7 +287,7 @@ def _held(api: Api, plan: str, environ: str | None) -> Iterator[Row]:
         asked["from"] = page["next"]
 
 
-def _patient(api: Api, path: str, query: Mapping[str, str], body: object) -> dict[str, Any]:
+def _patient(api: Api, method: str, path: str, query: Mapping[str, str], body: object = None) -> dict[str, Any]:
     """Return the answer of a route; wait as long as the gateway limits the rate.
 
     Raises:
@@ -276,7 +295,7 @@ def _patient(api: Api, path: str, query: Mapping[str, str], body: object) -> dic
     """
     until = time.monotonic() + WAIT_MAX_S
     while True:
-        status, answer = api.send("POST", path, query, body)
+        status, answer = api.send(method, path, query, body)
         if status == 200:
             return answer
         if status != 429 or time.monotonic() > until:

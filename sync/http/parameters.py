@@ -63,8 +63,15 @@ class QueryText(Parameter):
     """A text in the query; "" if it is absent."""
 
     def read(self, request: Request) -> str:
-        """Return the value."""
-        return request.query_params.get(self.name, "")
+        """Return the value.
+
+        Raises:
+            Problem: 422 request_invalid.
+        """
+        text = request.query_params.get(self.name)
+        if text is not None and not re.fullmatch(self.pattern, text):
+            raise Problem("request_invalid", f"{self.name} must match {self.pattern}")
+        return text or ""
 
 
 class Header(Parameter):

@@ -37,9 +37,13 @@ class HeldVersion(Model):
 
 
 class VersionsPage(Model):
-    """One page. `next`, if there may be more, is the next page's `from`."""
+    """One page. `next`, if there may be more, is the next page's `from`.
+
+    `catalog` has the names of each plan's versions, the present one first.
+    """
 
     versions: list[HeldVersion]
+    catalog: dict[str, list[str]]
     next: str | None = None
 
 
@@ -65,7 +69,9 @@ class PlanVersions(BillingOperations):
         snapshots = await self._services.store.read_whole(topics) if topics else []
         setting = self._services.setting(asked.environment)
         found = [row for snapshot in snapshots for row in _rows(snapshot, setting) if plan in ("", row["plan"])]
-        return {"versions": found} | ({"next": following} if following else {})
+        named = {key: [plan.version] for key, plan in setting.catalog.plans.items()}
+        named |= {key: list(versions.by_name) for key, versions in setting.catalog.versions.items()}
+        return {"versions": found, "catalog": named} | ({"next": following} if following else {})
 
 
 def _rows(snapshot: Snapshot, setting: Setting) -> Iterator[Document]:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from sync.billing.catalog import positions
 from sync.billing.catalog.tables import SOLD_BY, Plan, PlanVersion, wrong
 
-_TERMS = ("name", "features", "limits", "per_unit", "modules")
+TERMS = ("name", "features", "limits", "per_unit", "modules")
+"""The fields in which versions of a plan differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ def versions_of(plans: Mapping[str, Plan]) -> dict[str, PlanVersions]:
             by_name, dated = {plan.version: plan}, dict[int, Plan]()
             for number, version in enumerate(plan.versions):
                 _check(version, by_name, dated, ("plans", key, "versions", positions.index(number)))
-                terms = {name: value for name in _TERMS if (value := getattr(version, name)) is not None}
+                terms = {name: value for name in TERMS if (value := getattr(version, name)) is not None}
                 sold = {table: getattr(version, table) for table in SOLD_BY}
                 made = plan.model_copy(update={**terms, **sold, "version": version.version, "versions": []})
                 by_name[version.version] = made
