@@ -71,7 +71,8 @@ class PlanVersions(BillingOperations):
         found = [row for snapshot in snapshots for row in _rows(snapshot, setting) if plan in ("", row["plan"])]
         named = {key: [plan.version] for key, plan in setting.catalog.plans.items()}
         named |= {key: list(versions.by_name) for key, versions in setting.catalog.versions.items()}
-        return {"versions": found, "catalog": named} | ({"next": following} if following else {})
+        document: Document = {"versions": found, "catalog": named}
+        return document | ({"next": following} if following else {})
 
 
 def _rows(snapshot: Snapshot, setting: Setting) -> Iterator[Document]:
