@@ -1,0 +1,131 @@
+"""Commands of `planwire catalog` about versions of plans: who has which, and moving tenants to another."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import quote
+
+import click
+
+from gateway.cli.common import Api, environment_option, json_lines_option, rejected, with_publish_api
+from gateway.cli.output import Row, note, say, say_json, say_list
+from gateway.cli.tenants import by_option, read_tenant, reason_option
+
+PAGE = 500
+"""Tenants per answer of the gateway."""
+
+WAIT_MAX_S = 60.0
+"""Maximum wait for a gateway that limits the rate."""
+
+_VERSION_COLUMNS = ("tenant", "plan", "version", "by", "subscription")
+
+
+@click.command()
+@click.argument("plan", required=False)
+@environment_option
+@json_lines_option
+@with_publish_api
+def versions(plan: str | None, environ: str | None, as_json: bool, api: Api) -> None:
+    """List the tenants that have bought PLAN, or any plan, with the version of it that each has, and why.
+
+    Example: planwire catalog versions pro
+    """
+    found = list(_held(api, plan or "", environ))
+    say_list(as_json, found, _VERSION_COLUMNS, "nobody has bought it")
+    if found and not as_json:
+        counts = Counter(f"{row['plan']} {row['version']}" for row in found)
+        say("\n" + ", ".join(f"{name}: {count}" for name, count in sorted(counts.items())))
+
+
+@click.command()
+@click.argument("plan")
+@click.option("--version", "version", required=True, help="The name of the version in the catalog.")
+@click.option("--tenant", "tenants", multiple=True, help="Only this tenant; may be repeated.  [default: all]")
+@click.option("--dry-run", is_flag=True, help="Write nothing; list who would be moved.")
+@reason_option
+@by_option
+@environment_option
+@json_lines_option
+@with_publish_api
+def migrate(
+    plan: str,
+    version: str,
+    tenants: tuple[str, ...],
+    dry_run: bool,
+    reason: str,
+    by: str | None,
+    environ: str | None,
+    as_json: bool,
+    api: Api,
+) -> None:
+    """Move what tenants have bought of PLAN so far to a version of it. Their pages show it at once.
+
+    Each move is in its tenant's history; `planwire overrides TENANT --remove version:PLAN` takes it back. If the
+    command is stopped, the same command moves the rest: who has the version already is left out.
+
+    \b
+    Example: planwire catalog migrate pro --version 2027 --reason "announced on 1 May" --dry-run
+             planwire catalog migrate pro --version 2026 --tenant acme --reason "asked to keep it"
+    """
+    chosen: list[tuple[str, dict[str, str]]] = [read_tenant(tenant, environ) for tenant in tenants]
+    if not tenants:
+        held = [row for row in _held(api, plan, environ, version) if row["version"] != version]
+        asked = {} if environ is None else {"env": environ}
+        chosen = [(tenant, asked) for tenant in dict.fromkeys(str(row["tenant"]) for row in held)]
+    body = {"kind": "version", "name": plan, "value": version, "reason": reason, **({"by": by} if by else {})}
+    moved = 0
+    for tenant, query in chosen:
+        answer: Mapping[str, Any] = {"outcome": "would be moved"}
+        if not dry_run:
+            answer = _patient(api, "POST", f"/v1/tenants/{quote(tenant, safe='')}/overrides", query, body)
+        moved += answer["outcome"] == "applied"
+        if as_json:
+            say_json({"tenant": tenant, **answer})
+        else:
+            say(f"{tenant}  {answer['outcome']}")
+    note(f"{moved} of {len(chosen)} tenants moved to {plan} {version}" if chosen else "nobody has to be moved")
+
+
+def _held(api: Api, plan: str, environ: str | None, version: str = "") -> Iterator[Row]:
+    """Yield the versions that tenants have; each subscription once.
+
+    Raises:
+        click.UsageError: the gateway's catalog has no such plan, or no such version of it.
+    """
+    asked = {"limit": str(PAGE), **({"plan": plan} if plan else {}), **({"env": environ} if environ else {})}
+    seen: set[object] = set()
+    while True:
+        page = _patient(api, "GET", "/v1/plan-versions", asked)
+        known = page["catalog"]
+        if plan and plan not in known:
+            raise click.UsageError(f"the catalog has no plan {plan}: expected one of {', '.join(sorted(known))}")
+        if version and version not in known[plan]:
+            raise click.UsageError(
+                f"the plan {plan} has no version {version}: expected one of {', '.join(known[plan])}"
+            )
+        for row in page["versions"]:
+            if row["subscription"] not in seen:
+                seen.add(row["subscription"])
+                yield row
+        if "next" not in page:
+            return
+        asked["from"] = page["next"]
+
+
+def _patient(api: Api, method: str, path: str, query: Mapping[str, str], body: object = None) -> dict[str, Any]:
+    """Return the answer of a route; wait as long as the gateway limits the rate.
+
+    Raises:
+        Failed, click.UsageError: as `Api.answer`.
+    """
+    until = time.monotonic() + WAIT_MAX_S
+    while True:
+        status, answer = api.send(method, path, query, body)
+        if status == 200:
+            return answer
+        if status != 429 or time.monotonic() > until:
+            rejected(status, answer)
+        time.sleep(1)
