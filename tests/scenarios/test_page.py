@@ -8,18 +8,17 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "scenarios.md"
-COUNT = 74
 
 
 def in_tests() -> dict[int, set[tuple[str, str]]]:
     """Scenario -> (file, test), as the tests are named."""
-    found: dict[int, set[tuple[str, str]]] = {number: set() for number in range(1, COUNT + 1)}
+    found: dict[int, set[tuple[str, str]]] = {}
     for path in sorted(HERE.glob("test_*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.AsyncFunctionDef | ast.FunctionDef):
                 match = re.match(r"test_s(\d\d)_", node.name)
                 if match:
-                    found[int(match[1])].add((path.name, node.name))
+                    found.setdefault(int(match[1]), set()).add((path.name, node.name))
     return found
 
 
@@ -31,12 +30,13 @@ def on_page() -> dict[int, str]:
 
 def test_the_page_lists_every_scenario_once_and_in_order() -> None:
     numbers = [int(number) for number in re.findall(r"^\| (\d+) \|", PAGE.read_text(), re.M)]
-    assert numbers == list(range(1, COUNT + 1))
+    assert numbers == sorted(set(numbers))
 
 
 def test_every_scenario_is_listed_with_its_tests_and_one_without_is_listed_as_open() -> None:
     tests, listed = in_tests(), on_page()
-    for number in range(1, COUNT + 1):
+    assert tests.keys() <= listed.keys()
+    for number in listed:
         named = set(re.findall(r"`(test_\w+\.py)` `(test_\w+)`", listed[number]))
-        assert named == tests[number], f"scenario {number}"
+        assert named == tests.get(number, set()), f"scenario {number}"
         assert listed[number].startswith("open: ") == (not named), f"scenario {number}"

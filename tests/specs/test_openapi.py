@@ -15,6 +15,7 @@ from gateway.api.routes import routes as gateway_routes
 from sync import bootstrap
 from sync.billing.api import routes as billing_routes
 from sync.billing.catalog.watcher import EXAMPLE
+from sync.billing.providers.registry import PROVIDERS
 from sync.http.endpoint import Caller
 from sync.http.problem import STATUSES
 from sync.settings import SyncSettings
@@ -33,8 +34,7 @@ METRICS_TOKEN = "a-metrics-token-for-tests-0123456789"
 
 WITH_INTAKE = {
     "INTAKE": "1",
-    "PADDLE_SECRETS": "live:pdl_ntfset_live,sandbox:pdl_ntfset_sandbox",
-    "STRIPE_SECRETS": "live:whsec_live",
+    **{f"{name.upper()}_SECRETS": f"live:{name}_live,sandbox:{name}_sandbox" for name in PROVIDERS},
     "CATALOG": str(EXAMPLE),
     "WAIT_MAX_MS": "20",
 }

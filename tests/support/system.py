@@ -24,6 +24,7 @@ from websockets.typing import Subprotocol
 
 from planwire_client.core import merge_patch
 from sync.billing.catalog import catalog as catalogs
+from sync.billing.providers.registry import PROVIDERS
 from sync.core import instants
 from sync.simulator.app import create_app
 from sync.simulator.paddle import entities
@@ -316,10 +317,10 @@ class System:
 
 def of_sync(environ: Mapping[str, str]) -> dict[str, str]:
     """The settings that a worker shares with the gateway."""
+    of_provider = ("SECRETS", "API_KEYS", "API_URL", "API_RATE_PER_S")
     names = (
         *("REDIS_URL", "CATALOG", "TENANT_FIELDS", "TENANT_SECRET"),
-        *("STRIPE_SECRETS", "STRIPE_API_KEYS", "STRIPE_API_URL", "STRIPE_API_RATE_PER_S"),
-        *("PADDLE_SECRETS", "PADDLE_API_KEYS", "PADDLE_API_URL", "PADDLE_API_RATE_PER_S"),
+        *(f"{provider.upper()}_{name}" for provider in PROVIDERS for name in of_provider),
     )
     return {name: value for key in names if (value := environ.get(name := f"PLANWIRE_{key}"))}
 

@@ -104,7 +104,8 @@ def _handler(
         if not isinstance(verification, Verified):
             raise _rejection(verification, adapter.name, len(body), settings.tolerance_s)
         try:
-            result = await services.ingest.receive(adapter, body, verification.environment)
+            environment, event_id = verification.environment, verification.event_id
+            result = await services.ingest.receive(adapter, body, environment, event_id)
             await services.committer.wait_durable()
         except StoreError as error:
             logs.limited(_LOGGER, "webhook_not_stored", level="error", provider=adapter.name, error=str(error))

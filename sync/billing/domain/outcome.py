@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -45,6 +46,15 @@ class EventResult(NamedTuple):
     version: int = 0
     waits: tuple[str, ...] = ()
     keeps_body: bool = True
+
+
+_TELLING = (Outcome.APPLIED, Outcome.PARKED, Outcome.CONFLICT, Outcome.UNCHANGED, Outcome.REFUSED, Outcome.DUPLICATE)
+
+
+def most_telling(results: Sequence[EventResult]) -> EventResult:
+    """Return the result that stands for all events of one delivery: the first that changed something, if any did."""
+    rank = {outcome: index for index, outcome in enumerate(_TELLING)}
+    return min(results, key=lambda result: rank.get(result.outcome, len(rank)))
 
 
 ERASED_REASON = "the tenant was erased"

@@ -162,7 +162,7 @@ class ApiClient(ABC):
         await self._rate_limiter.resume()
         return answer
 
-    def _listed(self, entry: Any, began_ns: int) -> ListedSubscription:
+    def _listed(self, entry: Any, began_ns: int, cursor: str = "") -> ListedSubscription:
         """Return one entry of the list of subscriptions, even an unreadable one. `began_ns`: start of the request."""
         subscription_id = str(entry.get("id") or "") if isinstance(entry, dict) else ""
         # A different body of the same subscription is a different event.
@@ -174,7 +174,7 @@ class ApiClient(ABC):
         except ValueError as error:
             problem = str(error)
         body = orjson.dumps(self._as_event(event_id, entry, began_ns))
-        return ListedSubscription(subscription_id, event_id, body, event, problem)
+        return ListedSubscription(subscription_id, event_id, body, event, problem, cursor)
 
     def _read(self, data: object, began_ns: int) -> Event:
         """Return the subscription in the API's answer. `began_ns`: start of the request."""

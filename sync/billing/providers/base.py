@@ -37,9 +37,13 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """The body was signed by the provider with a secret of this environment."""
+    """The body was signed by the provider with a secret of this environment.
+
+    `event_id` is the event's id if it is in the signed headers, and not in the body; else "".
+    """
 
     environment: str
+    event_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +88,21 @@ class WebhookAdapter(Protocol):
     ) -> Verification:
         """Return the result of checking the signature of the raw bytes. Never raises: the input is untrusted."""
 
-    def parse(self, body: bytes, environment: str) -> Event | Unparsable:
-        """Return the event in a verified body. Never raises. Types that do not affect entitlements are events too."""
+    def split(self, body: bytes, event_id: str) -> Sequence[tuple[str, bytes]]:
+        """Return the events in a verified body, each as its id and a body for `parse`. Never raises.
+
+        Most providers send one event at a time: the body as it is.
+
+        Args:
+            event_id: see `parse`.
+        """
+
+    def parse(self, body: bytes, environment: str, event_id: str = "") -> Event | Unparsable:
+        """Return the event in a verified body. Never raises. Types that do not affect entitlements are events too.
+
+        Args:
+            event_id: the id of an event whose body has none: that of the signed headers (`Verified`).
+        """
 
 
 class ProviderUnavailable(SyncError):
@@ -119,6 +136,7 @@ class ListedSubscription:
 
     `event` is the fetched subscription; None if it cannot be read, and `problem` says why. `body` holds it as a webhook
     event with the id `event_id`, for `WebhookAdapter.parse`. It is stored if the subscription cannot be used yet.
+    `cursor` is the `after` of a list that begins behind it; "" if that is its id.
     """
 
     subscription_id: str
@@ -126,6 +144,12 @@ class ListedSubscription:
     body: bytes
     event: Event | None
     problem: str = ""
+    cursor: str = ""
+
+    @property
+    def after(self) -> str:
+        """The `after` of a list that begins behind it; "" if it has none."""
+        return self.cursor or self.subscription_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +255,10 @@ class ProviderClient(Protocol):
         """Return one page of events after the id `after` ("": since an instant), oldest first, and if more follow."""
 
     async def subscriptions(self, after: str, max_wait_s: float) -> SubscriptionPage:
-        """Return one page of all subscriptions, ended ones too, after the id `after` ("": the first page)."""
+        """Return one page of all subscriptions, ended ones too, after `after`: an entry's, or a page's `following`.
+
+        "" is the first page.
+        """
 
     async def aclose(self) -> None:
         """Close every connection."""

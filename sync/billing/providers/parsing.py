@@ -138,8 +138,17 @@ def item(entry: object, *, price_is_id: bool = False) -> Item:
     price_id = price.get("id") if isinstance(price, dict) else price if price_is_id else None
     if not isinstance(entry, dict) or not is_id(price_id):
         raise ValueError("an item has no price.id")
-    quantity = entry.get("quantity")
-    quantity = 1 if quantity is None else quantity
-    if not isinstance(quantity, int) or isinstance(quantity, bool) or not 0 <= quantity <= QUANTITY_MAX:
+    return Item(price_id, quantity(price_id, entry.get("quantity")))
+
+
+def quantity(price_id: str, value: object) -> int:
+    """Return the number of units of a price; None counts as 1.
+
+    Raises:
+        ValueError: it is no whole number from 0 to QUANTITY_MAX.
+    """
+    if value is None:
+        return 1
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= QUANTITY_MAX:
         raise ValueError(f"the quantity of {price_id} is no whole number from 0 to {QUANTITY_MAX}")
-    return Item(price_id, quantity)
+    return value

@@ -92,12 +92,12 @@ class BillingContext:
         adapter = self.adapters[provider]
         try:
             accounts = self.accounts.get(provider, ())
-            event = of_own_account(adapter.parse(body, environment), provider, environment, accounts)
+            event = of_own_account(adapter.parse(body, environment, event_id), provider, environment, accounts)
             event = self.named(event, catalog) if isinstance(event, Event) else event
         except Exception as error:
             _log.error("event_unreadable", provider=provider, event_id=event_id, exc_info=error)
             event = Unparsable(f"sha256-{sha256(body).hexdigest()}", "", f"{provider}: {described(error)}"[:300])
-        return replace(event, event_id=event_id) if event_id else event
+        return event if event_id in ("", event.event_id) else replace(event, event_id=event_id)
 
     def named(self, event: Event, catalog: Catalog | None = None) -> Event:
         """Return the event with the tenant that it names. One of other software names none: no link is stored of it.

@@ -32,7 +32,7 @@ class ItemResult:
 
 @dataclass(slots=True)
 class Counts:
-    """The results so far. `after`: the last subscription that was taken; `parked`: reasons by event id."""
+    """The results so far. `after`: where the next run continues; `parked`: reasons by event id."""
 
     after: str = ""
     seen: int = 0
@@ -83,8 +83,8 @@ class BackfillProgress:
         is_unchanged, has_drift = result.outcome is Outcome.UNCHANGED, result.drift is not None
         for name, by in (("seen", 1), ("unchanged", int(is_unchanged)), ("drift", int(has_drift))):
             batch.command("HINCRBY", self._counts, name, by)
-        if entry.subscription_id:
-            batch.command("HSET", self._counts, "after", entry.subscription_id)
+        if entry.after:
+            batch.command("HSET", self._counts, "after", entry.after)
         self.lease.add_acquire(batch)
         *_, is_held = await batch.run()
         if not is_held:

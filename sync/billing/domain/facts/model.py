@@ -19,6 +19,9 @@ UNCOLLECTED = "uncollected"
 EXPIRED = "expired"
 """The status of a subscription that never began, since its first payment was not made; shown as none."""
 
+PAID_STATUSES = frozenset({"trialing", "active"})
+"""The statuses in which everything is paid that is due."""
+
 PAYING_STATUSES = frozenset({"incomplete", "trialing", "active", UNCOLLECTED})
 """The statuses before and while everything is paid."""
 
@@ -123,6 +126,7 @@ class Event:
         step: its place among the events of the same instant, if the provider's clock is coarse; else None.
         received_ns: when it was first received; 0 if that is not known, or makes no difference.
         account: the account of another merchant that the event is about; None for the own account.
+        live_subscriptions: the ids of all live subscriptions of its customer; None if it does not list them.
         checkout_id: of the checkout that the event is about, or that made its subscription, if only that joins the two.
     """
 
@@ -150,6 +154,7 @@ class Event:
     step: Step | None = None
     received_ns: int = 0
     own: Order | None = None
+    live_subscriptions: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,7 @@ class Report(Counts):
     def count(self, entry: ListedSubscription, result: ItemResult) -> None:
         """Add a subscription and its result."""
         self.seen += 1
-        self.after = entry.subscription_id or self.after
+        self.after = entry.after or self.after
         self.unchanged += result.outcome is Outcome.UNCHANGED
         if result.outcome is Outcome.PARKED:
             self.parked[entry.event_id] = result.reason

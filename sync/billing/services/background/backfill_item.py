@@ -157,7 +157,7 @@ class BackfillItem:
         """Put a subscription into the inbox, where processing finds the reason to park it; return the result."""
         if entry.event is not None and result.topic:
             await self._release(entry.event)
-        received = await self._parking.receive(self._adapter, entry.body, self._known.name)
+        received = await self._parking.receive(self._adapter, entry.body, self._known.name, entry.event_id)
         record = await self._known.inbox.read(entry.event_id)
         if record is None or record.status == "done":
             # The cause has disappeared meanwhile, or the same body was done before.

@@ -19,6 +19,7 @@ from sync.billing.domain.outcome import (
     WAITS_SOFTWARE,
     EventResult,
     Outcome,
+    most_telling,
 )
 from sync.billing.domain.tenant_resolution import subjects
 from sync.billing.providers.base import WebhookAdapter
@@ -52,14 +53,23 @@ class Ingest:
         self._name = secrets.token_hex(8)
         self._claims = itertools.count(1)
 
-    async def receive(self, adapter: WebhookAdapter, body: bytes, environment: str) -> EventResult:
+    async def receive(self, adapter: WebhookAdapter, body: bytes, environment: str, event_id: str = "") -> EventResult:
         """Store and process a verified delivery; return its result.
+
+        Args:
+            event_id: the id of an event whose body has none.
 
         Raises:
             StoreError: the event may not be stored, or not be processed completely. The provider should send it again;
                 if it is stored, a worker retries it anyway.
         """
-        stored = await self._store_event(adapter, body, environment)
+        parts = adapter.split(body, event_id)
+        results = [await self._receive(adapter, part, environment, id) for id, part in parts]
+        return results[0] if len(results) == 1 else most_telling(results)
+
+    async def _receive(self, adapter: WebhookAdapter, body: bytes, environment: str, event_id: str) -> EventResult:
+        """Store and process one event of a delivery."""
+        stored = await self._store_event(adapter, body, environment, event_id)
         if isinstance(stored, EventResult):
             return stored
         try:
@@ -139,11 +149,11 @@ class Ingest:
     # Stage 1: store.
 
     async def _store_event(
-        self, adapter: WebhookAdapter, body: bytes, environment: str
+        self, adapter: WebhookAdapter, body: bytes, environment: str, event_id: str
     ) -> Attempt | Processed | EventResult:
         """Return the claimed event, or EventResult for a duplicate. Link and topic are read in the same round trip."""
         catalog = self._context.catalog_watcher.current
-        event, now_us = self._context.parse(adapter.name, body, environment, catalog=catalog), self._context.now_us
+        event, now_us = self._context.parse(adapter.name, body, environment, event_id, catalog), self._context.now_us
         event = event if isinstance(event, Unparsable) else tenant_resolution.received(event, now_us)
         batch = CommandPipeline(self._store)
         claim = f"{self._name}.{next(self._claims):x}"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from sync.billing.domain import tenant_resolution
-from sync.billing.domain.facts.model import Event
+from sync.billing.domain.facts.model import PAID_STATUSES, Event, Facts
 from sync.billing.domain.outcome import OTHER_ACCOUNT, EventResult, Outcome
 from sync.billing.domain.tenant_resolution import CUSTOMERS, TOMBSTONE, Link, Strength, SubscriptionRef
 from sync.billing.providers.base import ProviderUnavailable
@@ -14,6 +14,7 @@ from sync.billing.services.context import BillingContext
 from sync.billing.services.events.attempt import Attempt, Processed
 from sync.billing.services.events.fetch import AWAY, UNFETCHED_AGAIN_S, named_by_customer
 from sync.billing.services.move import Moves, move_cause
+from sync.billing.storage.environment import reconcile_requests
 from sync.billing.storage.links import (
     Customer,
     find_link,
@@ -39,6 +40,8 @@ class TenantResolver:
         """Return the attempt with its topic and link, or the end of an event without a usable tenant."""
         event, link = attempt.event, attempt.link
         if link is None:
+            if event.live_subscriptions is not None:
+                await self._compare_ended(event, event.live_subscriptions)
             is_customer = tenant_resolution.is_about_customer(event)
             return attempt.ended(await (self._name_subscriptions(event) if is_customer else self._unlinked(event)))
         fetched = attempt.answer and attempt.answer.fetched
@@ -141,6 +144,21 @@ class TenantResolver:
             Outcome.IGNORED, event.name_problem
         )
 
+    async def _compare_ended(self, event: Event, live: frozenset[str]) -> None:
+        """Request a comparison of the tenants for which the event's customer pays by a subscription that is not live.
+
+        What has become of such a subscription, only the provider can say.
+        """
+        if (event.provider, event.environment) not in self._context.clients:
+            return
+        customer = await read_customer(self._store, event)
+        topics = [tenant_resolution.tenant_topic(event.environment, tenant) for tenant in customer.tenants]
+        ended = [topic for topic in topics if _has_other(known_facts(await self._store.read(topic)), event, live)]
+        if ended:
+            batch = CommandPipeline(self._store)
+            reconcile_requests(self._store).request(batch, ended)
+            await batch.run()
+
     async def _with_name(self, link: Link, event: Event) -> Link:
         """Return the link with the name that the event gives, with its id and what the provider answered."""
         name = tenant_resolution.name_in(event)
@@ -218,3 +236,14 @@ class TenantResolver:
         is_erased = name is not None and name[1] == event.tenant_id != link.tenant_id
         tenant_id = event.tenant_id if is_erased and not tenant_resolution.is_ending(event) else link.tenant_id
         return tenant_resolution.tenant_topic(event.environment, str(tenant_id))
+
+
+def _has_other(facts: Facts | None, event: Event, live: frozenset[str]) -> bool:
+    """Return whether a tenant has a paid subscription of the event's customer that is not among the `live` ones."""
+    return facts is not None and any(
+        entry.customer == (event.provider, event.customer_id)
+        and entry.subscription.status in PAID_STATUSES
+        and entry.subscription.id not in live
+        and entry.order.occurred_ns <= event.order.occurred_ns
+        for entry in facts.subscriptions.values()
+    )

@@ -1,0 +1,240 @@
+"""Polar's API over plain HTTP: reads and changes subscriptions, and lists them.
+
+The API version is pinned, so that answers keep their form. Callers do their own retries. Polar has no list of events
+that catch-up could use: the ids of its system events are others than those of its webhooks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+import httpx2
+import orjson
+
+from planwire_client.core.topic import LIVE
+from sync.billing.domain.facts.model import Event, Item, NamePlace
+from sync.billing.providers import api_client
+from sync.billing.providers.base import (
+    ProviderEvent,
+    ProviderPreview,
+    ProviderRejected,
+    ProviderUnavailable,
+    RateLimiter,
+    SubscriptionPage,
+)
+from sync.billing.providers.polar.spec import PRORATIONS
+from sync.billing.providers.polar.subscription import customer_names
+from sync.billing.providers.polar.webhooks import LISTED_TYPE, fetched
+from sync.core import instants
+
+LIVE_URL, SANDBOX_URL = "https://api.polar.sh", "https://sandbox-api.polar.sh"
+VERSION = "2026-10"
+"""The `Polar-Version` of every request."""
+
+PER_PAGE = 100
+"""Page size: Polar's maximum."""
+
+THROTTLED_S = 10.0
+"""Pause of all calls after a 429 without a Retry-After: Polar counts calls by the minute."""
+
+RETRY_AFTER_MAX_S = 3600.0
+"""Maximum of an accepted Retry-After."""
+
+
+class PolarClient(api_client.ApiClient):
+    """The API of one Polar environment, with one access token. `base_url` "": Polar's own URL for the environment."""
+
+    _fetched = staticmethod(fetched)
+
+    def __init__(
+        self,
+        environment: str,
+        key: str,
+        base_url: str,
+        rate_limiter: RateLimiter,
+        *,
+        timeout_s: float = api_client.TIMEOUT_S,
+    ) -> None:
+        super().__init__(environment, rate_limiter)
+        self._http = httpx2.AsyncClient(
+            base_url=base_url or (LIVE_URL if environment == LIVE else SANDBOX_URL),
+            headers={"Authorization": f"Bearer {key}", "Polar-Version": VERSION},
+            timeout=timeout_s,
+        )
+
+    async def _fetch(self, subscription_id: str, max_wait_s: float) -> Event:
+        began_ns = self._now_ns()
+        return self._read(await self._send("GET", _path(subscription_id), None), began_ns)
+
+    async def _get(self, path: str, max_wait_s: float, *, background: bool) -> object:
+        return await self._send("GET", path, max_wait_s, background=background)
+
+    def _as_event(self, event_id: str, entry: object, began_ns: int) -> Mapping[str, object]:
+        return {"type": LISTED_TYPE, "timestamp": instants.text(began_ns), "data": entry}
+
+    async def customer_names(
+        self, customer_id: str, max_wait_s: float, *, background: bool = False
+    ) -> tuple[NamePlace, ...]:
+        """Return the places in Polar's customer that may name a tenant.
+
+        Raises:
+            ProviderUnavailable: no answer within `max_wait_s` seconds.
+            ProviderRejected: Polar does not have it, or the token may not read customers.
+        """
+        async with api_client.within(max_wait_s):
+            path = f"/v1/customers/{quote(customer_id, safe='')}"
+            return customer_names(await self._send("GET", path, max_wait_s, background=background))
+
+    async def change_items(
+        self, subscription_id: str, items: Sequence[Item], billing_mode: str, max_wait_s: float
+    ) -> Event:
+        """Return the subscription with another product, or another number of seats or units.
+
+        Polar changes one of the two at a time, so a change of both is two calls.
+
+        Raises:
+            ProviderUnavailable: no answer within `max_wait_s` seconds; the change may have been made.
+            ProviderRejected: Polar rejects the change, or cannot make it: `items_unsupported`, `quantity_unsupported`,
+                `billing_mode_unsupported`.
+        """
+        if len(items) != 1:
+            raise ProviderRejected("items_unsupported", "a subscription of Polar buys one product")
+        if billing_mode not in PRORATIONS:
+            detail = f"Polar does not bill {billing_mode}: use {', '.join(PRORATIONS)}"
+            raise ProviderRejected("billing_mode_unsupported", detail)
+        path, (wanted,) = _path(subscription_id), items
+        async with api_client.within(max_wait_s):
+            began_ns = self._now_ns()
+            data = await self._send("GET", path, max_wait_s)
+            event = self._read(data, began_ns)
+            assert event.subscription is not None
+            (present,) = event.subscription.items
+            changes: list[dict[str, object]] = []
+            if wanted.price_id not in (present.price_id, data["product_id"]):
+                changes.append({"product_id": wanted.price_id})
+            if wanted.quantity != present.quantity:
+                changes.append({_quantity_field(data): wanted.quantity})
+            for change in changes:
+                began_ns = self._now_ns()
+                body = {**change, "proration_behavior": PRORATIONS[billing_mode]}
+                event = self._read(await self._send("PATCH", path, max_wait_s, body=body), began_ns)
+            return event
+
+    async def preview_items(
+        self, subscription_id: str, items: Sequence[Item], billing_mode: str, max_wait_s: float
+    ) -> ProviderPreview:
+        """Raise ProviderRejected: Polar's public API has no preview of a change."""
+        raise ProviderRejected("preview_unsupported", "Polar's public API has no preview of a change")
+
+    async def events(self, after: str, since_ns: int, max_wait_s: float) -> tuple[Sequence[ProviderEvent], bool]:
+        """Return no events: Polar has no list of its webhooks' events."""
+        return (), False
+
+    async def subscriptions(self, after: str, max_wait_s: float) -> SubscriptionPage:
+        """Return one page of all subscriptions, the oldest first; `after` is `PAGE.ENTRIES` that are left out.
+
+        A subscription made meanwhile comes at the end, so that the pages before it do not shift.
+
+        Raises:
+            ProviderUnavailable: no answer within `max_wait_s` seconds.
+            ProviderRejected: the token lacks a scope.
+        """
+        page, skipped = _cursor(after)
+        query = {"page": str(page), "limit": str(PER_PAGE), "sorting": "started_at"}
+        async with api_client.within(max_wait_s):
+            began_ns = self._now_ns()
+            data = await self._send("GET", "/v1/subscriptions/", max_wait_s, query=query, background=True)
+        entries, pagination = data.get("items"), data.get("pagination")
+        if not isinstance(entries, list) or not isinstance(pagination, dict):
+            raise api_client.unreadable("it has no list")
+        last, total = pagination.get("max_page"), pagination.get("total_count")
+        return SubscriptionPage(
+            [
+                self._listed(entry, began_ns, f"{page}.{index}")
+                for index, entry in enumerate(entries, 1)
+                if index > skipped
+            ],
+            f"{page + 1}.0" if entries and isinstance(last, int) and page < last else "",
+            total if isinstance(total, int) else None,
+        )
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._http.aclose()
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        max_wait_s: float | None,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Mapping[str, object] | None = None,
+        background: bool = False,
+    ) -> dict[str, Any]:
+        """Return the JSON object in Polar's answer. `max_wait_s`: see `_limited`."""
+
+        async def call() -> dict[str, Any]:
+            try:
+                response = await self._http.request(method, path, params=query, json=body)
+                answer = orjson.loads(response.content)
+            except (httpx2.DecodingError, orjson.JSONDecodeError):
+                raise api_client.away("its answer cannot be read: it is not JSON") from None
+            except httpx2.HTTPError as error:
+                raise api_client.away(type(error).__name__) from None
+            _check(response, answer)
+            if not isinstance(answer, dict):
+                raise api_client.unreadable("it is not an object")
+            return answer
+
+        return await self._limited(max_wait_s, call, background=background)
+
+
+def _path(subscription_id: str) -> str:
+    return f"/v1/subscriptions/{quote(subscription_id, safe='')}"
+
+
+def _quantity_field(data: Mapping[str, Any]) -> str:
+    """Return the field of the quantity of a subscription.
+
+    Raises:
+        ProviderRejected: its product has no quantity.
+    """
+    for name in ("seats", "units"):
+        if data.get(name) is not None:
+            return name
+    raise ProviderRejected("quantity_unsupported", "the product has neither seats nor units")
+
+
+def _cursor(after: str) -> tuple[int, int]:
+    """Return the page of a cursor, and how many of its entries to leave out.
+
+    Raises:
+        ProviderRejected: it is none.
+    """
+    page, _, skipped = after.partition(".")
+    if not after:
+        return 1, 0
+    if not (page.isdecimal() and skipped.isdecimal() and int(page)):
+        raise ProviderRejected("cursor_invalid", f"{after[:60]!r} is no place in Polar's list")
+    return int(page), int(skipped)
+
+
+def _check(response: httpx2.Response, body: object) -> None:
+    """Raise if Polar's answer is an error.
+
+    Raises:
+        ProviderUnavailable: Polar is failing, throttling or busy with the subscription.
+        ProviderRejected: Polar rejects the call.
+    """
+    status, retry_after = response.status_code, response.headers.get("Retry-After", "")
+    is_given = retry_after.isascii() and retry_after.isdigit()
+    api_client.check_status(status, min(float(retry_after), RETRY_AFTER_MAX_S) if is_given else THROTTLED_S)
+    if status == 409:
+        raise ProviderUnavailable("it is busy with the same subscription")
+    if status >= 300:
+        said = body if isinstance(body, dict) else {}
+        code = "not_found" if status == 404 else str(said.get("error") or f"status_{status}")
+        raise ProviderRejected(code, str(said.get("detail") or f"it answered {status}")[:300])
