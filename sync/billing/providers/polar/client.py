@@ -88,11 +88,18 @@ class PolarClient(api_client.ApiClient):
             return customer_names(await self._send("GET", path, max_wait_s, background=background))
 
     async def change_items(
-        self, subscription_id: str, items: Sequence[Item], billing_mode: str, max_wait_s: float
+        self,
+        subscription_id: str,
+        items: Sequence[Item],
+        billing_mode: str,
+        max_wait_s: float,
+        *,
+        at_ns: int | None = None,
     ) -> Event:
         """Return the subscription with another product, or another number of seats or units.
 
-        Polar changes one of the two at a time, so a change of both is two calls.
+        Polar changes one of the two at a time, so a change of both is two calls. `at_ns` is not used: Polar bills a
+        change as of the instant at which it is made.
 
         Raises:
             ProviderUnavailable: no answer within `max_wait_s` seconds; the change may have been made.

@@ -138,7 +138,7 @@ def fetched(data: object, environment: str, began_ns: int) -> Event:
     return parsing.with_subscription(event, subscription_of(data), names(data))
 
 
-def read_preview(document: Mapping[str, object], subscription_id: str) -> ProviderPreview:
+def read_preview(document: Mapping[str, object], subscription_id: str, billing_mode: str = "") -> ProviderPreview:
     """Return Polar's preview of a change: amounts, which do not show the resulting subscription.
 
     Raises:
