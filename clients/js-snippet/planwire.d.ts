@@ -82,6 +82,16 @@ export type Entitlements = {
      * the next time at which the state may change without an event
      */
     valid_until?: string | undefined;
+    /**
+     * of a tenant that owns several; `app.js` has one as a topic
+     */
+    apps?: Record<string, Application> | undefined;
+};
+/**
+ * What a tenant has of one application. Without a plan nothing is bought, and there is no default plan.
+ */
+export type Application = Omit<Entitlements, "plan" | "apps"> & {
+    plan?: Entitlements["plan"];
 };
 /**
  * A live topic. `subscribe` is the Svelte store contract; `getSnapshot` suits React's useSyncExternalStore.

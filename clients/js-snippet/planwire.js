@@ -46,6 +46,12 @@
  * @property {string} [trial_ends_at]
  * @property {string} [grace_ends_at]
  * @property {string} [valid_until]  the next time at which the state may change without an event
+ * @property {Record<string, Application>} [apps]  of a tenant that owns several; `app.js` has one as a topic
+ */
+
+/**
+ * What a tenant has of one application. Without a plan nothing is bought, and there is no default plan.
+ * @typedef {Omit<Entitlements, "plan" | "apps"> & {plan?: Entitlements["plan"]}} Application
  */
 
 /**

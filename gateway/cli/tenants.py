@@ -25,7 +25,7 @@ _LINK_COLUMNS = (
     "second_customer",
     "moved_at",
 )
-_COLUMNS = ("kind", "name", "value", "expires_at", "by", "reason")
+_COLUMNS = ("kind", "name", "app", "value", "expires_at", "by", "reason")
 _SPAN = re.compile(r"(\d{1,5})([hd])")
 
 tenant_argument = click.argument("tenant", metavar="TENANT")
@@ -75,7 +75,7 @@ def grant(
 
 @click.command()
 @tenant_argument
-@click.option("--remove", metavar="KIND:NAME", help="Take this one back, such as plan:pro.")
+@click.option("--remove", metavar="KIND:NAME[@APP]", help="Take this one back, such as plan:pro.")
 @click.option("--reason", help="Why it is taken back, for the history.")
 @by_option
 @environment_option
@@ -89,17 +89,19 @@ def overrides(
     \b
     Example: planwire overrides acme
              planwire overrides acme --remove plan:pro --reason "asked for"
+             planwire overrides acme --remove feature:beta@crm --reason "asked for"
     """
     if remove is None:
         found = api.answer("GET", *_asked(tenant, environ, "overrides"))["overrides"]
         say_list(as_json, found, _COLUMNS, "no override: the tenant has what is paid for")
         return
-    kind, colon, name = remove.partition(":")
+    kind, colon, rest = remove.partition(":")
+    name, _, app = rest.partition("@")
     if not colon:
         raise click.BadParameter("expected KIND:NAME, such as plan:pro", param_hint="--remove")
     path, asked = _asked(tenant, environ, f"overrides/{quote(kind, safe='')}/{quote(name, safe='')}")
     body = {name: text for name, text in (("reason", reason), ("by", by)) if text}
-    say_outcome(as_json, api.answer("DELETE", path, asked, body))
+    say_outcome(as_json, api.answer("DELETE", path, {**asked, **({"app": app} if app else {})}, body))
 
 
 @click.command()

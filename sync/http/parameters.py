@@ -42,6 +42,14 @@ class Parameter:
         return {"type": "string", **({"pattern": self.pattern} if self.pattern else {})}
 
 
+class Text(Parameter):
+    """A string in the query; "" if it is absent."""
+
+    def read(self, request: Request) -> str:
+        """Return the value."""
+        return request.query_params.get(self.name, "")
+
+
 class PathText(Parameter):
     """A segment of the path."""
 

@@ -34,8 +34,8 @@ _CODES = {
     413: "body_too_large state_too_large",
     415: "charset_unsupported content_encoding_unsupported content_type_unsupported",
     422: "batch_too_large billing_mode_unsupported effective_at_invalid effective_at_required number_unsafe "
-    "override_invalid plan_not_sold plan_unknown price_unknown request_invalid state_too_deep topic_invalid "
-    "version_unknown",
+    "app_unknown override_invalid plan_not_sold plan_unknown price_unknown request_invalid state_too_deep "
+    "topic_invalid version_unknown",
     426: "upgrade_required",
     429: "rate_limited too_many_streams",
     500: "internal",

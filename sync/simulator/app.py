@@ -158,7 +158,7 @@ class _Control:
         if env not in envs:
             known = ", ".join(envs)
             raise ControlError(400, "unknown_environment", f"no signing secret for {env}; there are some for: {known}")
-        offers = self._provider.offers(env)
+        offers = self._provider.offers_of_app(env, params.app or "", params.plan or params.addon or "")
         outcome, deliveries = await self._provider.change(
             lambda turn: actions.act(action, Scene(turn, offers, params)), params.deliver
         )

@@ -83,6 +83,24 @@ class Provider:
         """Return what the catalog sells in `env`."""
         return offers.of(self._catalog(), env)
 
+    def offers_of_app(self, env: str, app: str = "", key: str = "") -> Offers:
+        """Return what the catalog sells in `env` for one application; all of it if it names none.
+
+        Args:
+            app: "" for the application of the plan or add-on `key`, or else the leading one. What is sold for all is of
+                the whole catalog.
+
+        Raises:
+            ControlError: there is no such application.
+        """
+        catalog = self._catalog()
+        if app and app not in catalog.apps:
+            known = ", ".join(catalog.apps) or "none"
+            raise ControlError(400, "unknown_app", f"the catalog has no application {app}; it has: {known}")
+        offer = catalog.plans.get(key) or catalog.addons.get(key)
+        app = app or (catalog.leading if offer is None else offer.app)
+        return offers.of(catalog.apps[app] if app else catalog, env)
+
     async def change(self, decide: Decision, deliver: bool = True) -> tuple[Outcome, tuple[Delivery, ...]]:
         """Do an action, save the world, and send the events.
 

@@ -282,6 +282,22 @@ async def test_a_version_with_a_number_that_is_refused_today_is_not_replayed(sto
         assert (await store.read(TOPIC)).state == b'{"seats":1}'
 
 
+async def test_a_schedule_has_what_comes_in_each_application(store_url: str, store: Store) -> None:
+    coming = {"action": "cancel", "effective_at": "2027-01-01T00:00:00Z", "source": "provider", "overdue": False}
+    crm = {"plan": {"key": "crm", "name": "CRM", "rank": 1}, "status": "active", "scheduled": coming}
+    apps = {"crm": crm, "mail": {"status": "none"}}
+    await store.commit(Change(TOPIC, orjson.dumps({**crm, "apps": apps})))
+    async with run_gateway(environment(store_url, CONSOLE_TOKEN=TOKEN)) as running, http(running) as client:
+        await login(client)
+        shown = await get(client, f"schedule/{TOPIC}")
+        one, other = shown["apps"]
+        assert (shown["scheduled"], one["scheduled"], other["scheduled"]) == (coming, coming, None)
+        assert [(each["app"], each["plan"], each["status"]) for each in (one, other)] == [
+            ("crm", "crm", "active"),
+            ("mail", None, "none"),
+        ]
+
+
 async def test_billing_is_asked_within_the_process(store_url: str, store: Store) -> None:
     environ = environment(
         store_url, CONSOLE_TOKEN=TOKEN, INTAKE="1", CATALOG="sync/billing/catalog/example.toml", PADDLE_SECRETS="live:x"

@@ -487,7 +487,7 @@ class TestReconcile:
 
         def change(facts: Facts) -> Facts:
             wish = ChangeRequest("basic", effective_ns=time.time_ns() + HOUR_NS)
-            return replace(facts, scheduled_change=planned(services, facts, wish))
+            return replace(facts, scheduled_changes=(planned(services, facts, wish),))
 
         await services.reprojection.refresh("live", "tenant:acme", Refresh({"source": "app"}, change=change))
         assert (await state(store))["plan"]["key"] == "pro"

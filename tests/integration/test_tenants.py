@@ -271,7 +271,7 @@ class TestScheduledChange:
         await self.fire(services)
         shown = await state(store)
         assert (shown["plan"]["key"], "scheduled" in shown, "pending" in shown) == ("basic", False, False)
-        assert codec.decode((await store.read("tenant:acme")).private).scheduled_change is None
+        assert codec.decode((await store.read("tenant:acme")).private).scheduled_changes == ()
 
     async def test_s19_items_that_show_the_lower_plan_already(
         self, desk: httpx2.AsyncClient, paddle: Paddle, services: BillingServices, store: Store
@@ -321,7 +321,7 @@ class TestScheduledChange:
         await tell(services, paddle)
         shown = await state(store)
         assert shown.get("scheduled", {}).get("action") != "change_plan"
-        assert codec.decode((await store.read("tenant:acme")).private).scheduled_change is None
+        assert codec.decode((await store.read("tenant:acme")).private).scheduled_changes == ()
         entries: Any = await store.redis.xrange(keys.events("tenant:acme"))
         assert any(b"is dropped" in fields[b"reason"] for _, fields in entries)
         before = await self.items(paddle)

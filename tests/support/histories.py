@@ -8,7 +8,21 @@ from dataclasses import replace
 from hypothesis import strategies as st
 
 from sync.billing.catalog import catalog
-from sync.billing.domain.facts.model import Event, Item, Order, Period, Scheduled, Subscription
+from sync.billing.catalog.catalog import Catalog
+from sync.billing.domain.decision import Decided, Delivery, Tenant, decide
+from sync.billing.domain.entitlements.evaluation import Setting
+from sync.billing.domain.entitlements.unknown_items import unblocks
+from sync.billing.domain.facts.model import (
+    NOTHING,
+    Event,
+    Facts,
+    Item,
+    Order,
+    Period,
+    Scheduled,
+    Subscription,
+    subscription_key,
+)
 from sync.core import instants
 
 SECOND_NS = 1_000_000_000
@@ -63,6 +77,67 @@ prices.paddle.live = ["pri_seats"]
 """
 CATALOG = catalog.parse(CATALOG_TEXT, "histories.toml")
 
+APPS_TEXT = """
+[policy]
+app = "crm"
+
+[plans.crm_free]
+name = "CRM Free"
+app = "crm"
+rank = 0
+default = true
+features = ["contacts"]
+limits = { seats = 1 }
+
+[plans.crm]
+name = "CRM"
+app = "crm"
+rank = 10
+features = ["contacts", "pipeline"]
+limits = { seats = 0 }
+per_unit.limits = { seats = 1 }
+prices.paddle.live = ["pri_crm"]
+
+[plans.crm_max]
+name = "CRM Max"
+app = "crm"
+rank = 20
+features = ["contacts", "pipeline", "forecast"]
+limits = { seats = "unlimited" }
+prices.paddle.live = ["pri_crm_max"]
+
+[plans.mail]
+name = "Mail"
+app = "mail"
+rank = 30
+features = ["tickets"]
+limits = { seats = 0, inboxes = 3 }
+per_unit.limits = { seats = 1 }
+prices.paddle.live = ["pri_mail"]
+
+[plans.suite]
+name = "Suite"
+rank = 50
+features = ["contacts", "pipeline", "tickets"]
+limits = { seats = 10, inboxes = 10 }
+prices.paddle.live = ["pri_suite"]
+
+[addons.audit]
+name = "Audit log"
+features = ["audit"]
+prices.paddle.live = ["pri_audit"]
+
+[addons.inboxes]
+name = "More inboxes"
+app = "mail"
+per_unit.limits = { inboxes = 1 }
+prices.paddle.live = ["pri_inboxes"]
+"""
+APPS_CATALOG = catalog.parse(APPS_TEXT, "applications.toml")
+"""Two applications, of which one has a default plan; a plan and an add-on for both."""
+
+APPS_PRICES = ("pri_crm", "pri_crm_max", "pri_mail", "pri_suite", "pri_audit", "pri_inboxes")
+
 PRICES = ("pri_basic", "pri_team", "pri_pro", "pri_pro_yearly", "pri_audit", "pri_seats")
 PRO = (Item("pri_pro", 3),)
 BASIC = (Item("pri_basic", 1),)
@@ -111,7 +186,9 @@ def event(
     )
 
 
-_items = st.lists(st.builds(Item, st.sampled_from(PRICES), st.integers(0, 9)), max_size=4).map(tuple)
+def _items(prices: Sequence[str]) -> st.SearchStrategy[tuple[Item, ...]]:
+    return st.lists(st.builds(Item, st.sampled_from(prices), st.integers(0, 9)), max_size=4).map(tuple)
+
 
 # Few instants, so that ties and inversions are common; some with nanoseconds; some years ahead, as a moved clock has.
 _instants = st.one_of(
@@ -130,7 +207,7 @@ _status = st.sampled_from(["active", "active", "past_due", "past_due", "trialing
 
 
 @st.composite
-def _any_event(draw: st.DrawFn, number: int) -> Event:
+def _any_event(draw: st.DrawFn, number: int, prices: Sequence[str]) -> Event:
     occurred_ns = draw(_instants)
     # Ids in no relation to time: ties must not be broken by luck of generation.
     event_id = f"evt_{draw(st.integers(0, 99)):02d}_{number}"
@@ -147,7 +224,7 @@ def _any_event(draw: st.DrawFn, number: int) -> Event:
         subscription=Subscription(
             subscription,
             status,
-            draw(_items),
+            draw(_items(prices)),
             "ctm_1",
             draw(st.one_of(st.none(), st.builds(Period, _instants, _instants))),
             draw(st.one_of(st.none(), _instants)) if status == "trialing" else None,
@@ -157,9 +234,9 @@ def _any_event(draw: st.DrawFn, number: int) -> Event:
 
 
 @st.composite
-def histories(draw: st.DrawFn) -> list[Event]:
+def histories(draw: st.DrawFn, prices: Sequence[str] = PRICES) -> list[Event]:
     """Up to 14 different events of up to three subscriptions."""
-    return [draw(_any_event(number)) for number in range(draw(st.integers(1, 14)))]
+    return [draw(_any_event(number, prices)) for number in range(draw(st.integers(1, 14)))]
 
 
 @st.composite
@@ -185,3 +262,30 @@ def arrivals(draw: st.DrawFn, events: Sequence[Event]) -> list[Event]:
     """The events in any order, each once or more."""
     again = draw(st.lists(st.sampled_from(list(events)), max_size=6))
     return draw(st.permutations([*events, *again]))
+
+
+def key_of(each: Event) -> str:
+    return subscription_key(each.provider, str(each.subscription_id))
+
+
+def processed(events: Sequence[Event], using: Catalog = CATALOG, day: float = 40) -> tuple[Facts, list[Event]]:
+    """The facts after the events in this order, and those that are parked, as the inbox keeps and releases them."""
+    setting = Setting(using, "live", (), at(day))
+    facts, parked, seen = NOTHING, dict[str, Event](), set[str]()
+    for arrived in events:
+        pending = [arrived]
+        while pending:
+            each = pending.pop(0)
+            is_again = each.event_id in seen
+            if is_again and each.event_id not in parked and each is arrived:
+                continue  # a duplicate
+            seen.add(each.event_id)
+            parked.pop(each.event_id, None)
+            result = decide(Tenant("tenant:acme", facts), Delivery(each, is_again=is_again), setting)
+            if result.waits:
+                parked[each.event_id] = each
+            if isinstance(result, Decided):
+                if unblocks(facts, result.facts, key_of(each), setting):
+                    pending += [one for one in parked.values() if key_of(one) == key_of(each) and one is not each]
+                facts = result.facts
+    return facts, list(parked.values())

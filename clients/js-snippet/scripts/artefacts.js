@@ -19,7 +19,7 @@ export const TYPES = join(HERE, "scripts/tsconfig.json");
 const VENDOR = join(HERE, "../../gateway/dev/demo/vendor/");
 
 /** The modules that are shipped. */
-export const MODULES = ["planwire", "tabs", "storage", "fallback", "react", "vue", "svelte", "elements", "openfeature", "reference"];
+export const MODULES = ["planwire", "tabs", "storage", "fallback", "react", "vue", "svelte", "elements", "openfeature", "reference", "app"];
 
 /** One minified bundle. @param {string} contents @param {object} [options] */
 export const bundle = async (contents, options = {}) => {
@@ -44,7 +44,7 @@ export const measured = async () => ({
   "core and tabs": await bundle(`export { planwire } from "./planwire.js"; export { tabs } from "./tabs.js"`),
   everything: await bundle(
     `export { planwire, topic } from "./planwire.js"; export { tabs } from "./tabs.js"; export { fallback } from "./fallback.js";
-     export { stored, injected, forget } from "./storage.js"; export { define } from "./elements.js";
+     export { stored, injected, forget } from "./storage.js"; export { define } from "./elements.js"; export { app } from "./app.js";
      export { provider } from "./openfeature.js"; export { part } from "./svelte.js";
      export { usePlanwire as useReact } from "./react.js"; export { usePlanwire as useVue } from "./vue.js"`,
     { external: ["react", "vue"] },
@@ -53,10 +53,10 @@ export const measured = async () => ({
 });
 
 const classic = async () =>
-  "/* Planwire's browser client as a classic script: planwire, topic, tabs, stored, injected, forget, fallback and define are in `Planwire`. MIT. */\n" +
+  "/* Planwire's browser client as a classic script: planwire, topic, tabs, stored, injected, forget, fallback define and app are in `Planwire`. MIT. */\n" +
   (await bundle(
     `export { planwire, topic } from "./planwire.js"; export { tabs } from "./tabs.js"; export { fallback } from "./fallback.js";
-     export { stored, injected, forget } from "./storage.js"; export { define } from "./elements.js"`,
+     export { stored, injected, forget } from "./storage.js"; export { define } from "./elements.js"; export { app } from "./app.js"`,
     { format: "iife", globalName: "Planwire", target: "es2022" },
   ));
 

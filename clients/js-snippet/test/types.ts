@@ -1,10 +1,11 @@
 /** What a TypeScript user writes; checked by `npm run check`, never run. */
 import { OpenFeature } from "@openfeature/web-sdk";
 import type { Readable } from "svelte/store";
+import { app } from "../app.js";
 import { define } from "../elements.js";
 import { fallback } from "../fallback.js";
 import { provider } from "../openfeature.js";
-import { planwire, topic as topicOf, type Snapshot, type Status, type Topic } from "../planwire.js";
+import { planwire, topic as topicOf, type Entitlements, type Snapshot, type Status, type Topic } from "../planwire.js";
 import { usePlanwire as useReact } from "../react.js";
 import { injected, stored } from "../storage.js";
 import { part } from "../svelte.js";
@@ -35,6 +36,11 @@ const rendered: number = useReact(topic, (snapshot) => snapshot.state?.limits.se
 const whole: Snapshot<Plan> = useReact(topic);
 const reference: { readonly value: string } = useVue(topic, ({ status }) => status);
 define(topic);
+const tenant: Topic<Entitlements> = client.topic<Entitlements>("tenant:acme");
+const level: string | undefined = tenant.getSnapshot().state?.apps?.crm.modules.reports;
+const inCrm: string | undefined = app(tenant, "crm").getSnapshot().state?.plan?.key;
+const custom: Topic<Plan> = app<Plan>(topic, "crm");
+OpenFeature.setProvider("crm", provider(app(topic, "crm")));
 OpenFeature.setProvider(provider(topic));
 stored({ url: "", token: "jwt", subject: "ann" }).topic(topicOf("user", 42)).close();
 const name: string = topicOf("tenant", "auth0|5f1c", "sandbox");
@@ -48,4 +54,4 @@ topic.getSnapshot().version = 1;
 // @ts-expect-error there is no such status
 const wrong: Status = "live";
 
-void [stop, came, store, seats, rendered, whole, reference, wrong, name];
+void [stop, came, store, seats, rendered, whole, reference, wrong, name, level, inCrm, custom];

@@ -83,7 +83,8 @@ class NotCurrent(ReplicaError):
     """The local snapshot cannot be proved to be the newest.
 
     Attributes:
-        reason: unknown (no snapshot), stale (not confirmed by the gateway) or behind (older than the required version).
+        reason: unknown (no snapshot), stale (not confirmed by the gateway), behind (older than the required version) or
+            no_app (the state does not have the application).
         version: the version of the local snapshot, 0 for none.
     """
 

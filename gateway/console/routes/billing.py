@@ -78,7 +78,9 @@ class BillingRoutes:
         topic = topic_of(request)
         (snapshot,) = await self._store.read_many([str(topic)])
         state = orjson.loads(snapshot.state)
-        at_top = {name: state.get(name) if isinstance(state, dict) else None for name in SHOWN_AT_TOP}
+        at_top: Members = {name: state.get(name) if isinstance(state, dict) else None for name in SHOWN_AT_TOP}
+        if isinstance(state, dict) and isinstance(state.get("apps"), dict):
+            at_top["apps"] = [_shown_app(app, each) for app, each in state["apps"].items() if isinstance(each, dict)]
         keys = self._store.keys
         queues = {"time": keys.timers(topic.env), "audit": keys.audits(topic.env)}
         dues = await run_commands(self._store, *(("ZSCORE", key, str(topic)) for key in queues.values()))
@@ -233,6 +235,13 @@ class BillingRoutes:
             raise
         finally:
             self._answered(path, method, status)
+
+
+def _shown_app(app: str, state: Mapping[str, Any]) -> Members:
+    plan = state.get("plan")
+    key = plan.get("key") if isinstance(plan, dict) else None
+    shown: Members = {"app": app, "plan": key, "status": state.get("status")}
+    return shown | {name: state.get(name) for name in SHOWN_AT_TOP}
 
 
 async def _parked_of(service: OperatorService, topic: Topic) -> list[dict[str, object]]:

@@ -162,6 +162,7 @@ class Override(Model):
     revoke: bool | None = None
     reason: str
     expires_at: Time | None = None
+    app: str | None = Field(None, description="The application that it is for. Absent: all.")
     trial: bool | None = None
     by: str | None = None
 

@@ -21,7 +21,7 @@ from sync.http.body import BODY_PROBLEMS, json_response, read_object
 from sync.http.endpoint import Handler, Scope, by, require
 from sync.http.fields import Model, Reader
 from sync.http.openapi import Answer, Operation
-from sync.http.parameters import Parameter, PathText
+from sync.http.parameters import Parameter, PathText, Text
 from sync.http.problem import FORESEEN, Errors, Problem
 from sync.store.models import StoreError
 
@@ -47,8 +47,8 @@ GUARDED = (
 """The problem codes common to all operations of backends and operators."""
 
 CHANGE_PROBLEMS = (
-    "effective_at_required", "no_plan", "no_subscription", "not_changed", "nothing_to_change", "plan_not_sold",
-    "plan_unknown", "price_unknown",
+    "app_unknown", "effective_at_required", "no_plan", "no_subscription", "not_changed", "nothing_to_change",
+    "plan_not_sold", "plan_unknown", "price_unknown",
 )  # fmt: skip
 """The problem codes of a plan change that cannot be made or previewed."""
 
@@ -56,6 +56,7 @@ ENVIRONMENT = Parameter("env", "The provider's environment; default: the first, 
 TENANT = PathText(
     "id", "Your id of the tenant: acme for tenant:acme, auth0|5f1c for tenant:auth0%7C5f1c.", r"\S", "acme"
 )
+APP = Text("app", "The application. Default: the leading one.", r"^[a-z][a-z0-9_-]{0,63}$", "crm")
 
 Document = dict[str, object]
 

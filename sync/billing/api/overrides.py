@@ -5,12 +5,14 @@ from __future__ import annotations
 from sync.billing.api import answers, requests
 from sync.billing.api.operations import Asked, BillingOperations, Document, operation
 from sync.billing.domain.entitlements.overrides import KINDS, add_override, remove_override
-from sync.billing.domain.facts.instructions import Override
+from sync.billing.domain.facts.instructions import Override, label
 from sync.billing.storage.tenants import facts_of
 from sync.core import instants
 from sync.http.openapi import VERSION, Answer
-from sync.http.parameters import PathText
+from sync.http.parameters import PathText, Text
 from sync.http.problem import Problem
+
+OVERRIDE_APP = Text("app", "The application that it is for. Default: all.", r"^[a-z][a-z0-9_-]{0,63}$", "crm")
 
 
 class Overrides(BillingOperations):
@@ -23,6 +25,7 @@ class Overrides(BillingOperations):
         "Grant or take something, over whatever is paid for.",
         Answer("It counts.", answers.TenantChanged, VERSION),
         (
+            "app_unknown",
             "not_changed",
             "override_invalid",
             "plan_unknown",
@@ -42,8 +45,17 @@ class Overrides(BillingOperations):
         if not isinstance(body.value, bool | int | str | None):
             raise Problem("override_invalid", "value must be true, a number or a text")
         by = body.by or asked.who.get("by", "")
-        override = Override(body.kind, body.name, body.value, body.reason, body.expires_at, by, trial=bool(body.trial))
-        about = {"override": f"{body.kind}:{body.name}", "reason": body.reason}
+        override = Override(
+            body.kind,
+            body.name,
+            body.value,
+            body.reason,
+            body.expires_at,
+            by,
+            trial=bool(body.trial),
+            app=body.app or "",
+        )
+        about = {"override": override.label, "reason": body.reason}
         if body.expires_at is not None:
             about["expires_at"] = instants.text(body.expires_at)
         if body.by:
@@ -61,22 +73,23 @@ class Overrides(BillingOperations):
         "removeOverride",
         "Take an override back.",
         Answer("It is gone.", answers.TenantChanged, VERSION),
-        ("not_changed", "not_found", "version_conflict"),
+        ("app_unknown", "not_changed", "not_found", "version_conflict"),
         (
             PathText("kind", "feature, limit, module, plan or version.", f"^({'|'.join(KINDS)})$", "feature"),
             PathText("name", "Of what.", r"^[^/\s]{1,500}$", "sso"),
+            OVERRIDE_APP,
         ),
         body=requests.OverrideRemoval,
         is_body_required=False,
         scope="admin",
     )
-    async def remove(self, asked: Asked, kind: str, name: str, body: requests.OverrideRemoval) -> Document:
+    async def remove(self, asked: Asked, kind: str, name: str, app: str, body: requests.OverrideRemoval) -> Document:
         """Remove an override and return the new version; the body may name the reason and the person."""
-        about = {"override": f"{kind}:{name}", "reason": body.reason or "", "claimed_by": body.by or ""}
+        about = {"override": label(kind, name, app), "reason": body.reason or "", "claimed_by": body.by or ""}
         return await self.change(
             asked,
             "override.removed",
-            lambda facts: remove_override(facts, kind, name),
+            lambda facts: remove_override(facts, kind, name, app),
             about={field: text for field, text in about.items() if text},
         )
 
@@ -103,4 +116,5 @@ def _shown(override: Override) -> Document:
     shown: Document = {"kind": override.kind, "name": override.name, "reason": override.reason}
     shown |= {"revoke": True} if override.value is None else {"value": override.value}
     shown |= {} if override.expires_ns is None else {"expires_at": instants.text(override.expires_ns)}
+    shown |= {"app": override.app} if override.app else {}
     return shown | ({"trial": True} if override.trial else {}) | ({"by": override.by} if override.by else {})

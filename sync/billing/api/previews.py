@@ -43,6 +43,7 @@ class Previews(BillingOperations):
         billing_mode = body.billing_mode or BILLING_MODE
         items = tuple(Item(line.price_id, line.quantity or 1) for line in body.items or ())
         change = PreviewRequest(body.plan or "", body.quantity, items, body.cancel or "", body.subscription_id or "")
+        change = replace(change, app=body.app or "")
         snapshot = await self._services.store.read(asked.topic)
         foreseen = preview(facts_of(snapshot), change, self._services.setting(asked.environment))
         theirs = await self._providers_preview(asked, body, foreseen, billing_mode)

@@ -34,6 +34,7 @@ class ScheduleRequest(Model):
     subscription_id: Text | None = Field(None, description="Default: the leading one.")
     keep: Text | None = Field(None, description="The plan that counts until then. Default: the present one.")
     billing_mode: BillingMode | None = Field(None, description="Default: do_not_bill.")
+    app: Text | None = Field(None, description="The application whose plan is changed. Default: that of the plan.")
     if_version: int | None = Field(None, ge=0, le=VERSION_MAX, description="Only if the tenant is at this version.")
 
 
@@ -58,6 +59,7 @@ class PreviewBody(Model, json_schema_extra=_PREVIEW_SHAPES):
     items: Annotated[list[PlanItem], Field(min_length=1, max_length=ITEMS_MAX)] | SkipJsonSchema[None] = None
     cancel: Literal["now", "period_end"] | SkipJsonSchema[None] = None
     subscription_id: Text | None = Field(None, description="Default: the leading one.")
+    app: Text | None = Field(None, description="The application. Default: that of the plan, or the leading one.")
     billing_mode: BillingMode | None = Field(None, description="Default: prorated_immediately.")
     ask_provider: bool | None = Field(None, description="Whether to have the provider preview it, too.")
     provider_preview: dict[str, JsonValue] | None = Field(None, description="What the provider's own preview said.")
@@ -90,6 +92,7 @@ class OverrideRequest(Model):
     revoke: bool | None = Field(None, description="Not for plans and versions.")
     reason: Text
     expires_at: Instant | None = Field(None, description="RFC 3339; default: never.")
+    app: Text | None = Field(None, description="The application that it counts in. Default: all, or that of the plan.")
     trial: bool | None = Field(None, description="Whether the plan is granted as a trial, which needs expires_at.")
     by: Text | None = None
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
@@ -11,6 +9,7 @@ from starlette.responses import Response
 from planwire_client.core.topic import RESERVED_KINDS, TENANT_KIND, TopicError, decoded_topic
 from sync.billing.api import answers, requests
 from sync.billing.api.operations import (
+    APP,
     CHANGE_PROBLEMS,
     GUARDED,
     Asked,
@@ -20,7 +19,7 @@ from sync.billing.api.operations import (
     operation,
     result_document,
 )
-from sync.billing.domain.entitlements.scheduled_changes import ChangeRequest, plan_change, without_change
+from sync.billing.domain.entitlements.scheduled_changes import ChangeRequest, plan_change, with_change, without_change
 from sync.billing.domain.facts.instructions import ScheduledPlanChange
 from sync.billing.domain.facts.model import Facts
 from sync.billing.domain.outcome import revival_of
@@ -99,24 +98,27 @@ class Tenants(BillingOperations):
     async def schedule(self, asked: Asked, body: requests.ScheduleRequest) -> Document:
         """Schedule a plan change, which replaces an earlier one; return it."""
         mode = body.billing_mode or "do_not_bill"
-        request = ChangeRequest(body.plan, body.effective_at, body.subscription_id or "", body.keep or "", mode)
+        request = ChangeRequest(
+            body.plan, body.effective_at, body.subscription_id or "", body.keep or "", mode, body.app or ""
+        )
         services = self._services
         modes = {name: spec.billing_modes for name, spec in registry.PROVIDERS.items()}
-        seen: list[tuple[ScheduledPlanChange | None, ScheduledPlanChange]] = []
+        seen: list[tuple[bool, ScheduledPlanChange]] = []
 
         def change(facts: Facts) -> Facts:
             made = plan_change(facts, request, services.setting(asked.environment), modes)
-            seen[:] = [(facts.scheduled_change, made)]
-            return replace(facts, scheduled_change=made)
+            after = with_change(facts, made)
+            seen[:] = [(bool(set(facts.scheduled_changes) - set(after.scheduled_changes)), made)]
+            return after
 
         document = await self.change(asked, "scheduled_change.set", change, if_version=body.if_version)
-        ((before, made),) = seen
+        ((is_replaced, made),) = seen
         state = orjson.loads((await services.store.read(asked.topic)).state)
         return {
             **document,
-            "replaced": before not in (None, made),
+            "replaced": is_replaced,
             "executes_at": instants.text(made.execute_ns),
-            "scheduled": state.get("scheduled"),
+            "scheduled": state.get("apps", {}).get(made.app, state).get("scheduled"),
         }
 
     @operation(
@@ -125,11 +127,13 @@ class Tenants(BillingOperations):
         "dropChange",
         "Forget the plan change that is held.",
         Answer("It is forgotten.", answers.TenantChanged, VERSION),
-        ("already_executed", "not_changed", "not_found", "no_subscription", "version_conflict"),
+        ("already_executed", "app_unknown", "not_changed", "not_found", "no_subscription", "version_conflict"),
+        (APP,),
     )
-    async def unschedule(self, asked: Asked) -> Document:
+    async def unschedule(self, asked: Asked, app: str) -> Document:
         """Delete the scheduled change and return the new version."""
-        return await self.change(asked, "scheduled_change.deleted", without_change)
+        setting = self._services.setting(asked.environment)
+        return await self.change(asked, "scheduled_change.deleted", lambda facts: without_change(facts, app, setting))
 
     @operation(
         "DELETE",

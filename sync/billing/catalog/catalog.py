@@ -7,11 +7,13 @@ The format:
     overdue = "hold"                 or "apply", or a table by kind: { cancel = "apply", trial = "hold" }
     second_customer = "accept"       or "park": a subscription of another customer than the tenant's own
     unsigned_tenant = "accept"       or "park": a tenant that is named without a signed reference
+    app = "crm"                      the leading application, if plans name applications; see `applications`
+    combine = "max"                  or "sum", or a table by limit: two subscriptions of one plan, { seats = "sum" }
 
-    [plans.KEY]                      name, rank, default?, features?, limits?, per_unit.limits?, modules?, and SOLD BY
+    [plans.KEY]                      name, rank, app?, default?, features?, limits?, per_unit.limits?, modules?, SOLD BY
                                      version?: the name of these terms
     [[plans.KEY.versions]]           version, until?, name?, features?, limits?, per_unit.limits?, modules?, and SOLD BY
-    [addons.KEY]                     name, features?, limits?, per_unit.limits?, modules?, and SOLD BY
+    [addons.KEY]                     name, app?, features?, limits?, per_unit.limits?, modules?, and SOLD BY
 
     [ignore]                         SOLD BY: what other software sells on the same accounts
 
@@ -29,16 +31,17 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 
-from sync.billing.catalog import positions, versions
+from sync.billing.catalog import applications, positions, versions
 from sync.billing.catalog.tables import (
     LEVELS as LEVELS,
+    NO_PLAN as NO_PLAN,
     NUMBER_MAX as NUMBER_MAX,
     OVERDUE_KINDS as OVERDUE_KINDS,
     SOLD_BY,
@@ -61,6 +64,8 @@ T = TypeVar("T", bound=Offer)
 Entry = Plan | Addon | Ignored
 """What an item buys, or that other software sells it."""
 
+_ANOTHER_APP = Ignored()
+
 CATALOG_MAX_BYTES = 1_048_576
 
 
@@ -79,6 +84,10 @@ class Catalog:
         index: (provider, environment) -> the entry that each (table of `Sold`, id) is listed in.
         ignored: the (provider, environment) pairs in which other software sells something.
         versions: the plans that have versions, by key.
+        apps: the catalog of each application, if any plan or add-on names one: what is sold for it alone or for all.
+        leading: the application whose plan a state shows first; "" without applications.
+        app: the application that this is the catalog of; "" for the whole catalog.
+        whole: the catalog that an application's is a part of; None for the whole catalog itself.
     """
 
     plans: Mapping[str, Plan]
@@ -88,11 +97,22 @@ class Catalog:
     index: Mapping[tuple[str, str], Mapping[tuple[str, str], Entry]]
     ignored: Collection[tuple[str, str]]
     versions: Mapping[str, PlanVersions]
+    apps: Mapping[str, Catalog] = field(default_factory=dict)
+    leading: str = ""
+    app: str = ""
+    whole: Catalog | None = field(default=None, repr=False, compare=False)
+
+    def has_plan(self, key: str, app: str = "") -> bool:
+        """Return whether a plan is of this catalog; one that the whole catalog lacks is if it was of its `app`."""
+        return key in self.plans or self.whole is None or (key not in self.whole.plans and app in ("", self.app))
 
     def find(
         self, provider: str, environment: str, price_id: str, lookup_key: str = "", product_id: str = ""
     ) -> Entry | None:
-        """Return what an item is by the most specific of its ids that is listed; None if none is."""
+        """Return what an item is by the most specific of its ids that is listed; None if none is.
+
+        For the catalog of an application, another one's plans and add-ons are as other software's.
+        """
         listed = self.index.get((provider, environment))
         if listed is None:
             return None
@@ -101,6 +121,8 @@ class Catalog:
             found = listed.get(("lookup_keys", lookup_key))
         if found is None and product_id:
             found = listed.get(("products", product_id))
+        if self.app and isinstance(found, Offer) and found.app not in ("", self.app):
+            return _ANOTHER_APP
         return found
 
 
@@ -174,14 +196,12 @@ def of_document(document: Document, providers: Collection[str] | None) -> Catalo
         PydanticCustomError: they are inconsistent.
     """
     plans, addons = _keyed(document.plans), _keyed(document.addons)
-    defaults = [plan for plan in plans.values() if plan.default]
     if not plans:
         raise wrong("the catalog has no plans: add at least [plans.free] with default = true")
-    if not defaults:
-        raise wrong("has no default: one plan needs default = true", "plans")
-    if len(defaults) > 1:
-        problem = f"is a second default: plans.{defaults[0].key} is one already"
-        raise wrong(problem, "plans", defaults[1].key, "default")
+    leading = applications.leading(plans, addons, document.policy)
+    default = applications.default(plans, leading)
+    if default is None:
+        raise wrong(f"has no default{f' of {leading}' if leading else ''}: one plan needs default = true", "plans")
     found = versions.versions_of(plans)
     sections: list[tuple[positions.Path, Entry]] = [
         *((("plans", plan.key), plan) for plan in plans.values()),
@@ -191,7 +211,19 @@ def of_document(document: Document, providers: Collection[str] | None) -> Catalo
     ]
     index = _index(sections, providers)
     ignored = {(each[0], each[1]) for table in SOLD_BY for each in _ids(getattr(document.ignore, table))}
-    return Catalog(plans, addons, defaults[0], document.policy, index, ignored, found)
+    apps: dict[str, Catalog] = {}
+    whole = Catalog(plans, addons, default, document.policy, index, ignored, found, apps, leading)
+    for app in applications.names(plans, addons):
+        apps[app] = replace(
+            whole,
+            plans=applications.offers(plans, app),
+            addons=applications.offers(addons, app),
+            default=applications.default(plans, app) or NO_PLAN,
+            apps={},
+            app=app,
+            whole=whole,
+        )
+    return whole
 
 
 def _index(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sync.billing.catalog.catalog import LEVELS, UNLIMITED, Catalog
+from sync.billing.catalog.catalog import LEVELS, NO_PLAN, UNLIMITED, Catalog
 from sync.billing.catalog.tables import Addon, Ignored, Offer, Plan
 from sync.core import instants
 
@@ -50,7 +50,7 @@ def granted(offer: Offer | None) -> dict[str, Any]:
     if offer is None:
         return {}
     parts = {"features": dict.fromkeys(offer.features, True), "per_unit": offer.per_unit.limits}
-    return {"name": offer.name, "limits": offer.limits, "modules": offer.modules, **parts}
+    return {"name": offer.name, "app": offer.app, "limits": offer.limits, "modules": offer.modules, **parts}
 
 
 def compared(before: Mapping[str, Any], after: Mapping[str, Any]) -> Difference:
@@ -65,6 +65,8 @@ def compared(before: Mapping[str, Any], after: Mapping[str, Any]) -> Difference:
                 (found.gains if _size(now) > _size(was) else found.loses).append(shown)
     if before.get("name") != after.get("name") and before.get("name") and after.get("name"):
         found.renames.append(f"name: {before['name']} -> {after['name']}")
+    if "app" in before and "app" in after and before["app"] != after["app"]:
+        found.renames.append(f"app: {before['app'] or 'all'} -> {after['app'] or 'all'}")
     return found
 
 
@@ -75,6 +77,9 @@ def affected(old: Catalog, new: Catalog, now_ns: int) -> Iterator[Affected]:
     """
     before, after = old.default, new.default
     yield Affected("without", before.key, "", after.key, compared(granted(before), granted(after)))
+    for app in sorted({*old.apps, *new.apps} - {old.leading, new.leading}):
+        was, now = (each.apps[app].default if app in each.apps else NO_PLAN for each in (old, new))
+        yield Affected("without", was.key, "", now.key, compared(granted(was), granted(now)))
     rows: dict[tuple[str, str, str], Affected] = {}
     for (provider, environment), listed in old.index.items():
         for (table, id), entry in listed.items():

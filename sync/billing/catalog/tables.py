@@ -22,6 +22,9 @@ UNLIMITED = "unlimited"
 OVERDUE_KINDS = ("cancel", "pause", "resume", "trial", "change_plan")
 """The changes that can fall due before the provider reports them."""
 
+EVERY_LIMIT = "*"
+"""Stands for every limit that `Policy.combine` does not name."""
+
 GRACE_DEFAULT_NS = 7 * 86_400 * 1_000_000_000
 NUMBER_MAX = 2**53 - 1
 """The greatest limit or rank: larger integers are not exact in a browser."""
@@ -111,12 +114,17 @@ def _each_kind(value: object) -> object:
     return value
 
 
+def _each_limit(value: object) -> object:
+    return {EVERY_LIMIT: value} if isinstance(value, str) else value
+
+
 _WHOLE = f"must be a whole number from 0 to {NUMBER_MAX} (2^53-1)"
 _Number = Annotated[int, Field(ge=0, le=NUMBER_MAX)]
 _Count = Annotated[_Number, _must(_WHOLE)]
 _Limit = Annotated[_Number | Literal["unlimited"], _must(f'{_WHOLE}, or "{UNLIMITED}"')]
 _Choice = Annotated[Literal["hold", "apply"], _must('must be "hold" or "apply"')]
 _Trust = Annotated[Literal["accept", "park"], _must('must be "accept" or "park"')]
+_Combined = Annotated[Literal["sum", "max"], _must('must be "sum" or "max"')]
 _Text = Annotated[str, Field(pattern=r"\S"), _must("must be a text that is not empty")]
 _Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
 _Environment = Annotated[str, Field(pattern="^[a-z][a-z0-9_-]{0,31}$"), _must("is not an environment's name")]
@@ -130,6 +138,12 @@ _Version = Annotated[
 ]
 _Key = Annotated[
     str, Field(pattern="^[a-z][a-z0-9_-]{0,63}$"), _must("is no key: use a-z, 0-9, _ and -, starting with a letter")
+]
+
+_App = Annotated[
+    str,
+    Field(pattern="^[a-z][a-z0-9_-]{0,63}$"),
+    _must("must be an application's name: a-z, 0-9, _ and -, starting with a letter"),
 ]
 
 
@@ -155,13 +169,20 @@ class Policy(_Table):
     """The grace period in nanoseconds; what to do with each kind of change when it is overdue; whom to trust.
 
     `second_customer` is about subscriptions of another customer than the tenant's own, `unsigned_tenant` about names
-    without a signed reference: "accept" or "park".
+    without a signed reference: "accept" or "park". `app` is the leading application, "" for none. `combine` is about a
+    limit that two subscriptions of one plan have, by the limit's name or EVERY_LIMIT: "sum" or "max" (the default).
     """
 
     grace_ns: Annotated[int, BeforeValidator(_duration_ns)] = Field(default=GRACE_DEFAULT_NS, alias="grace")
     overdue: Annotated[dict[str, _Choice], BeforeValidator(_each_kind)] = dict.fromkeys(OVERDUE_KINDS, "hold")
     second_customer: _Trust = "accept"
     unsigned_tenant: _Trust = "accept"
+    app: _App = ""
+    combine: Annotated[dict[str, _Combined], BeforeValidator(_each_limit)] = {}
+
+    def is_summed(self, limit: str) -> bool:
+        """Return whether the amounts of a limit are added up where two subscriptions of one plan have it."""
+        return self.combine.get(limit, self.combine.get(EVERY_LIMIT, "max")) == "sum"
 
 
 class PerUnit(_Table):
@@ -187,10 +208,11 @@ SOLD_BY = tuple(Sold.model_fields)
 
 
 class Offer(Sold):
-    """What a plan or an add-on grants, also per unit of quantity."""
+    """What a plan or an add-on grants in its application, also per unit of quantity. Without `app`: in each of them."""
 
     key: str = ""
     name: _Text
+    app: _App = ""
     features: _Texts = ()
     limits: _Limits = {}
     per_unit: PerUnit = PerUnit()
@@ -227,6 +249,10 @@ class Plan(Offer):
     default: Annotated[bool, _must("must be true or false")] = False
     version: _Version = CURRENT
     versions: Annotated[list[PlanVersion], WrapValidator(_must_be_list)] = []
+
+
+NO_PLAN = Plan.model_construct(key="", name="", rank=-1)
+"""The default plan of an application without one: it grants nothing, and no state shows it."""
 
 
 class Ignored(Sold):

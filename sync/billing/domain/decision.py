@@ -9,10 +9,12 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, assert_never
 
-from sync.billing.domain.entitlements.evaluation import Setting, is_lost, without_void_change
+from sync.billing.domain.entitlements.applications import is_lost_anywhere
+from sync.billing.domain.entitlements.evaluation import Setting
 from sync.billing.domain.entitlements.items import is_ignored
 from sync.billing.domain.entitlements.preview import check_awaited
 from sync.billing.domain.entitlements.projection import Projected, State, Unprojectable, project
+from sync.billing.domain.entitlements.scheduled_changes import without_void_changes
 from sync.billing.domain.entitlements.takeover import ENDED_REASON, take_over, takeover_grants, without_ended_grants
 from sync.billing.domain.entitlements.unknown_items import (
     buys_anything,
@@ -182,7 +184,7 @@ def _decide_reduced(
         return EventResult(Outcome.PARKED, decided.reason, waits=(WAITS_CATALOG,))
     prices = reported_prices(after, key, setting)
     is_reported = not prices or prices <= reported_prices(before, key, setting)
-    if is_reported and not (prices and is_lost(after.subscriptions[key], setting)):
+    if is_reported and not (prices and is_lost_anywhere(after.subscriptions[key], setting)):
         return replace(decided, waits=(), is_stale=bool(stale)) if decided.waits or stale else decided
     reason, waits = _unknown(event, prices, setting), (WAITS_CATALOG, items_subject(key))
     if is_new_and_unknown(before, after, key, setting):
@@ -279,7 +281,7 @@ def _conclude(
         events: what `after` is made from.
     """
     topic, before, published = tenant.topic, tenant.facts, tenant.published
-    after, dropped = without_void_change(without_ended_grants(after, (), setting), setting)
+    after, dropped = without_void_changes(without_ended_grants(after, (), setting), setting)
     projected = project(after, setting)
     if after.kept is not None or isinstance(projected, Unprojectable):
         after = keep_published(before, after, tenant.shown, setting)

@@ -155,11 +155,18 @@ class Moves:
         entry: SubscriptionFacts | None = None
         for each in was.values():
             entry = joined(entry, each)
-        scheduled = [facts.scheduled_change for facts in found.values() if facts is not None]
-        change = next((change for change in scheduled if change and change.subscription == ref.key), None)
+        scheduled = {
+            change.app: change
+            for facts in reversed(found.values())
+            for change in (() if facts is None else facts.scheduled_changes)
+            if change.subscription == ref.key
+        }
+        changes_of_key = tuple(scheduled.values())
         key, moved_us = ref.key, link.moved_us
         changes: dict[str, ChangeFacts] = {
-            home: partial(given, key=key, entry=entry, change=change, moved_us=moved_us, is_vouched=is_vouched(link))
+            home: partial(
+                given, key=key, entry=entry, changes=changes_of_key, moved_us=moved_us, is_vouched=is_vouched(link)
+            )
         }
         for topic, each in was.items():
             changes[topic] = partial(taken, key=key, was=each, moved_us=moved_us)
@@ -228,7 +235,7 @@ class Moves:
         if is_sure or link.tenant_id is None or self._context.catalog_watcher.current.policy.second_customer != "park":
             return None
         entry = (await self._facts(ref, link.tenant_id)).subscriptions.get(ref.key)
-        after = given(facts, ref.key, entry, None, self._context.now_us)
+        after = given(facts, ref.key, entry, (), self._context.now_us)
         note = "" if entry is None else second_customer_note(after, ref.key)
         if not note:
             return None
@@ -241,10 +248,14 @@ class Moves:
 
 def _dropped_change(key: str, left: Commit, here: Commit) -> str:
     """Return the clause about the moved subscription's scheduled change if its new tenant has another one; else ""."""
-    change, kept = left.decision.before.scheduled_change, here.decision.after.scheduled_change
-    if change is None or change.subscription != key or kept is None or kept.subscription == key:
-        return ""
-    return f"; its scheduled change to {change.plan} is dropped: {here.topic} has one of {kept.subscription}"
+    kept = {change.app: change.subscription for change in here.decision.after.scheduled_changes}
+    return "".join(
+        [
+            f"; its scheduled change to {change.plan} is dropped: {here.topic} has one of {kept[change.app]}"
+            for change in left.decision.before.scheduled_changes
+            if change.subscription == key and kept.get(change.app, key) != key
+        ]
+    )
 
 
 def _blocked(commit: Commit) -> EventResult:

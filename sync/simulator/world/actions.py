@@ -35,6 +35,7 @@ class Params(BaseModel):
     deliver: bool = True
     plan: Text | None = None
     addon: Text | None = None
+    app: Text | None = None
     quantity: Annotated[int, Field(ge=1, le=QUANTITY_MAX)] | None = None
     new: bool = False
     linked: bool = True
@@ -44,7 +45,7 @@ class Params(BaseModel):
     resume_at: InstantUs | None = None
 
 
-COMMON = frozenset({"tenant", "env", "subscription_id", "wait", "deliver"})
+COMMON = frozenset({"tenant", "env", "app", "subscription_id", "wait", "deliver"})
 """The parameters that every action takes."""
 
 
@@ -90,7 +91,10 @@ class Scene:
     params: Params
 
     def live(self) -> Subscription | None:
-        """Return the subscription with the given id, else the tenant's newest live one (with a plan, if possible)."""
+        """Return the subscription with the given id, else the tenant's newest live one (with a plan, if possible).
+
+        Of an application, only one that holds something of it.
+        """
         tenant, named = self.params.tenant, self.params.subscription_id
         mine = [
             sub
@@ -103,6 +107,8 @@ class Scene:
                 raise ControlError(404, "no_subscription", f"tenant {tenant} has no subscription {named}")
             return found
         plans = self.offers.plan_price_ids
+        if self.offers.app:
+            mine = [sub for sub in mine if sub.item(self.offers.price_ids) is not None]
         return max(mine, key=lambda sub: (sub.item(plans) is not None, sub.created_us), default=None)
 
     def subscription(self) -> Subscription:

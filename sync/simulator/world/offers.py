@@ -50,18 +50,30 @@ class Offer:
         return frozenset(price.id for price in self.prices)
 
 
+_NO_PLAN = Offer("", "no plan", -1, True, ())
+
+
 @dataclass(frozen=True, slots=True)
 class Offers:
-    """All offers of one environment: plans by rising rank, add-ons in the catalog's order."""
+    """All offers of one environment: plans by rising rank, add-ons in the catalog's order.
+
+    `app`: the application that they are sold for; "" for the whole catalog.
+    """
 
     env: str
     plans: tuple[Offer, ...]
     addons: tuple[Offer, ...]
+    app: str = ""
 
     @property
     def default(self) -> Offer:
-        """Return the plan of tenants that do not pay."""
-        return next(plan for plan in self.plans if plan.is_default)
+        """Return the plan of tenants that do not pay. An application can have none."""
+        return next((plan for plan in self.plans if plan.is_default), _NO_PLAN)
+
+    @property
+    def price_ids(self) -> frozenset[str]:
+        """Return the price ids of everything that is sold."""
+        return frozenset().union(*(offer.price_ids for offer in (*self.plans, *self.addons)))
 
     @property
     def plan_price_ids(self) -> frozenset[str]:
@@ -93,6 +105,7 @@ def of(catalog: Catalog, env: str) -> Offers:
         env,
         tuple(_offer(plan, env, plan.rank, plan.default, AMOUNT_PER_RANK * max(plan.rank, 0)) for plan in plans),
         tuple(_offer(addon, env, 0, False, ADDON_AMOUNT) for addon in catalog.addons.values()),
+        catalog.app,
     )
 
 

@@ -164,6 +164,7 @@ class Replica(Reading):
         min_version: int = 0,
         policy: Policy = Policy.FAIL_CLOSED,
         timeout_s: float = WAIT_S,
+        app: str = "",
     ) -> Snapshot | None:
         """Do the same as `require`, after waiting up to `timeout_s` until the snapshot is current.
 
@@ -174,7 +175,7 @@ class Replica(Reading):
         """
         with contextlib.suppress(NotCurrent, ReplicaClosed):
             await self.wait_for(topic, min_version, timeout_s=timeout_s)
-        return self.require(topic, feature, min_version=min_version, policy=policy)
+        return self.require(topic, feature, min_version=min_version, policy=policy, app=app)
 
     # Opening and closing.
 

@@ -36,6 +36,13 @@ class Snapshot:
     state: object
     cause: Mapping[str, str] = field(default_factory=dict)
 
+    def within(self, app: str) -> Snapshot | None:
+        """Return the same snapshot with the state of one application of the tenant; None if the state has none."""
+        apps = self.state.get("apps") if isinstance(self.state, dict) else None
+        if not isinstance(apps, dict) or app not in apps:
+            return None
+        return Snapshot(self.topic, self.version, apps[app], self.cause)
+
     def _member(self, group: str, name: str) -> object:
         members = self.state.get(group) if isinstance(self.state, dict) else None
         return members.get(name) if isinstance(members, dict) else None
@@ -57,21 +64,33 @@ Changed = Callable[[Snapshot, Snapshot | None], None]
 
 
 def decide(
-    topic: str, snapshot: Snapshot | None, is_fresh: bool, feature: str, min_version: int, policy: Policy
+    topic: str,
+    snapshot: Snapshot | None,
+    is_fresh: bool,
+    feature: str,
+    min_version: int,
+    policy: Policy,
+    app: str = "",
 ) -> Snapshot | None:
     """Return the snapshot that allows the feature; None if FAIL_OPEN allows it without one.
+
+    Args:
+        app: the application that must have it; "" for any. A state without the application says nothing of it.
 
     Raises:
         FeatureDenied: the state does not have the feature, and the policy trusts the state.
         NotCurrent: the policy does not allow the feature without a current snapshot.
     """
     version = snapshot.version if snapshot is not None else 0
+    part = snapshot.within(app) if snapshot is not None and app else snapshot
     reason = "unknown" if snapshot is None else "behind" if version < min_version else "" if is_fresh else "stale"
+    if not reason and part is None and snapshot is not None and snapshot.state is not None:
+        reason = "no_app"
     if not reason or (policy is Policy.LAST_KNOWN and reason == "stale"):
         assert snapshot is not None, "a reason would say unknown"
-        if snapshot.has(feature):
+        if part is not None and part.has(feature):
             return snapshot
-        raise FeatureDenied(topic, feature, version)
+        raise FeatureDenied(topic, f"{app}: {feature}" if app else feature, version)
     if policy is Policy.FAIL_OPEN:
         return snapshot
     raise NotCurrent(topic, reason, version)

@@ -99,6 +99,7 @@ class ThreadReplica(Reading):
         min_version: int = 0,
         policy: Policy = Policy.FAIL_CLOSED,
         timeout_s: float = WAIT_S,
+        app: str = "",
     ) -> Snapshot | None:
         """Do the same as `require`, after waiting up to `timeout_s` until the snapshot is current.
 
@@ -109,7 +110,7 @@ class ThreadReplica(Reading):
         """
         with contextlib.suppress(NotCurrent, ReplicaClosed):
             self.wait_for(topic, min_version, timeout_s=timeout_s)
-        return self.require(topic, feature, min_version=min_version, policy=policy)
+        return self.require(topic, feature, min_version=min_version, policy=policy, app=app)
 
     def open(self) -> None:
         """Start the thread, which starts connecting. A second call does nothing.

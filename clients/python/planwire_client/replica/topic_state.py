@@ -135,11 +135,12 @@ class Reading:
         return state is not None and state.is_fresh
 
     def require(
-        self, topic: str, feature: str, *, min_version: int = 0, policy: Policy = Policy.FAIL_CLOSED
+        self, topic: str, feature: str, *, min_version: int = 0, policy: Policy = Policy.FAIL_CLOSED, app: str = ""
     ) -> Snapshot | None:
         """Return the snapshot that allows `feature`; None only if FAIL_OPEN allows it without a snapshot.
 
         min_version: the newest version that the caller has seen; an older snapshot is not current.
+        app: the application of the tenant that must have it; "" for any of them.
 
         Raises:
             FeatureDenied: the state does not have the feature.
@@ -148,11 +149,17 @@ class Reading:
         """
         state = self._states.get(topic)
         if state is None:
-            return decide(topic, None, False, feature, min_version, policy)
+            return decide(topic, None, False, feature, min_version, policy, app)
         if state.refused:
             raise TopicRefused(topic, state.refused)
         snapshot = state.snapshot
         # Fast path for nearly every call under every policy, without `decide`.
-        if snapshot is not None and snapshot.version >= min_version and state.is_fresh and snapshot.has(feature):
+        if (
+            snapshot is not None
+            and snapshot.version >= min_version
+            and state.is_fresh
+            and not app
+            and snapshot.has(feature)
+        ):
             return snapshot
-        return decide(topic, snapshot, state.is_fresh, feature, min_version, policy)
+        return decide(topic, snapshot, state.is_fresh, feature, min_version, policy, app)

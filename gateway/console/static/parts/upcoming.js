@@ -1,4 +1,4 @@
-/** The topic's scheduled changes and timers, and the overrides of its subscription. */
+/** The topic's applications, scheduled changes and timers, and the overrides of its subscription. */
 import { grant } from "../actions.js";
 import { get, ApiError } from "../api.js";
 import { local } from "../model/format.js";
@@ -6,6 +6,7 @@ import { inPath } from "../model/links.js";
 import { button, card, h, keyed, line, setText, showFacts, table } from "../ui/dom.js";
 
 const TIMER_HEADS = ["Due", "What for"];
+const APP_HEADS = ["Application", "Plan", "Status", "What comes"];
 const OVERRIDE_HEADS = ["Kind", "Name", "Value", "Until", "Reason"];
 
 const TIMERS = {
@@ -39,7 +40,23 @@ const shownValue = ({ kind, value, revoke, trial }) => {
 };
 
 /**
- * A topic's scheduled changes, timers and overrides.
+ * What comes by time alone, of a topic or of one of its applications.
+ * @param {any} of
+ * @returns {[string, string][]}
+ */
+const coming = (of) =>
+  /** @type {[string, string][]} */ (
+    [
+      ["scheduled change", of.scheduled && flat(of.scheduled)],
+      ["pending", of.pending && flat(of.pending)],
+      ["valid until", of.valid_until && when(of.valid_until)],
+      ["trial ends", of.trial_ends_at && when(of.trial_ends_at)],
+      ["grace ends", of.grace_ends_at && when(of.grace_ends_at)],
+    ].filter(([, text]) => text)
+  );
+
+/**
+ * A topic's applications, scheduled changes, timers and overrides.
  * @param {import("../app.js").Context} context
  * @param {string} name of the topic
  */
@@ -47,6 +64,7 @@ export const upcoming = (context, name) => {
   const path = inPath(name);
   const facts = h("dl", { class: "facts" });
   const nothing = h("p", { class: "quiet", role: "status" });
+  const apps = table("Applications", APP_HEADS);
   const timers = table("Timers", TIMER_HEADS);
   const overrides = table("Overrides", OVERRIDE_HEADS);
   const noOverrides = h("p", { class: "quiet", role: "status" });
@@ -57,15 +75,32 @@ export const upcoming = (context, name) => {
   );
   grants.hidden = !/(^|\/)tenant:/.test(name);
 
+  const showApps = (/** @type {any[]} */ found) => {
+    apps.element.hidden = !found.length;
+    keyed(
+      apps.body,
+      found,
+      ({ app }) => app,
+      () => line(APP_HEADS),
+      (row, of) => {
+        const [app, plan, status, comes] = row.children;
+        setText(app, of.app);
+        setText(plan, of.plan ?? "none");
+        setText(status, of.status ?? "");
+        setText(
+          comes,
+          coming(of)
+            .map(([name, text]) => `${name}: ${text}`)
+            .join("; "),
+        );
+      },
+    );
+  };
+
   const showSchedule = (/** @type {any} */ answer) => {
-    const known = [
-      ["scheduled change", answer.scheduled && flat(answer.scheduled)],
-      ["pending", answer.pending && flat(answer.pending)],
-      ["valid until", answer.valid_until && when(answer.valid_until)],
-      ["trial ends", answer.trial_ends_at && when(answer.trial_ends_at)],
-      ["grace ends", answer.grace_ends_at && when(answer.grace_ends_at)],
-    ].filter(([, text]) => text);
-    showFacts(facts, /** @type {[string, string][]} */ (known));
+    const known = coming(answer);
+    showFacts(facts, known);
+    showApps(answer.apps ?? []);
     const found = answer.timers ?? [];
     setText(
       nothing,
@@ -100,12 +135,12 @@ export const upcoming = (context, name) => {
     keyed(
       overrides.body,
       found,
-      (/** @type {any} */ override) => `${override.kind} ${override.name}`,
+      (/** @type {any} */ override) => `${override.kind} ${override.name} ${override.app ?? ""}`,
       () => line(OVERRIDE_HEADS),
       (row, override) => {
         const [kind, what, value, until, reason] = row.children;
         setText(kind, override.kind);
-        setText(what, override.name);
+        setText(what, override.app ? `${override.name} (${override.app})` : override.name);
         setText(value, shownValue(override));
         setText(until, override.expires_at ? when(override.expires_at) : "removed");
         setText(reason, override.by ? `${override.reason} (${override.by})` : override.reason);
@@ -118,6 +153,7 @@ export const upcoming = (context, name) => {
       "upcoming",
       "Scheduled, timers and overrides",
       nothing,
+      apps.element,
       facts,
       timers.element,
       h("h3", {}, "Overrides"),

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from sync.billing.catalog.catalog import Addon, Ignored, Plan, Policy
 from sync.billing.domain.entitlements.items import Setting as Setting, entry_of
@@ -38,6 +38,7 @@ class EvaluatedSubscription:
         instants_ns: the instants at which it changes by time alone.
         unknown: the price ids of its items that are not in the catalog.
         lost: those of them that nothing stands in for: the catalog no longer has what they bought.
+        leads: whether the status of its application can be its own.
     """
 
     key: str
@@ -52,6 +53,7 @@ class EvaluatedSubscription:
     instants_ns: list[int] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
+    leads: bool = True
 
     @property
     def provider(self) -> str:
@@ -72,9 +74,10 @@ def evaluate(key: str, facts: Facts, setting: Setting) -> EvaluatedSubscription:
         _buy(evaluated, entry.subscription.items, entry, setting)
         if evaluated.unknown:
             _stand_in(evaluated, entry, setting)
-        change = facts.scheduled_change
-        if change is not None and change.subscription == key:
-            _apply_scheduled_change(evaluated, change, entry, setting)
+        for change in facts.scheduled_changes:
+            if change.subscription == key:
+                is_own = setting.catalog.has_plan(change.plan, change.app)
+                (_apply_scheduled_change if is_own else _keep_bundle)(evaluated, change, entry, setting)
         plan = evaluated.plan
         if plan is not None and plan.key in setting.catalog.versions:
             evaluated.plan = version_of(plan, entry, facts, setting)
@@ -86,38 +89,10 @@ def overdue_subscriptions(facts: Facts, setting: Setting) -> list[str]:
     found = []
     for key, entry in facts.subscriptions.items():
         instants_ns = _under_policy(key, entry, setting).instants_ns
-        if facts.scheduled_change is not None and facts.scheduled_change.subscription == key:
-            instants_ns.append(facts.scheduled_change.effective_ns)
+        instants_ns += [change.effective_ns for change in facts.scheduled_changes if change.subscription == key]
         if any(instant_ns <= setting.now_ns for instant_ns in instants_ns):
             found.append(key)
     return found
-
-
-def without_void_change(facts: Facts, setting: Setting) -> tuple[Facts, str]:
-    """Return the facts without a scheduled plan change that is done or void, and why it was dropped ("": it was not).
-
-    It is void if its subscription has ended, or is to be canceled before it. It is also void if the customer has chosen
-    another plan since: one above the kept plan, or one that is neither the kept plan nor the target.
-    """
-    change = facts.scheduled_change
-    if change is None:
-        return facts, ""
-    entry = facts.subscriptions.get(change.subscription)
-    reason = "its subscription has ended"
-    if entry is not None and entry.subscription.status not in ENDED_STATUSES:
-        shown = bought(entry.subscription.items, entry, setting)
-        kept = bought(change.keep, entry, setting)
-        target, coming = setting.catalog.plans.get(change.plan), entry.subscription.scheduled
-        if (shown.unknown and shown.plan is None) or kept.plan is None or target is None:
-            return facts, ""  # a price that left the catalog is no reason to drop the change
-        reason = _void_reason(shown.plan, kept.plan, target, change)
-        if coming is not None and coming.action == "cancel" and coming.effective_ns <= change.effective_ns:
-            reason = "its subscription is to be canceled"
-        elif setting.now_ns >= change.effective_ns and _is(shown.plan, target):
-            reason = "it is done"
-    if not reason:
-        return facts, ""
-    return replace(facts, scheduled_change=None), f"the scheduled change to {change.plan} is dropped: {reason}"
 
 
 def bought(items: tuple[Item, ...], entry: SubscriptionFacts, setting: Setting) -> EvaluatedSubscription:
@@ -211,8 +186,9 @@ def _stand_in(evaluated: EvaluatedSubscription, entry: SubscriptionFacts, settin
     """Keep the plan that was granted last if unknown items leave none, and its add-ons if they leave nothing."""
     if not evaluated.unknown or evaluated.plan is not None:
         return
-    granted = bought(entry.granted.items if entry.granted is not None else (), entry, setting)
-    if entry.granted is None or (granted.unknown and not granted.buys):
+    last = entry.stands_in(setting.catalog.app)
+    granted = bought(last.items if last is not None else (), entry, setting)
+    if last is None or (granted.unknown and not granted.buys):
         evaluated.lost += evaluated.unknown
     evaluated.plan, evaluated.quantity = granted.plan, granted.quantity
     evaluated.addons = evaluated.addons or granted.addons
@@ -228,10 +204,10 @@ def _apply_scheduled_change(
     if target is None or kept.plan is None:
         return
     overdue = setting.now_ns >= change.effective_ns
-    if _void_reason(evaluated.plan, kept.plan, target, change) or (overdue and _is(evaluated.plan, target)):
+    if void_reason(evaluated.plan, kept.plan, target, change) or (overdue and is_same_plan(evaluated.plan, target)):
         return
     evaluated.instants_ns.append(change.effective_ns)
-    if not _is(evaluated.plan, kept.plan):
+    if not is_same_plan(evaluated.plan, kept.plan):
         evaluated.plan, evaluated.quantity, evaluated.addons = kept.plan, kept.quantity, kept.addons
     if overdue:
         evaluated.awaiting_since_ns = change.effective_ns
@@ -245,15 +221,28 @@ def _apply_scheduled_change(
             evaluated.scheduled["problem"] = change.problem
 
 
-def _void_reason(shown: Plan | None, kept: Plan | None, target: Plan, change: ScheduledPlanChange) -> str:
+def _keep_bundle(
+    evaluated: EvaluatedSubscription, change: ScheduledPlanChange, entry: SubscriptionFacts, setting: Setting
+) -> None:
+    """Keep a plan of all applications until it is changed to one of another application."""
+    kept, shown = bought(change.keep, entry, setting), evaluated.plan
+    if kept.plan is None or kept.plan.app or setting.now_ns >= change.effective_ns:
+        return
+    evaluated.instants_ns.append(change.effective_ns)
+    if shown is None or shown.rank < kept.plan.rank:
+        evaluated.plan, evaluated.quantity = kept.plan, kept.quantity
+
+
+def void_reason(shown: Plan | None, kept: Plan | None, target: Plan, change: ScheduledPlanChange) -> str:
     """Return why the plan in the provider's body makes the change void; "" if it does not."""
-    if kept is None or _is(shown, kept):
+    if kept is None or is_same_plan(shown, kept):
         return ""
-    if _is(shown, target):
+    if is_same_plan(shown, target):
         # The target is set early: a lower plan, so that the next bill is lower; a higher one was bought, or set by us.
         return "" if target.rank <= kept.rank or change.executed else "upgraded since"
     return "upgraded since" if shown is not None and shown.rank > kept.rank else "changed to another plan since"
 
 
-def _is(plan: Plan | None, other: Plan) -> bool:
+def is_same_plan(plan: Plan | None, other: Plan) -> bool:
+    """Return whether two plans are one, whatever catalog they are from."""
     return plan is not None and plan.key == other.key

@@ -22,6 +22,17 @@ class Setting(NamedTuple):
     askable: Collection[tuple[str, str]]
     now_ns: int
 
+    def within(self, app: str) -> Setting:
+        """Return the setting of one application; of the leading one for "", or the setting itself without any."""
+        apps = self.catalog.apps
+        return self._replace(catalog=apps[app or self.catalog.leading]) if apps else self
+
+    def of_plan(self, key: str, app: str = "") -> Setting:
+        """Return the setting of an application, or else of a plan's; the setting itself for a plan of all."""
+        plan = self.catalog.plans.get(key)
+        app = app if app in self.catalog.apps else "" if plan is None else plan.app
+        return self.within(app) if app else self
+
 
 def is_ignored(of: Event | SubscriptionFacts, setting: Setting) -> bool:
     """Return whether other software sells all the items of a subscription, by the catalog's ignore list."""

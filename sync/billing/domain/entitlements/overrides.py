@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 
 from sync.billing.catalog.catalog import LEVELS, NUMBER_MAX, UNLIMITED
+from sync.billing.domain.entitlements.applications import check_app
 from sync.billing.domain.entitlements.evaluation import Setting
 from sync.billing.domain.facts.instructions import PLAN, VERSION, Override, place
 from sync.billing.domain.facts.model import Facts
@@ -25,18 +26,19 @@ def add_override(facts: Facts, override: Override, setting: Setting) -> Facts:
     """Return the facts with the override, which replaces one of the same name, and without expired ones.
 
     Raises:
-        ChangeRejected: `override_invalid`, `plan_unknown`, `version_unknown` or `too_many_overrides`.
+        ChangeRejected: `app_unknown`, `override_invalid`, `plan_unknown`, `version_unknown` or `too_many_overrides`.
     """
     problem = _problem(override, setting.now_ns)
     if problem:
         raise ChangeRejected("override_invalid", problem)
+    check_app(override.app, setting)
     if override.kind in (PLAN, VERSION):
         _check_in_catalog(override, setting)
-        override = _dated(override, facts, setting.now_ns)
+        override = _dated(replace(override, app=setting.catalog.plans[override.name].app), facts, setting.now_ns)
     kept = [
         other
         for other in facts.overrides
-        if (other.kind, other.name) != (override.kind, override.name) and is_active(other, setting.now_ns)
+        if not _is_same(other, override.kind, override.name, override.app) and is_active(other, setting.now_ns)
     ]
     if len(kept) >= OVERRIDES_MAX:
         raise ChangeRejected("too_many_overrides", f"a tenant has at most {OVERRIDES_MAX} overrides")
@@ -49,20 +51,24 @@ def is_active(override: Override, now_ns: int) -> bool:
 
 
 def active_overrides(facts: Facts, now_ns: int) -> dict[str, list[str]]:
-    """Return the field `overrides` of a cause: those active at `now_ns`, as KIND:NAME; {} if there are none."""
-    names = [f"{override.kind}:{override.name}" for override in facts.overrides if is_active(override, now_ns)]
+    """Return the field `overrides` of a cause: those active at `now_ns`, by their labels; {} if there are none."""
+    names = [override.label for override in facts.overrides if is_active(override, now_ns)]
     return {"overrides": names} if names else {}
 
 
-def remove_override(facts: Facts, kind: str, name: str) -> Facts:
+def remove_override(facts: Facts, kind: str, name: str, app: str = "") -> Facts:
     """Return the facts without an override.
+
+    Args:
+        app: the application that it is for; "" for all. A plan needs none.
 
     Raises:
         ChangeRejected: `not_found`: there is none of that name.
     """
-    kept = tuple(other for other in facts.overrides if (other.kind, other.name) != (kind, name))
+    kept = tuple(other for other in facts.overrides if not _is_same(other, kind, name, app))
     if len(kept) == len(facts.overrides):
-        raise ChangeRejected("not_found", f"no override of {kind[:20]} {name[:64]} is there")
+        of = f" for {app[:64]}" if app else ""
+        raise ChangeRejected("not_found", f"no override of {kind[:20]} {name[:64]}{of} is there")
     return replace(facts, overrides=kept)
 
 
@@ -76,6 +82,8 @@ def _check_in_catalog(override: Override, setting: Setting) -> None:
     if plan is None:
         known = ", ".join(sorted(setting.catalog.plans))
         raise ChangeRejected("plan_unknown", f"the catalog has no plan {override.name[:60]!r}: expected one of {known}")
+    if override.app not in ("", plan.app):
+        raise ChangeRejected("override_invalid", f"{override.name} is not a plan of {override.app}")
     versions = setting.catalog.versions.get(plan.key)
     names = [plan.version] if versions is None else list(versions.by_name)
     if override.kind == VERSION and override.value not in names:
@@ -89,6 +97,11 @@ def _dated(override: Override, facts: Facts, now_ns: int) -> Override:
     earlier = [one for one in facts.overrides if (one.kind, one.name) == (PLAN, override.name)]
     is_extended = override.kind == PLAN and any(is_active(one, now_ns) for one in earlier)
     return replace(override, at_ns=earlier[0].at_ns if is_extended else now_ns)
+
+
+def _is_same(other: Override, kind: str, name: str, app: str) -> bool:
+    """Return whether an override has this name. A plan's tells its application."""
+    return (other.kind, other.name) == (kind, name) and (kind in (PLAN, VERSION) or other.app == app)
 
 
 def _problem(override: Override, now_ns: int) -> str:

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from sync.billing.domain.entitlements.evaluation import Setting, bought, without_void_change
+from sync.billing.domain.entitlements.applications import check_app
+from sync.billing.domain.entitlements.evaluation import Setting, bought
 from sync.billing.domain.entitlements.projection import Projected, State, Unprojectable, project
-from sync.billing.domain.entitlements.scheduled_changes import find_subscription, with_plan
+from sync.billing.domain.entitlements.scheduled_changes import find_subscription, with_plan, without_void_changes
 from sync.billing.domain.entitlements.takeover import without_ended_grants
 from sync.billing.domain.entitlements.unknown_items import remember_granted
 from sync.billing.domain.facts.instructions import ENTITLEMENTS, AwaitedPreview
@@ -33,6 +34,7 @@ class PreviewRequest:
         items: all items of the subscription.
         cancel: `now` or `period_end`.
         subscription_id: "" for the leading subscription.
+        app: the application whose subscription is meant; "" for that of `plan`, or the leading one.
     """
 
     plan: str = ""
@@ -40,15 +42,26 @@ class PreviewRequest:
     items: tuple[Item, ...] = ()
     cancel: str = ""
     subscription_id: str = ""
+    app: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """The subscription's key, its body after the change, and the state that is published then."""
+    """The subscription's key, its body after the change, and the state that is published then.
+
+    Attributes:
+        app: the application that the change is about; "" without applications, or for all of them.
+    """
 
     key: str
     body: Subscription
     state: State
+    app: str = ""
+
+    @property
+    def entitlements(self) -> dict[str, object]:
+        """What the change is about in the state: the fields ENTITLEMENTS."""
+        return _entitlements(self.state, self.app)
 
 
 def preview(facts: Facts, request: PreviewRequest, setting: Setting) -> Preview:
@@ -57,21 +70,27 @@ def preview(facts: Facts, request: PreviewRequest, setting: Setting) -> Preview:
     Raises:
         ChangeRejected: the change is impossible, or its prices are not in the catalog.
     """
-    key, entry = find_subscription(facts, request.subscription_id, setting)
-    body, now_ns = _changed(entry, request, setting), setting.now_ns
+    within = setting.of_plan(request.plan, check_app(request.app, setting))
+    key, entry = find_subscription(facts, request.subscription_id, within)
+    body, now_ns = _changed(entry, request, within), setting.now_ns
     order = Order(max(now_ns, entry.order.updated_ns + 1), max(now_ns, entry.order.occurred_ns), "preview")
     event = Event(entry.provider, setting.environment, "preview", "preview", order, subscription=body)
     result = reduce(facts, event)
     assert isinstance(result, Reduced)
     after = without_ended_grants(remember_granted(facts, result.facts, event, setting), (), setting)
-    after, _ = without_void_change(after, setting)
+    after, _ = without_void_changes(after, setting)
     projected = project(after, setting)
     present = {item.price_id for item in entry.subscription.items}
     unknown = [price for price in bought(body.items, entry, setting).unknown if price not in present]
     if isinstance(projected, Unprojectable) or unknown:
         reason = projected.reason if isinstance(projected, Unprojectable) else projected.unknown
         raise ChangeRejected("price_unknown", reason)
-    return Preview(key, body, projected.state)
+    return Preview(key, body, projected.state, within.catalog.app)
+
+
+def _entitlements(state: State, app: str) -> dict[str, object]:
+    part = state.get("apps", {}).get(app, state)
+    return {name: part[name] for name in ENTITLEMENTS if name in part}
 
 
 def _changed(entry: SubscriptionFacts, request: PreviewRequest, setting: Setting) -> Subscription:
@@ -104,9 +123,10 @@ def difference(before: Mapping[str, object], after: Mapping[str, object], path: 
 def await_preview(facts: Facts, preview_id: str, foreseen: Preview, now_ns: int) -> Facts:
     """Return the facts with the previewed change awaited; it replaces an earlier one."""
     body = foreseen.body
-    entitlements = {name: foreseen.state[name] for name in ENTITLEMENTS}
-    items = tuple(sorted(body.items))
-    awaited = AwaitedPreview(preview_id, foreseen.key, items, body.status, entitlements, now_ns + LANDS_WITHIN_NS)
+    items, until_ns = tuple(sorted(body.items)), now_ns + LANDS_WITHIN_NS
+    awaited = AwaitedPreview(
+        preview_id, foreseen.key, items, body.status, foreseen.entitlements, until_ns, foreseen.app
+    )
     return replace(facts, awaited_preview=awaited)
 
 
@@ -127,7 +147,7 @@ def check_awaited(
         return decided, []
     body = new.subscription
     if (tuple(sorted(body.items)), body.status) == (awaited.items, awaited.status):
-        return decided, difference(awaited.entitlements, {name: projected.state[name] for name in ENTITLEMENTS})
+        return decided, difference(awaited.entitlements, _entitlements(projected.state, awaited.app))
     moved = old is not None and (old.subscription.items, old.subscription.status) != (body.items, body.status)
     if not moved and now_ns < awaited.until_ns:
         return after, []

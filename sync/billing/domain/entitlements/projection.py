@@ -13,6 +13,8 @@ only adds: it leads only if none of the own customer's is live, and its plan is 
 
 A plan that an operator grants only adds: the plan of the highest rank is shown, features are united, and of each limit
 and module the greater counts.
+
+If the catalog names applications, all of this holds within each of them (`applications`), and the state has them all.
 """
 
 from __future__ import annotations
@@ -22,19 +24,18 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any, NamedTuple
 
-from sync.billing.catalog.catalog import LEVELS, NUMBER_MAX, UNLIMITED, Offer, Plan
+from sync.billing.catalog.catalog import NO_PLAN, Plan, Policy
+from sync.billing.domain.entitlements.applications import Standing, kept_of, overrides_of, standing
 from sync.billing.domain.entitlements.evaluation import EvaluatedSubscription, Setting, evaluate
 from sync.billing.domain.entitlements.items import is_ignored
 from sync.billing.domain.entitlements.overrides import is_active
+from sync.billing.domain.entitlements.state import State as State, add, merged, of_plan, summed, unite
 from sync.billing.domain.entitlements.unknown_items import lost_grants, unknown_reason
 from sync.billing.domain.entitlements.versions import version_at
 from sync.billing.domain.facts.customers import second_customers
 from sync.billing.domain.facts.instructions import PLAN, VERSION, Override
 from sync.billing.domain.facts.model import KEPT, Facts, SubscriptionFacts
 from sync.core import instants
-
-State = dict[str, Any]
-"""The public state: plan, status, features, limits, modules, and the other fields that apply; no nulls."""
 
 _LEADS_LIVE = {"active": 0, "trialing": 0, "paused": 1, "past_due": 2}
 _LEADS_ENDED = {"incomplete": 0, "past_due": 1, "unpaid": 2, "paused": 3, "canceled": 4}
@@ -66,6 +67,8 @@ class Unprojectable:
 
 def project(facts: Facts, setting: Setting) -> Projected | Unprojectable:
     """Return the entitlement state of the facts in the setting."""
+    if setting.catalog.apps:
+        return _project_applications(facts, setting)
     own, others = _paid(facts, setting)
     adding = [other for other in others if _adds(other)]
     lost = {(each.provider, price_id) for each in own for price_id in each.lost}
@@ -75,9 +78,11 @@ def project(facts: Facts, setting: Setting) -> Projected | Unprojectable:
         return Unprojectable(unknown_reason(lost, setting))
     lead = _lead(own, adding)
     default = version_at(setting.catalog.default, 0, facts, setting) if facts.overrides else setting.catalog.default
-    state = _granted([each for each in own if not each.lost] if lost else own, adding, default)
-    if lost and facts.kept is not None:
-        state = _with_kept(facts.kept, state)
+    known = [each for each in own if not each.lost] if lost else own
+    state = _granted(known, adding, default, setting.catalog.policy)
+    kept = kept_of(facts, setting.catalog) if lost else None
+    if kept is not None:
+        state = _with_kept(kept, state)
     if lead is not None:
         shown = _shown(lead, own, facts)
         state["status"] = shown.status
@@ -85,7 +90,7 @@ def project(facts: Facts, setting: Setting) -> Projected | Unprojectable:
     now_ns = setting.now_ns
     changes_ns = [instant for each in own + others for instant in each.instants_ns if instant > now_ns]
     if facts.overrides:
-        active = [override for override in facts.overrides if is_active(override, now_ns)]
+        active = [one for one in overrides_of(facts, setting.catalog) if is_active(one, now_ns)]
         _grant(state, lead, [one for one in active if one.kind == PLAN], facts, setting)
         _override(state, [one for one in active if one.kind not in (PLAN, VERSION)])
         changes_ns += [override.expires_ns for override in active if override.expires_ns is not None]
@@ -96,8 +101,28 @@ def project(facts: Facts, setting: Setting) -> Projected | Unprojectable:
     return Projected(state, valid_until_ns, unknown_reason(lost | unknown, setting) if lost or unknown else "")
 
 
+def _project_applications(facts: Facts, setting: Setting) -> Projected | Unprojectable:
+    """Return the state with the state of each application; none while that of one cannot be told."""
+    found = {app: project(facts, setting.within(app)) for app in setting.catalog.apps}
+    failed = [each.reason for each in found.values() if isinstance(each, Unprojectable)]
+    if failed:
+        return Unprojectable("; ".join(dict.fromkeys(failed)))
+    told = {app: each for app, each in found.items() if isinstance(each, Projected)}
+    for each in told.values():
+        if not each.state["plan"]["key"]:
+            del each.state["plan"]
+    state = merged({app: each.state for app, each in told.items()}, setting.catalog.leading)
+    valid_until_ns = min([each.valid_until_ns for each in told.values() if each.valid_until_ns], default=None)
+    if valid_until_ns is not None:
+        state["valid_until"] = instants.text(valid_until_ns)
+    reasons = [each.unknown for each in told.values() if each.unknown]
+    return Projected(state, valid_until_ns, "; ".join(dict.fromkeys(reasons)))
+
+
 def leader(facts: Facts, setting: Setting) -> str | None:
-    """Return the key of the leading subscription, or None if there is none."""
+    """Return the key of the leading subscription, of the leading application; or None if there is none."""
+    if setting.catalog.apps:
+        setting = setting.within(setting.catalog.leading)
     own, others = _paid(facts, setting)
     lead = _lead(own, [other for other in others if _adds(other)])
     return None if lead is None else lead.key
@@ -112,8 +137,13 @@ def _paid(facts: Facts, setting: Setting) -> tuple[list[EvaluatedSubscription], 
     own: list[EvaluatedSubscription] = []
     others: list[EvaluatedSubscription] = []
     for key, entry in facts.subscriptions.items():
-        if not is_ignored(entry, setting):
-            (others if key in second else own).append(evaluate(key, facts, setting))
+        place = Standing.COUNTS
+        if setting.catalog.app:
+            place = standing(entry, setting, [one for one in facts.scheduled_changes if one.subscription == key])
+        if place is not Standing.ABSENT and not is_ignored(entry, setting):
+            evaluated = evaluate(key, facts, setting)
+            evaluated.leads = place is Standing.COUNTS
+            (others if key in second else own).append(evaluated)
     if len(own) > 1:
         own.sort(key=_precedence)
     if not others or setting.catalog.policy.second_customer == "park":
@@ -130,9 +160,10 @@ def _adds(other: EvaluatedSubscription) -> bool:
 def _lead(
     own: Sequence[EvaluatedSubscription], adding: Sequence[EvaluatedSubscription]
 ) -> EvaluatedSubscription | None:
-    if adding and not (own and own[0].live):
-        return adding[0]
-    return own[0] if own else None
+    if own and own[0].leads and (own[0].live or not adding):
+        return own[0]
+    first, added = (next((one for one in found if one.leads), None) for found in (own, adding))
+    return added if added is not None and not (first is not None and first.live) else first
 
 
 def _shown(lead: EvaluatedSubscription, own: Sequence[EvaluatedSubscription], facts: Facts) -> EvaluatedSubscription:
@@ -146,7 +177,7 @@ def _shown(lead: EvaluatedSubscription, own: Sequence[EvaluatedSubscription], fa
     def created_ns(one: EvaluatedSubscription) -> int:
         return facts.subscriptions[one.key].created_ns or 0
 
-    newer = [one for one in own if created_ns(one) >= created_ns(lead)]
+    newer = [one for one in own if one.leads and created_ns(one) >= created_ns(lead)]
     paid = [one for one in newer if one.live and (one.plan or one.lost) and one.status in _PAID_STATUSES]
     paying = [one for one in newer if one.status == "incomplete" and lead.status == "paused"]
     return next(iter(paid + paying), lead)
@@ -164,64 +195,37 @@ def _precedence(subscription: EvaluatedSubscription) -> tuple[int, float, str, i
     return (0, rank, key, _LEADS_LIVE.get(status, 3), -subscription.quantity, status, subscription.key)
 
 
-def _granted(own: list[EvaluatedSubscription], adding: list[EvaluatedSubscription], default: Plan) -> State:
+def _granted(
+    own: list[EvaluatedSubscription], adding: list[EvaluatedSubscription], default: Plan, policy: Policy
+) -> State:
     live = [subscription for subscription in own if subscription.live]
     plan = (live[0].plan if live else None) or default
     quantities = [one.quantity for one in live if one.plan is plan]
-    state = _of_plan(plan, max(quantities) if quantities else 1)
+    state = of_plan(plan, max(quantities) if quantities else 1)
     state["status"] = "none"
     for other in live:
         # Another version of the same plan is paid for, too.
         if other.plan is not None and other.plan is not plan and other.plan.key == plan.key:
-            _unite(state, _of_plan(other.plan, other.quantity))
+            unite(state, of_plan(other.plan, other.quantity))
+    if policy.combine and len(live) > 1:
+        alike = [(one.plan, one.quantity) for one in live if one.plan is not None and one.plan.key == plan.key]
+        summed(state, alike, policy)
     for other in adding:
         if other.plan is not None:
-            _unite(state, _of_plan(other.plan, other.quantity))
+            unite(state, of_plan(other.plan, other.quantity))
     for subscription in live + adding:
         for addon, quantity in subscription.addons:
-            _add(state, addon, quantity)
+            add(state, addon, quantity)
     return state
 
 
 def _with_kept(kept: Mapping[str, Any], known: State) -> State:
     """Return a state of what was published last; with what the catalog still knows to be bought, if that is more."""
-    state: State = {"plan": kept["plan"], **{name: dict(kept[name]) for name in KEPT[1:]}, "status": "none"}
-    if known["plan"]["rank"] > kept["plan"]["rank"]:
-        _unite(state, known)
+    plan = kept.get("plan") or of_plan(NO_PLAN, 0)["plan"]
+    state: State = {"plan": plan, **{name: dict(kept[name]) for name in KEPT[1:]}, "status": "none"}
+    if known["plan"]["rank"] > plan["rank"]:
+        unite(state, known)
     return state
-
-
-def _of_plan(plan: Plan, quantity: int) -> State:
-    """Return a state of one plan alone."""
-    state: State = {
-        "plan": {"key": plan.key, "name": plan.name, "rank": plan.rank},
-        "features": dict.fromkeys(plan.features, True),
-        "limits": dict(plan.limits),
-        "modules": dict(plan.modules),
-    }
-    _add_units(state["limits"], plan, quantity)
-    return state
-
-
-def _add(state: State, offer: Offer, quantity: int) -> None:
-    features, limits, modules = state["features"], state["limits"], state["modules"]
-    for feature in offer.features:
-        features[feature] = True
-    # A sum is capped at the greatest number that a browser reads exactly; the order of adding does not matter.
-    for name, limit in offer.limits.items():
-        before = limits.get(name, 0)
-        limits[name] = UNLIMITED if UNLIMITED in (limit, before) else min(before + limit, NUMBER_MAX)
-    _add_units(limits, offer, quantity)
-    for name, level in offer.modules.items():
-        if name not in modules or LEVELS.index(level) > LEVELS.index(modules[name]):
-            modules[name] = level
-
-
-def _add_units(limits: dict[str, int | str], offer: Offer, quantity: int) -> None:
-    for name, each in offer.per_unit.limits.items():
-        before = limits.get(name, 0)
-        if isinstance(before, int):
-            limits[name] = min(before + each * quantity, NUMBER_MAX)
 
 
 def _grant(
@@ -234,30 +238,13 @@ def _grant(
     units = max(lead.quantity, 1) if lead is not None and is_live else 1
     for grant in sorted(grants, key=lambda grant: (-plans[grant.name].rank, grant.name)):
         plan = version_at(plans[grant.name], grant.at_ns or 0, facts, setting)
-        granted = _of_plan(plan, units if grant.value is True else int(grant.value or 1))
-        if _unite(state, granted):
+        granted = of_plan(plan, units if grant.value is True else int(grant.value or 1))
+        if unite(state, granted):
             ends = {} if grant.expires_ns is None else {"ends_at": instants.text(grant.expires_ns)}
             state["grant"] = {"plan": grant.name, **({"trial": True} if grant.trial else {}), **ends}
             if not is_live and state["status"] in _NOTHING_DUE:
                 state["status"] = "trialing" if grant.trial else "active"
                 state |= {"trial_ends_at": ends["ends_at"]} if grant.trial else {}
-
-
-def _unite(state: State, added: State) -> bool:
-    """Add to `state` what another plan grants, and take nothing from it; return whether that plan is shown now."""
-    is_higher: bool = added["plan"]["rank"] > state["plan"]["rank"]
-    if is_higher:
-        state["plan"] = added["plan"]
-    state["features"] |= added["features"]
-    for name, limit in added["limits"].items():
-        state["limits"][name] = max(limit, state["limits"].get(name, 0), key=_amount)
-    for name, level in added["modules"].items():
-        state["modules"][name] = max(level, state["modules"].get(name, level), key=LEVELS.index)
-    return is_higher
-
-
-def _amount(limit: int | str) -> float:
-    return inf if limit == UNLIMITED else float(limit)
 
 
 def _override(state: State, overrides: Sequence[Override]) -> None:

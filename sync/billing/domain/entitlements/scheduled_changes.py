@@ -10,11 +10,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from sync.billing.catalog.catalog import Plan
-from sync.billing.domain.entitlements.evaluation import Setting, bought
+from sync.billing.domain.entitlements.applications import check_app
+from sync.billing.domain.entitlements.evaluation import Setting, bought, is_same_plan, void_reason
 from sync.billing.domain.entitlements.items import entry_of
 from sync.billing.domain.entitlements.projection import leader
 from sync.billing.domain.facts.instructions import ScheduledPlanChange
-from sync.billing.domain.facts.model import LIVE_STATUSES, Facts, Item, SubscriptionFacts
+from sync.billing.domain.facts.model import ENDED_STATUSES, LIVE_STATUSES, Facts, Item, SubscriptionFacts
 from sync.billing.domain.outcome import ChangeRejected
 
 AHEAD_NS = 40 * 60 * 1_000_000_000
@@ -31,6 +32,7 @@ class ChangeRequest:
     Attributes:
         effective_ns: None for the end of the paid period.
         subscription_id: "" for the leading subscription.
+        app: the application whose plan is changed; "" for that of `plan`.
         keep: the plan to grant until then. "" for the current plan; set it if the provider's items have already been
             switched.
     """
@@ -40,12 +42,13 @@ class ChangeRequest:
     subscription_id: str = ""
     keep: str = ""
     billing_mode: str = "do_not_bill"
+    app: str = ""
 
 
 def plan_change(
     facts: Facts, request: ChangeRequest, setting: Setting, billing_modes: Mapping[str, Collection[str]]
 ) -> ScheduledPlanChange:
-    """Return the change to store; it replaces one that is already scheduled.
+    """Return the change to store; `with_change` stores it.
 
     Args:
         billing_modes: the supported modes by provider; a provider that is absent supports all.
@@ -53,6 +56,7 @@ def plan_change(
     Raises:
         ChangeRejected: the change is impossible or pointless.
     """
+    setting = setting.of_plan(request.plan, check_app(request.app, setting))
     key, entry = find_subscription(facts, request.subscription_id, setting)
     now_ns, provider = setting.now_ns, entry.provider
     modes = billing_modes.get(provider)
@@ -65,8 +69,11 @@ def plan_change(
     with_plan(keep, request.plan, entry, setting)  # raises if it is not sold
     if request.keep:
         keep = with_plan(keep, request.keep, entry, setting)
-    elif facts.scheduled_change is not None and facts.scheduled_change.subscription == key:
-        keep = facts.scheduled_change.keep
+    else:
+        scheduled = [
+            one for one in facts.scheduled_changes if one.subscription == key and setting.catalog.app == one.app
+        ]
+        keep = scheduled[0].keep if scheduled else keep
     kept = bought(keep, entry, setting).plan
     if kept is None:
         raise ChangeRejected("no_plan", f"{entry.subscription.id} holds no plan to change")
@@ -80,7 +87,22 @@ def plan_change(
     if period is not None and period.ends_ns - AHEAD_NS < effective_ns:
         # The next bill falls before or on the change, and should bill the new plan.
         execute_ns = max(now_ns, effective_ns - AHEAD_NS)
-    return ScheduledPlanChange(key, request.plan, effective_ns, keep, execute_ns, request.billing_mode)
+    return ScheduledPlanChange(
+        key, request.plan, effective_ns, keep, execute_ns, request.billing_mode, app=setting.catalog.app
+    )
+
+
+def with_change(facts: Facts, made: ScheduledPlanChange) -> Facts:
+    """Return the facts with a change, in place of the one of its application.
+
+    A change for all applications replaces those of its subscription, and each of those replaces it.
+    """
+    kept = [
+        one
+        for one in facts.scheduled_changes
+        if one.app != made.app and not (one.subscription == made.subscription and "" in (one.app, made.app))
+    ]
+    return replace(facts, scheduled_changes=(*kept, made))
 
 
 def _effective_ns(entry: SubscriptionFacts, asked_ns: int | None, now_ns: int) -> int:
@@ -97,24 +119,63 @@ def _effective_ns(entry: SubscriptionFacts, asked_ns: int | None, now_ns: int) -
     return effective_ns
 
 
-def without_change(facts: Facts) -> Facts:
-    """Return the facts without their scheduled change.
+def without_change(facts: Facts, app: str, setting: Setting) -> Facts:
+    """Return the facts without the scheduled change of an application; "" for the only one, or the leading one's.
 
     Raises:
-        ChangeRejected: `not_found`, or `already_executed`.
+        ChangeRejected: `app_unknown`, `not_found`, or `already_executed`.
     """
-    if facts.scheduled_change is None:
-        raise ChangeRejected("not_found", "no plan change is scheduled for this tenant")
-    if facts.scheduled_change.executed:
+    changes = facts.scheduled_changes
+    wanted = check_app(app, setting) or (setting.catalog.leading if len(changes) > 1 else "")
+    found = [one for one in changes if wanted in ("", setting.of_plan(one.plan, one.app).catalog.app)]
+    if not found:
+        of = f"{wanted[:64]} of " if wanted else ""
+        raise ChangeRejected("not_found", f"no plan change is scheduled for {of}this tenant")
+    if found[0].executed:
         raise ChangeRejected("already_executed", "the provider has made it already: schedule the way back instead")
-    return replace(facts, scheduled_change=None)
+    return replace(facts, scheduled_changes=tuple([one for one in changes if one is not found[0]]))
 
 
-def target_items(facts: Facts, setting: Setting) -> tuple[str, tuple[Item, ...]] | None:
-    """Return the id of the scheduled change's subscription and the items to set; None if nothing is left to set."""
-    change = facts.scheduled_change
-    entry = None if change is None else facts.subscriptions.get(change.subscription)
-    if change is None or entry is None:
+def without_void_changes(facts: Facts, setting: Setting) -> tuple[Facts, str]:
+    """Return the facts without scheduled plan changes that are done or void, and why they were dropped ("": none was).
+
+    It is void if its subscription has ended, or is to be canceled before it. It is also void if the customer has chosen
+    another plan since: one above the kept plan, or one that is neither the kept plan nor the target.
+    """
+    if not facts.scheduled_changes:
+        return facts, ""
+    kept, dropped = [], []
+    for change in facts.scheduled_changes:
+        reason = _why_dropped(change, facts, setting.of_plan(change.plan, change.app))
+        if reason:
+            dropped.append(f"the scheduled change to {change.plan} is dropped: {reason}")
+        else:
+            kept.append(change)
+    return (replace(facts, scheduled_changes=tuple(kept)), "; ".join(dropped)) if dropped else (facts, "")
+
+
+def _why_dropped(change: ScheduledPlanChange, facts: Facts, setting: Setting) -> str:
+    """Return why a scheduled plan change is done or void, in the setting of its application; "" if it is not."""
+    entry = facts.subscriptions.get(change.subscription)
+    reason = "its subscription has ended"
+    if entry is not None and entry.subscription.status not in ENDED_STATUSES:
+        shown = bought(entry.subscription.items, entry, setting)
+        kept = bought(change.keep, entry, setting)
+        target, coming = setting.catalog.plans.get(change.plan), entry.subscription.scheduled
+        if (shown.unknown and shown.plan is None) or kept.plan is None or target is None:
+            return ""  # a price that left the catalog is no reason to drop the change
+        reason = void_reason(shown.plan, kept.plan, target, change)
+        if coming is not None and coming.action == "cancel" and coming.effective_ns <= change.effective_ns:
+            reason = "its subscription is to be canceled"
+        elif setting.now_ns >= change.effective_ns and is_same_plan(shown.plan, target):
+            reason = "it is done"
+    return reason
+
+
+def target_items(facts: Facts, change: ScheduledPlanChange, setting: Setting) -> tuple[str, tuple[Item, ...]] | None:
+    """Return the id of a scheduled change's subscription and the items to set; None if nothing is left to set."""
+    entry, setting = facts.subscriptions.get(change.subscription), setting.of_plan(change.plan, change.app)
+    if entry is None:
         return None
     items = entry.subscription.items
     shown = bought(items, entry, setting).plan

@@ -41,21 +41,46 @@ def take_over(
         published: the state that a publisher has published.
         events: what the facts are made from, even if a newer event of the subscription is known.
     """
-    computed = projected.state
-    grant = _published_plan(published, max(computed["plan"]["rank"], _bought_rank(facts, events, setting)), setting)
+    computed, events = projected.state, list(events)
     after: Projected | Unprojectable = projected
-    if isinstance(grant, Override):
-        facts = add_override(facts, grant, setting)
-        after = project(facts, setting)
-    if isinstance(grant, Unprojectable) or isinstance(after, Unprojectable):
-        return facts, grant if isinstance(grant, Unprojectable) else after, ()
-    lost = _lost(published, after.state, setting)
-    if grant is None and not lost:
+    granted = []
+    for part, state, within in _parts(published, computed, setting):
+        rank = state["plan"]["rank"] if "plan" in state else -1
+        grant = _published_plan(part, max(rank, _bought_rank(facts, events, within)), within)
+        if isinstance(grant, Unprojectable):
+            return facts, grant, ()
+        if grant is not None:
+            granted.append(grant.name)
+            facts = add_override(facts, grant, setting)
+            after = project(facts, setting)
+    if isinstance(after, Unprojectable):
         return facts, after, ()
-    kept = {} if grant is None else {"plan": grant.name}
+    lost = _lost(published, after.state, setting)
+    if not granted and not lost:
+        return facts, after, ()
+    kept = {"plan": ", ".join(granted)} if granted else {}
     here, there = {**kept, **lost}, {"plan": computed["plan"]["key"]}
     subject = str(here.get("plan") or there["plan"])
     return facts, after, (Drift("published", topic, subject, "taken_over", setting.now_ns // 1000, here, there),)
+
+
+def _parts(published: State, computed: State, setting: Setting) -> list[tuple[State, State, Setting]]:
+    """Return the published state and the computed one with their setting; those of each application, if there are any.
+
+    A state that was published without applications is that of its plan's, or of the leading one.
+    """
+    if not setting.catalog.apps:
+        return [(published, computed, setting)]
+    parts = published.get("apps")
+    if not isinstance(parts, dict):
+        home = setting.of_plan(_key_and_rank(published)[0])
+        home = home if home.catalog.app else setting.within("")
+        parts = {home.catalog.app: published}
+    return [
+        (part, computed["apps"][app], setting.within(app))
+        for app, part in sorted(parts.items())
+        if app in computed["apps"] and isinstance(part, dict)
+    ]
 
 
 def takeover_grants(facts: Facts) -> tuple[Override, ...]:
@@ -67,10 +92,9 @@ def without_ended_grants(facts: Facts, events: Iterable[Event], setting: Setting
     """Return the facts without the grants of takeovers whose plan, or a higher one, the tenant has bought."""
     if not facts.overrides:
         return facts
-    plans = setting.catalog.plans
+    plans, events = setting.catalog.plans, list(events)
     found = [one for one in takeover_grants(facts) if one.name in plans]
-    rank = _bought_rank(facts, events, setting) if found else -1
-    ended = [one for one in found if plans[one.name].rank <= rank]
+    ended = [one for one in found if plans[one.name].rank <= _bought_rank(facts, events, setting.of_plan(one.name))]
     return replace(facts, overrides=tuple([one for one in facts.overrides if one not in ended])) if ended else facts
 
 

@@ -10,12 +10,14 @@ Status, grace and the end of subscriptions apply all the same.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
+from typing import Any
 
 import orjson
 
 from sync.billing.catalog.catalog import Offer
+from sync.billing.domain.entitlements.applications import bought_apps, is_lost_anywhere, overrides_of
 from sync.billing.domain.entitlements.evaluation import Setting, bought, is_lost
 from sync.billing.domain.entitlements.items import unknown_prices
 from sync.billing.domain.entitlements.overrides import is_active
@@ -41,23 +43,43 @@ def remember_granted(before: Facts, after: Facts, event: Event, setting: Setting
     entry, old = after.subscriptions.get(key), before.subscriptions.get(key)
     if body is None or entry is None:
         return after
+    within = {app: setting.within(app) for app in setting.catalog.apps} if setting.catalog.apps else {}
     if not unknown_prices(entry, setting):
         granted = None if entry is not old else entry.granted
-    elif old is not None and is_lost(old, setting):
-        granted = old.granted  # the catalog has lost the plan's price: what was published stays
+        granted_in = {} if entry is not old else entry.granted_in
+        apps = bought_apps(entry, setting) if within else ()
     else:
-        known = [Granted(event.order, body.items), Granted(entry.order, entry.subscription.items)]
-        if old is not None:
-            known += [Granted(old.order, old.subscription.items), old.granted or NEVER_GRANTED]
-        # The orders of a coarse clock's events do not say which of an instant is newer.
-        path = recent_events.path(entry)
-        known += [Granted(seen.order, seen.body.items) for seen in path]
-        place = {seen.order: number for number, seen in enumerate(path)}
-        newest = max(known, key=lambda each: (_level(entry, each, setting), place.get(each.order, -1), each))
-        granted = newest if _level(entry, newest, setting) else NEVER_GRANTED
-    if entry.granted == granted:
+        granted = _standing_in(old, entry, Granted(event.order, body.items), setting)
+        found = {app: _standing_in(old, entry, Granted(event.order, body.items), each) for app, each in within.items()}
+        granted_in = {app: each for app, each in found.items() if each is not None}
+        # They tell what an edit of the catalog has taken away.
+        apps = entry.apps if len(granted_in) < len(within) else ()
+    if (entry.granted, entry.granted_in, entry.apps) == (granted, granted_in, apps):
         return after
-    return after.with_subscription(key, replace(entry, granted=granted))
+    return after.with_subscription(key, replace(entry, granted=granted, granted_in=granted_in, apps=apps))
+
+
+def _standing_in(
+    old: SubscriptionFacts | None, entry: SubscriptionFacts, new: Granted, setting: Setting
+) -> Granted | None:
+    """Return what stands in for the unknown items of a subscription, in the setting's application.
+
+    Args:
+        old: the subscription's facts before the event.
+        new: the items of the event.
+    """
+    app = setting.catalog.app
+    if old is not None and is_lost(old, setting):
+        return old.stands_in(app)  # the catalog has lost the plan's price: what was published stays
+    known = [new, Granted(entry.order, entry.subscription.items)]
+    if old is not None:
+        known += [Granted(old.order, old.subscription.items), old.stands_in(app) or NEVER_GRANTED]
+    # The orders of a coarse clock's events do not say which of an instant is newer.
+    path = recent_events.path(entry)
+    known += [Granted(seen.order, seen.body.items) for seen in path]
+    place = {seen.order: number for number, seen in enumerate(path)}
+    newest = max(known, key=lambda each: (_level(entry, each, setting), place.get(each.order, -1), each))
+    return newest if _level(entry, newest, setting) else NEVER_GRANTED
 
 
 def _level(entry: SubscriptionFacts, granted: Granted, setting: Setting) -> int:
@@ -77,20 +99,28 @@ def keep_published(before: Facts, after: Facts, published: bytes, setting: Setti
         published: the state that billing has published last; empty for none.
     """
     paid = {key for key, entry in after.subscriptions.items() if entry.subscription.status not in ENDED_STATUSES}
-    lost = {key for key in paid if is_lost(after.subscriptions[key], setting)}
+    lost = {key for key in paid if is_lost_anywhere(after.subscriptions[key], setting)}
     kept = after.kept
     if not lost <= before.subscriptions.keys() or not (lost or lost_grants(after, setting)):
         kept = None
     elif kept is None and published:
         state = orjson.loads(published)
-        kept = {name: state[name] for name in KEPT} if isinstance(state, dict) else None
+        kept = _kept(state) if isinstance(state, dict) else None
     return after if kept is after.kept else replace(after, kept=kept)
+
+
+def _kept(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a state that are kept, of each application too. One may have no plan."""
+    apps = {app: {name: each[name] for name in KEPT if name in each} for app, each in state.get("apps", {}).items()}
+    return {name: state[name] for name in KEPT} | ({"apps": apps} if apps else {})
 
 
 def lost_grants(facts: Facts, setting: Setting) -> set[tuple[str, str]]:
     """Return the granted plans that the catalog no longer has, as `unknown_reason` names them."""
-    granted = [one.name for one in facts.overrides if one.kind == PLAN and is_active(one, setting.now_ns)]
-    return {("", f"plan:{name}") for name in granted if name not in setting.catalog.plans}
+    catalog = setting.catalog
+    known = (catalog.whole or catalog).plans
+    granted = [one for one in overrides_of(facts, catalog) if one.kind == PLAN and is_active(one, setting.now_ns)]
+    return {("", f"plan:{one.name}") for one in granted if one.name not in known}
 
 
 def reported_prices(facts: Facts, key: str, setting: Setting) -> frozenset[str]:

@@ -24,17 +24,18 @@ def next_wakeup_us(projected: Projected, facts: Facts, setting: Setting) -> int 
     if projected.valid_until_ns is not None:
         due_us.append(_rounded_up_us(projected.valid_until_ns))
     if any(environment == setting.environment for _, environment in setting.askable):
-        change = facts.scheduled_change
-        entry = None if change is None else facts.subscriptions.get(change.subscription)
-        is_askable = entry is not None and (entry.provider, setting.environment) in setting.askable
-        if change is not None and not change.executed and is_askable:
-            # The first attempt has no delay, even if it is due now: soon the bill locks the subscription.
-            again_s = EXECUTE_AGAIN_S if change.problem else 0
-            due_us.append(max(_rounded_up_us(change.execute_ns), now_us + again_s * 1_000_000))
-        pending = projected.state.get("pending")
-        if pending is not None:
-            half_s = (now_us - instants.parse(pending["since"]) // 1000) / 2_000_000
-            due_us.append(now_us + int(min(max(half_s, ASK_AGAIN_MIN_S), ASK_AGAIN_MAX_S) * 1_000_000))
+        for change in facts.scheduled_changes:
+            entry = facts.subscriptions.get(change.subscription)
+            is_askable = entry is not None and (entry.provider, setting.environment) in setting.askable
+            if not change.executed and is_askable:
+                # The first attempt has no delay, even if it is due now: soon the bill locks the subscription.
+                again_s = EXECUTE_AGAIN_S if change.problem else 0
+                due_us.append(max(_rounded_up_us(change.execute_ns), now_us + again_s * 1_000_000))
+        for state in (projected.state, *projected.state.get("apps", {}).values()):
+            pending = state.get("pending")
+            if pending is not None:
+                half_s = (now_us - instants.parse(pending["since"]) // 1000) / 2_000_000
+                due_us.append(now_us + int(min(max(half_s, ASK_AGAIN_MIN_S), ASK_AGAIN_MAX_S) * 1_000_000))
     return min(due_us, default=None)
 
 

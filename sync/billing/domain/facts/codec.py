@@ -26,12 +26,15 @@ def encode(facts: Facts) -> bytes:
         "format": FORMAT,
         "subscriptions": {key: _subscription_out(entry) for key, entry in facts.subscriptions.items()},
     }
-    if facts.scheduled_change is not None:
-        document["held"] = asdict(facts.scheduled_change)
+    if facts.scheduled_changes:
+        # Older builds know one.
+        document["held"], *more = [_without_empty_app(asdict(each)) for each in facts.scheduled_changes]
+        if more:
+            document["held_more"] = more
     for name, overrides in _by_member(facts.overrides).items():
         document[name] = [_override_out(override) for override in overrides]
     if facts.awaited_preview is not None:
-        document["expected"] = asdict(facts.awaited_preview)
+        document["expected"] = _without_empty_app(asdict(facts.awaited_preview))
     if facts.erased_ns is not None:
         document["erased_ns"] = facts.erased_ns
     if facts.moved:
@@ -53,10 +56,11 @@ def decode(private: bytes) -> Facts:
         document = orjson.loads(private)
         if document["format"] != FORMAT:
             raise ValueError(f"facts of format {document['format']} cannot be read")
-        change, awaited = document.get("held"), document.get("expected")
+        awaited = document.get("expected")
+        changes = [document["held"], *document.get("held_more", ())] if "held" in document else ()
         return Facts(
             {key: _subscription_in(entry) for key, entry in document["subscriptions"].items()},
-            None if change is None else _scheduled_change_in(change),
+            tuple([_scheduled_change_in(change) for change in changes]),
             tuple([_override_in(entry) for name in _MEMBERS for entry in document.get(name, ())]),
             None
             if awaited is None
@@ -82,7 +86,7 @@ def _by_member(overrides: Iterable[Override]) -> dict[str, list[Override]]:
 
 def _override_out(override: Override) -> dict[str, object]:
     fields = _without_none(asdict(override))
-    return {name: value for name, value in fields.items() if name not in ("by", "trial") or value}
+    return {name: value for name, value in fields.items() if name not in ("by", "trial", "app") or value}
 
 
 def _override_in(entry: dict[str, Any]) -> Override:
@@ -95,6 +99,7 @@ def _override_in(entry: dict[str, Any]) -> Override:
         entry.get("by", ""),
         entry.get("trial", False),
         entry.get("at_ns"),
+        entry.get("app", ""),
     )
 
 
@@ -115,6 +120,8 @@ def _subscription_out(entry: SubscriptionFacts) -> dict[str, object]:
             "ahead": entry.ahead,
             "former": entry.former or None,
             "first_seen": entry.first_seen or None,
+            "granted_in": entry.granted_in or None,
+            "apps": entry.apps or None,
         }
     )
 
@@ -160,6 +167,8 @@ def _subscription_in(entry: dict[str, Any]) -> SubscriptionFacts:
         ahead=model.Ahead(*[Order(*each) for each in entry["ahead"]]) if "ahead" in entry else None,
         former={id: model.Price(*price) for id, price in entry.get("former", {}).items()},
         first_seen=entry.get("first_seen", {}),
+        granted_in={app: _some_granted_in(each) for app, each in entry.get("granted_in", {}).items()},
+        apps=tuple(entry.get("apps", ())),
     )
 
 
@@ -189,7 +198,16 @@ def _seen_in(seen: list[Any], newest: Order, shown: Subscription) -> Seen:
 
 
 def _granted_in(granted: list[Any] | None) -> model.Granted | None:
-    return None if granted is None else model.Granted(Order(*granted[0]), _items_in(granted[1]))
+    return None if granted is None else _some_granted_in(granted)
+
+
+def _some_granted_in(granted: list[Any]) -> model.Granted:
+    return model.Granted(Order(*granted[0]), _items_in(granted[1]))
+
+
+def _without_empty_app(fields: dict[str, object]) -> dict[str, object]:
+    # Older builds read no such field.
+    return {name: value for name, value in fields.items() if name != "app" or value}
 
 
 def _scheduled_change_in(change: dict[str, Any]) -> instructions.ScheduledPlanChange:
@@ -203,6 +221,7 @@ def _scheduled_change_in(change: dict[str, Any]) -> instructions.ScheduledPlanCh
         change.get("billing_mode", "do_not_bill"),
         change.get("executed", False),
         change.get("problem", ""),
+        change.get("app", ""),
     )
 
 

@@ -20,6 +20,7 @@ class ScheduledPlanChange:
         execute_ns: when the provider is first asked to change the items, billed by `billing_mode`.
         executed: whether the provider has changed them.
         problem: the error code of the last attempt; "" for none.
+        app: the application whose plan it changes; "" without applications, or for all of them.
     """
 
     subscription: str
@@ -30,6 +31,7 @@ class ScheduledPlanChange:
     billing_mode: str = "do_not_bill"
     executed: bool = False
     problem: str = ""
+    app: str = ""
 
 
 PLAN = "plan"
@@ -51,6 +53,7 @@ class Override:
         by: who made it; "" if that is not known.
         trial: whether a plan is granted as a trial.
         at_ns: when it was made, for PLAN and VERSION; None if that is not known: as old as can be.
+        app: the application that it is for; "" for all.
     """
 
     kind: str
@@ -61,11 +64,22 @@ class Override:
     by: str = ""
     trial: bool = False
     at_ns: int | None = None
+    app: str = ""
+
+    @property
+    def label(self) -> str:
+        """Its kind, name and application in one text."""
+        return label(self.kind, self.name, self.app)
 
 
 def place(override: Override) -> int:
     """Return where an override stands among a tenant's: plans after the others, versions last, as they are stored."""
     return 1 if override.kind == PLAN else 2 * (override.kind == VERSION)
+
+
+def label(kind: str, name: str, app: str = "") -> str:
+    """Return KIND:NAME, with @APP if it is for one application."""
+    return f"{kind}:{name}@{app}" if app else f"{kind}:{name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +89,7 @@ class AwaitedPreview:
     Attributes:
         subscription: the key of the subscription that changes.
         items, status: the subscription's when the change lands.
-        entitlements: the fields ENTITLEMENTS of the state that is published then.
+        entitlements: the fields ENTITLEMENTS of the state that is published then, or of the state of `app` in it.
     """
 
     preview_id: str
@@ -84,6 +98,7 @@ class AwaitedPreview:
     status: str
     entitlements: Mapping[str, Any]
     until_ns: int
+    app: str = ""
 
 
 ENTITLEMENTS = ("plan", "status", "features", "limits", "modules")

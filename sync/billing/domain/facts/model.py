@@ -188,6 +188,8 @@ class SubscriptionFacts:
 
     Attributes:
         granted: stands in for unknown items of `subscription`; None if it had none when it was stored.
+        granted_in: what stands in for them in each application, by its name, if the catalog names applications.
+        apps: the applications that all its items were sold for when it was stored; () if that is not known.
         order: the order of the newest event; `subscription` is its body.
         settled: the order of the newest event that was not past_due, or None.
         past_due: the orders of the past_due events newer than `settled`, ascending: the current run. Providers have no
@@ -215,6 +217,8 @@ class SubscriptionFacts:
     ahead: Ahead | None = None
     former: Mapping[str, Price] = field(default_factory=dict)
     first_seen: Mapping[str, int] = field(default_factory=dict)
+    granted_in: Mapping[str, Granted] = field(default_factory=dict)
+    apps: tuple[str, ...] = ()
 
     @property
     def customer(self) -> tuple[str, str] | None:
@@ -234,7 +238,13 @@ class SubscriptionFacts:
         """Return the facts after a newer event. Every event runs this; `dataclasses.replace` takes twice the time."""
         kept = (self.created_ns, self.is_vouched, self.moved_us, self.granted, self.recent, self.ahead)
         prices = (self.former, self.first_seen)
-        return SubscriptionFacts(self.provider, body, order, settled, past_due, *kept, *prices)
+        return SubscriptionFacts(
+            self.provider, body, order, settled, past_due, *kept, *prices, granted_in=self.granted_in, apps=self.apps
+        )
+
+    def stands_in(self, app: str) -> Granted | None:
+        """Return what stands in for unknown items in an application, or in the whole catalog for ""."""
+        return self.granted_in.get(app) if app and self.granted_in else self.granted
 
 
 KEPT = ("plan", "features", "limits", "modules")
@@ -248,13 +258,14 @@ class Facts:
     Attributes:
         subscriptions: by `subscription_key`.
         erased_ns: when the tenant was erased; then it has no other facts, now or later.
+        scheduled_changes: at most one of each application.
         moved: the subscriptions that were moved to another tenant, by key, with the time of the move in microseconds
             since 1970. Late events do not bring them back.
         kept: the fields KEPT of the state that was published last before the catalog lost what it was granted by.
     """
 
     subscriptions: Mapping[str, SubscriptionFacts] = field(default_factory=dict)
-    scheduled_change: ScheduledPlanChange | None = None
+    scheduled_changes: tuple[ScheduledPlanChange, ...] = ()
     overrides: tuple[Override, ...] = ()
     awaited_preview: AwaitedPreview | None = None
     erased_ns: int | None = None
@@ -263,7 +274,7 @@ class Facts:
 
     def with_subscription(self, key: str, entry: SubscriptionFacts) -> Facts:
         """Return the facts with one subscription added or replaced; see `SubscriptionFacts.with_newest`."""
-        kept = (self.scheduled_change, self.overrides, self.awaited_preview, self.erased_ns, self.moved, self.kept)
+        kept = (self.scheduled_changes, self.overrides, self.awaited_preview, self.erased_ns, self.moved, self.kept)
         return Facts({**self.subscriptions, key: entry}, *kept)
 
 

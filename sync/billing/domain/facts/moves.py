@@ -6,7 +6,7 @@ as a tombstone (`Facts.moved`) where it was, so that a step of an older move cha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from sync.billing.domain.facts import recent_events
@@ -27,7 +27,7 @@ def given(
     facts: Facts,
     key: str,
     entry: SubscriptionFacts | None,
-    change: ScheduledPlanChange | None,
+    changes: Iterable[ScheduledPlanChange],
     moved_us: int,
     *,
     is_vouched: bool = False,
@@ -36,7 +36,7 @@ def given(
 
     Args:
         entry: what is known of the subscription elsewhere; None for nothing.
-        change: the scheduled plan change of the subscription elsewhere.
+        changes: the scheduled plan changes of the subscription elsewhere.
         moved_us: the time of the move.
         is_vouched: whether an operator gives it. What vouched for it elsewhere does not count here.
     """
@@ -44,6 +44,7 @@ def given(
     if facts.moved.get(key, 0) > moved_us or (known is not None and known.moved_us > moved_us):
         return facts
     moved = {other: at_us for other, at_us in facts.moved.items() if other != key}
+    taken_apps = {one.app for one in facts.scheduled_changes}
     whole = joined(known, entry)
     if whole is None:
         return replace(facts, moved=moved)
@@ -53,7 +54,7 @@ def given(
             **facts.subscriptions,
             key: replace(whole, moved_us=moved_us, is_vouched=is_vouched or (known is not None and known.is_vouched)),
         },
-        scheduled_change=facts.scheduled_change or change,
+        scheduled_changes=(*facts.scheduled_changes, *[one for one in changes if one.app not in taken_apps]),
         moved=moved,
     )
 
@@ -73,11 +74,11 @@ def taken(facts: Facts, key: str, was: SubscriptionFacts | None, moved_us: int) 
         return facts
     if entry is not None and entry != was:
         raise ChangedSinceError(key)
-    change, awaited = facts.scheduled_change, facts.awaited_preview
+    awaited = facts.awaited_preview
     return replace(
         facts,
         subscriptions={other: kept for other, kept in facts.subscriptions.items() if other != key},
-        scheduled_change=None if change is not None and change.subscription == key else change,
+        scheduled_changes=tuple([one for one in facts.scheduled_changes if one.subscription != key]),
         awaited_preview=None if awaited is not None and awaited.subscription == key else awaited,
         moved=_newest({**facts.moved, key: moved_us}),
     )
@@ -104,7 +105,13 @@ def joined(one: SubscriptionFacts | None, other: SubscriptionFacts | None) -> Su
         whole = with_former(recent_events.decided(whole, recent_events.united(one, other)), one, other)
     # Nothing stands in for the items of the newest body if all of them are known.
     is_known = any(entry.granted is None for entry in (one, other) if entry.order == whole.order)
-    return replace(whole, granted=None if is_known else max(granted, default=None))
+    granted_in = {
+        app: max(entry.granted_in[app] for entry in (one, other) if app in entry.granted_in)
+        for app in sorted({*one.granted_in, *other.granted_in})
+    }
+    return replace(
+        whole, granted=None if is_known else max(granted, default=None), granted_in={} if is_known else granted_in
+    )
 
 
 def _newest(moved: Mapping[str, int]) -> dict[str, int]:

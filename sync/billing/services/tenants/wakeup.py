@@ -11,6 +11,7 @@ import structlog
 
 from sync.billing.domain.entitlements.evaluation import overdue_subscriptions
 from sync.billing.domain.entitlements.scheduled_changes import target_items
+from sync.billing.domain.facts.instructions import ScheduledPlanChange
 from sync.billing.domain.facts.model import Event, Facts
 from sync.billing.providers.base import ProviderRejected, ProviderUnavailable
 from sync.billing.services.committer import Commit
@@ -64,19 +65,20 @@ class Wakeup:
         commit = await self._reprojection.refresh(environment, due.topic, refresh)
         await self._reconciliation.record_drift(environment, due.topic, "timer", answers, commit)
         if can_ask:
-            commit = await self._execute_change(environment, due, commit)
+            for change in commit.decision.after.scheduled_changes:
+                commit = await self._execute_change(environment, due, commit, change)
         await self._set_timer(environment, due, commit)
 
-    async def _execute_change(self, environment: str, due: Due, commit: Commit) -> Commit:
-        """Have the provider make the tenant's scheduled change if it is due, and merge the answer."""
+    async def _execute_change(self, environment: str, due: Due, commit: Commit, change: ScheduledPlanChange) -> Commit:
+        """Have the provider make a scheduled change of the tenant if it is due, and merge the answer."""
         topic, facts = commit.topic, commit.decision.after
-        change = facts.scheduled_change
-        if change is None or change.executed or self._context.now_ns() < change.execute_ns:
+        is_there = change in facts.scheduled_changes and change.subscription in facts.subscriptions
+        if not is_there or change.executed or self._context.now_ns() < change.execute_ns:
             return commit
         client = self._context.clients.get((facts.subscriptions[change.subscription].provider, environment))
         if client is None:
             return commit
-        target = target_items(facts, self._context.setting(environment))
+        target = target_items(facts, change, self._context.setting(environment))
         answered: list[Event] = []
         problem = ""
         if target is not None:
@@ -95,7 +97,9 @@ class Wakeup:
 
         def mark(now: Facts) -> Facts:
             # The change may have been replaced or deleted meanwhile.
-            return replace(now, scheduled_change=tried) if now.scheduled_change == change else now
+            return replace(
+                now, scheduled_changes=tuple([tried if one == change else one for one in now.scheduled_changes])
+            )
 
         cause = {"source": "app", "event_type": "scheduled_change.refused" if problem else "scheduled_change.executed"}
         return await self._reprojection.refresh(environment, topic, Refresh(cause, answered, change=mark, arms=False))

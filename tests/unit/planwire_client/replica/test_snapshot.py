@@ -13,9 +13,9 @@ YES = Snapshot("tenant:a", 5, {"features": {"sso": True}})
 NO = Snapshot("tenant:a", 5, {"features": {"sso": False}})
 
 
-def outcome(snapshot: Snapshot | None, is_fresh: bool, policy: Policy, min_version: int = 0) -> str:
+def outcome(snapshot: Snapshot | None, is_fresh: bool, policy: Policy, min_version: int = 0, app: str = "") -> str:
     try:
-        found = decide("tenant:a", snapshot, is_fresh, "sso", min_version, policy)
+        found = decide("tenant:a", snapshot, is_fresh, "sso", min_version, policy, app)
     except FeatureDenied as denied:
         return f"denied {denied.version}"
     except NotCurrent as error:
@@ -43,6 +43,36 @@ def test_policies(
 ) -> None:
     found = [outcome(snapshot, is_fresh, policy, min_version) for policy in Policy]
     assert found == [closed, opened, last]
+
+
+APPS = Snapshot("tenant:a", 5, {"features": {"sso": True}, "apps": {"crm": {"features": {"sso": True}}, "mail": {}}})
+NO_STATE = Snapshot("tenant:a", 0, None)
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "app", "closed", "opened", "last"),
+    [
+        (APPS, "crm", "allowed", "allowed", "allowed"),
+        (APPS, "mail", "denied 5", "denied 5", "denied 5"),
+        (APPS, "shop", "no_app", "allowed", "no_app"),
+        (YES, "crm", "no_app", "allowed", "no_app"),
+        (NO_STATE, "crm", "denied 0", "denied 0", "denied 0"),
+        (None, "crm", "unknown", "nothing held", "unknown"),
+    ],
+)
+def test_one_application_is_asked(snapshot: Snapshot | None, app: str, closed: str, opened: str, last: str) -> None:
+    """A state that does not have the application says nothing of it."""
+    assert [outcome(snapshot, True, policy, app=app) for policy in Policy] == [closed, opened, last]
+
+
+def test_a_snapshot_within_an_application_has_its_limits() -> None:
+    state = {"limits": {"seats": 9}, "apps": {"crm": {"limits": {"seats": 5}}}}
+    snapshot = Snapshot("tenant:a", 5, state, {"source": "paddle"})
+    crm = snapshot.within("crm")
+    assert crm == Snapshot("tenant:a", 5, {"limits": {"seats": 5}}, {"source": "paddle"})
+    assert crm is not None
+    assert (crm.limit("seats"), snapshot.limit("seats")) == (5, 9)
+    assert snapshot.within("mail") is Snapshot("tenant:a", 5, []).within("crm") is None
 
 
 @pytest.mark.parametrize("state", [None, 1, [], {}, {"features": None}, {"features": {"sso": "yes"}}, {"features": []}])

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 import sync.billing.catalog as catalog_module
-from sync.billing.catalog.catalog import CATALOG_MAX_BYTES, CatalogError, Ignored, Offer, load, parse
+from sync.billing.catalog.catalog import CATALOG_MAX_BYTES, NO_PLAN, CatalogError, Ignored, Offer, load, parse
+from tests.support.histories import APPS_CATALOG, APPS_TEXT, CATALOG_TEXT
 
 EXAMPLE = Path(catalog_module.__file__).with_name("example.toml")
 
@@ -251,6 +252,45 @@ def test_parse_names_the_line_of_what_is_wrong(old: str, new: str, expected: str
     with pytest.raises(CatalogError) as raised:
         parse(VALID.replace(old, new, 1), providers=["paddle", "stripe"])
     assert str(raised.value).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (
+            'app = "crm"\n\n[plans',
+            'app = "shop"\n\n[plans',
+            "names an app without plans: expected crm, mail",
+        ),
+        ('app = "crm"\n\n[plans', "\n\n[plans", "policy needs an app, the leading application: one of crm, mail"),
+        ('app = "crm"\n\n[plans', 'app = "mail"\n\n[plans', "plans has no default of mail"),
+        ('app = "crm"\nrank = 10', 'app = "crm"\ndefault = true\nrank = 10', "plans.crm.default is a second default"),
+        ('app = "mail"\nrank', 'app = "Mail"\nrank', "plans.mail.app must be an application's name"),
+        ('app = "crm"\n\n[plans', 'app = "crm"\ncombine = "min"\n\n[plans', 'policy.combine must be "sum" or "max"'),
+    ],
+)
+def test_what_is_wrong_with_applications_is_named(old: str, new: str, expected: str) -> None:
+    assert APPS_TEXT.count(old) == 1
+    with pytest.raises(CatalogError) as raised:
+        parse(APPS_TEXT.replace(old, new))
+    assert expected in str(raised.value)
+
+
+def test_a_leading_application_without_any_is_wrong() -> None:
+    with pytest.raises(CatalogError, match=r"policy.app names an app without plans: expected none"):
+        parse('[policy]\napp = "crm"\n[plans.free]\nname = "Free"\nrank = 0\ndefault = true')
+
+
+def test_the_only_application_leads() -> None:
+    assert parse(CATALOG_TEXT.replace("\nname =", '\napp = "only"\nname =')).leading == "only"
+
+
+def test_the_catalog_of_an_application_has_what_is_sold_for_it_or_for_all() -> None:
+    mail = APPS_CATALOG.apps["mail"]
+    assert (sorted(mail.plans), sorted(mail.addons), mail.default) == (["mail", "suite"], ["audit", "inboxes"], NO_PLAN)
+    assert isinstance(mail.find("paddle", "live", "pri_crm"), Ignored)
+    assert mail.find("paddle", "live", "pri_mail") is APPS_CATALOG.plans["mail"]
+    assert mail.find("paddle", "live", "pri_new") is None
 
 
 def test_parse_wants_a_plan() -> None:

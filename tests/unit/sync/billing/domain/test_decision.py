@@ -155,7 +155,7 @@ class TestWithoutEvent:
     def test_a_void_change_is_dropped_and_said(self) -> None:
         facts = decided(NOTHING, event("canceled", 1)).facts
         change = ScheduledPlanChange(next(iter(facts.subscriptions)), "basic", at(30), PRO)
-        result = self.look(facts, scheduled_change=change)
+        result = self.look(facts, scheduled_changes=(change,))
         assert isinstance(result, Decided)
-        assert result.facts.scheduled_change is None
+        assert result.facts.scheduled_changes == ()
         assert result.note == "the scheduled change to basic is dropped: its subscription has ended"

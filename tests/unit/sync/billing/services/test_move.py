@@ -456,7 +456,7 @@ async def test_a_scheduled_change_that_the_new_tenant_has_no_room_for_is_reporte
         await receive(services, body(1, "a"), body(1, "b", id="sub_2"))
         for tenant, key in (("a", SUBJECT.key), ("b", "paddle:sub_2")):
             change = ScheduledPlanChange(key, "basic", at(60), ())
-            refresh = Refresh({"source": "app"}, change=partial(replace, scheduled_change=change))
+            refresh = Refresh({"source": "app"}, change=partial(replace, scheduled_changes=(change,)))
             await services.reprojection.refresh("live", f"tenant:{tenant}", refresh)
         await receive(services, body(2, "b"))
         dropped = "; its scheduled change to basic is dropped: tenant:b has one of paddle:sub_2"

@@ -299,7 +299,7 @@ class TestHeldChange:
 
     @pytest.mark.parametrize("items", [PRO, BASIC])
     def test_s19_every_reader_sees_the_higher_plan_until_the_change(self, items: tuple[Item, ...]) -> None:
-        facts = replace(facts_of(event("active", 1, items)), scheduled_change=self.HELD)
+        facts = replace(facts_of(event("active", 1, items)), scheduled_changes=(self.HELD,))
         before = projected(facts, 9)
         assert (before.state["plan"]["key"], before.state["limits"]["seats"]) == ("pro", 3)
         assert before.state["scheduled"] == {
@@ -312,12 +312,12 @@ class TestHeldChange:
         assert before.valid_until_ns == at(10)
 
     def test_it_is_done_when_the_items_show_the_plan_after_its_time(self) -> None:
-        state = state_of(replace(facts_of(event("active", 1, BASIC)), scheduled_change=self.HELD), 10)
+        state = state_of(replace(facts_of(event("active", 1, BASIC)), scheduled_changes=(self.HELD,)), 10)
         assert state["plan"]["key"] == "basic"
         assert "scheduled" not in state
 
     def test_it_is_overdue_while_the_items_do_not(self) -> None:
-        facts = replace(facts_of(event("active", 1, PRO)), scheduled_change=self.HELD)
+        facts = replace(facts_of(event("active", 1, PRO)), scheduled_changes=(self.HELD,))
         state = state_of(facts, 10)
         assert (state["plan"]["key"], state["scheduled"]["overdue"]) == ("pro", True)
         assert state["pending"]["since"] == when(10)
@@ -325,20 +325,20 @@ class TestHeldChange:
 
     def test_s20_an_upgrade_voids_it(self) -> None:
         held = replace(self.HELD, keep=BASIC, plan="free")
-        facts = replace(facts_of(event("active", 1, PRO)), scheduled_change=held)
+        facts = replace(facts_of(event("active", 1, PRO)), scheduled_changes=(held,))
         for day in (9, 11):
             state = state_of(facts, day, APPLY)
             assert state["plan"]["key"] == "pro"
             assert "scheduled" not in state
 
     def test_s20_a_cancel_before_it_is_what_is_scheduled(self) -> None:
-        facts = replace(facts_of(event("active", 1, PRO, scheduled=("cancel", 8))), scheduled_change=self.HELD)
+        facts = replace(facts_of(event("active", 1, PRO, scheduled=("cancel", 8))), scheduled_changes=(self.HELD,))
         assert state_of(facts, 7)["scheduled"]["action"] == "cancel"
-        ended = replace(facts_of(event("canceled", 8, PRO)), scheduled_change=self.HELD)
+        ended = replace(facts_of(event("canceled", 8, PRO)), scheduled_changes=(self.HELD,))
         assert state_of(ended, 11, APPLY)["plan"]["key"] == "free"
 
     def test_a_plan_that_left_the_catalog_is_not_changed_to(self) -> None:
-        facts = replace(facts_of(event("active", 1, PRO)), scheduled_change=replace(self.HELD, plan="gone"))
+        facts = replace(facts_of(event("active", 1, PRO)), scheduled_changes=(replace(self.HELD, plan="gone"),))
         assert state_of(facts, 11, APPLY)["plan"]["key"] == "pro"
 
 

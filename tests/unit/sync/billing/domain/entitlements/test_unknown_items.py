@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import random
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 
 import orjson
@@ -16,11 +15,11 @@ from sync.billing.catalog import catalog
 from sync.billing.domain.decision import Decided, Delivery, Tenant, decide, decide_without_event
 from sync.billing.domain.entitlements.evaluation import Setting
 from sync.billing.domain.entitlements.projection import Projected, State, project
-from sync.billing.domain.entitlements.unknown_items import unblocks, unknown_reason
+from sync.billing.domain.entitlements.unknown_items import unknown_reason
 from sync.billing.domain.facts import codec
-from sync.billing.domain.facts.model import NOTHING, Event, Facts, Item, subscription_key
+from sync.billing.domain.facts.model import NOTHING, Event, Facts, Item
 from sync.billing.providers.stripe.webhooks import StripeWebhooks
-from tests.support.histories import BASIC, CATALOG, CATALOG_TEXT, PRO, arrivals, at, event, histories
+from tests.support.histories import BASIC, CATALOG, CATALOG_TEXT, PRO, arrivals, at, event, histories, processed
 from tests.support.stripe_histories import Change, encoded, history, items
 
 TOPIC = "tenant:acme"
@@ -32,32 +31,6 @@ DEAL = (Item("pri_deal", 9),)
 
 def setting(day: float = 40, using: catalog.Catalog = CATALOG) -> Setting:
     return Setting(using, "live", (), at(day))
-
-
-def key_of(each: Event) -> str:
-    return subscription_key(each.provider, str(each.subscription_id))
-
-
-def processed(events: Sequence[Event], using: catalog.Catalog = CATALOG) -> tuple[Facts, list[Event]]:
-    """The facts after the events in this order, and those that are parked, as the inbox keeps and releases them."""
-    facts, parked, seen = NOTHING, dict[str, Event](), set[str]()
-    for arrived in events:
-        pending = [arrived]
-        while pending:
-            each = pending.pop(0)
-            is_again = each.event_id in seen
-            if is_again and each.event_id not in parked and each is arrived:
-                continue  # a duplicate
-            seen.add(each.event_id)
-            parked.pop(each.event_id, None)
-            result = decide(Tenant(TOPIC, facts), Delivery(each, is_again=is_again), setting(using=using))
-            if result.waits:
-                parked[each.event_id] = each
-            if isinstance(result, Decided):
-                if unblocks(facts, result.facts, key_of(each), setting(using=using)):
-                    pending += [one for one in parked.values() if key_of(one) == key_of(each) and one is not each]
-                facts = result.facts
-    return facts, list(parked.values())
 
 
 def state_of(facts: Facts, day: float = 40, using: catalog.Catalog = CATALOG) -> State:

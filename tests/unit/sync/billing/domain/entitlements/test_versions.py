@@ -174,7 +174,7 @@ class TestWhatWasBought:
         using = catalog.parse('[policy]\noverdue = "apply"\n' + TWO_EDITS)
         facts = folded(event("active", 10, BASIC))
         change = plan_change(facts, ChangeRequest("pro", at(50)), setting(45, using), {})
-        assert state(replace(facts, scheduled_change=change), 60, using)["limits"]["seats"] == 5
+        assert state(replace(facts, scheduled_changes=(change,)), 60, using)["limits"]["seats"] == 5
 
 
 class TestPreview:

@@ -24,7 +24,7 @@ def changing(**fields: object) -> Facts:
     assert isinstance(result, Reduced)
     key = next(iter(result.facts.subscriptions))
     change = ScheduledPlanChange(key, "basic", at(12), PRO, at(11))
-    return replace(result.facts, scheduled_change=replace(change, **fields))  # type: ignore[arg-type]
+    return replace(result.facts, scheduled_changes=(replace(change, **fields),))  # type: ignore[arg-type]
 
 
 def wake_us(facts: Facts = NOTHING, valid_until_ns: int | None = None, since_s: float | None = None) -> int | None:

@@ -28,9 +28,9 @@ HERE = Facts({KEY: entry(1)})
 
 
 def test_a_subscription_is_given_and_taken_once() -> None:
-    there = given(NOTHING, KEY, entry(1), None, 10)
+    there = given(NOTHING, KEY, entry(1), (), 10)
     assert there.subscriptions == {KEY: entry(1, moved_us=10)}
-    assert given(there, KEY, None, None, 10) == there
+    assert given(there, KEY, None, (), 10) == there
     here = taken(HERE, KEY, entry(1), 10)
     assert (here.subscriptions, here.moved) == ({}, {KEY: 10})
     assert taken(here, KEY, None, 10) == here
@@ -38,15 +38,15 @@ def test_a_subscription_is_given_and_taken_once() -> None:
 
 def test_a_tenant_without_facts_is_not_made() -> None:
     assert taken(NOTHING, KEY, None, 10) == NOTHING
-    assert given(NOTHING, KEY, None, None, 10) == NOTHING
+    assert given(NOTHING, KEY, None, (), 10) == NOTHING
 
 
 def test_steps_of_an_older_move_change_nothing() -> None:
     """A to B at 10, and back at 20."""
-    a, b = given(Facts(moved={KEY: 10}), KEY, entry(1), None, 20), Facts({"x": entry(3)}, moved={KEY: 20})
+    a, b = given(Facts(moved={KEY: 10}), KEY, entry(1), (), 20), Facts({"x": entry(3)}, moved={KEY: 20})
     assert (a.moved, a.subscriptions[KEY].moved_us) == ({}, 20)
     assert taken(a, KEY, entry(1), 10) == a
-    assert given(b, KEY, entry(1), None, 10) == b
+    assert given(b, KEY, entry(1), (), 10) == b
 
 
 def test_what_changed_since_it_was_given_is_not_taken() -> None:
@@ -56,11 +56,11 @@ def test_what_changed_since_it_was_given_is_not_taken() -> None:
 
 def test_a_scheduled_change_and_the_operator_s_word_go_with_it() -> None:
     change = ScheduledPlanChange(KEY, "basic", 99, ())
-    here = taken(replace(HERE, scheduled_change=change), KEY, entry(1), 10)
-    there = given(NOTHING, KEY, entry(1, is_vouched=True), change, 10)
-    assert (here.scheduled_change, there.scheduled_change) == (None, change)
+    here = taken(replace(HERE, scheduled_changes=(change,)), KEY, entry(1), 10)
+    there = given(NOTHING, KEY, entry(1, is_vouched=True), [change], 10)
+    assert (here.scheduled_changes, there.scheduled_changes) == ((), (change,))
     assert not there.subscriptions[KEY].is_vouched, "for the old tenant it was vouched"
-    assert given(NOTHING, KEY, entry(1), None, 10, is_vouched=True).subscriptions[KEY].is_vouched
+    assert given(NOTHING, KEY, entry(1), (), 10, is_vouched=True).subscriptions[KEY].is_vouched
 
 
 @pytest.mark.parametrize(

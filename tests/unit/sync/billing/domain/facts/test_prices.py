@@ -116,7 +116,7 @@ def test_the_kept_plan_of_a_scheduled_change_is_known_after_the_items_were_switc
     seller = sold(event("active", 1, [Item("pri_basic", 1)]))
     facts = folded([seller])
     changed = plan_change(facts, ChangeRequest("pro", at(50)), NOW, {})
-    facts = replace(facts, scheduled_change=replace(changed, executed=True))
+    facts = replace(facts, scheduled_changes=(replace(changed, executed=True),))
     switched = decide(Tenant("tenant:acme", facts), Delivery(event("active", 2, [Item("pri_pro", 1)])), NOW)
     assert isinstance(switched, Decided)
     assert (switched.state["plan"]["key"], switched.state["scheduled"]["plan"]) == ("basic", "pro")
@@ -138,7 +138,7 @@ def test_both_tenants_knowledge_of_prices_goes_with_a_moved_subscription() -> No
     one = folded([sold(event("active", 1, [Item("pri_basic", 1)]))])
     two = folded([sold(event("active", 2, [Item("pri_seats", 1)]))])
     entries = [facts.subscriptions[KEY] for facts in (one, two)]
-    ends = [given_to(two, KEY, entries[0], None, 5), given_to(one, KEY, entries[1], None, 5)]
+    ends = [given_to(two, KEY, entries[0], (), 5), given_to(one, KEY, entries[1], (), 5)]
     assert ends[0] == ends[1]
     assert ends[0].subscriptions[KEY].former == {"pri_basic": Price("", "pro_basic")}
 

@@ -181,7 +181,10 @@ def test_decode_of_nothing_is_nothing() -> None:
 def test_held_change_and_overrides_survive_encoding() -> None:
     facts = Facts(
         {},
-        instructions.ScheduledPlanChange("paddle:sub_1", "basic", at(3), PRO),
+        (
+            instructions.ScheduledPlanChange("paddle:sub_1", "basic", at(3), PRO),
+            instructions.ScheduledPlanChange("paddle:sub_2", "mail", at(4), PRO, app="mail"),
+        ),
         (
             instructions.Override("feature", "sso", True, "trial of SSO", at(9)),
             instructions.Override("limit", "seats", None, "abuse", by="eve"),

@@ -94,7 +94,7 @@ async def test_a_worker_that_was_paused_beyond_its_lease_does_not_have_its_succe
         provider.body = orjson.loads(services.body())["data"]
         await services.receive()
         change = ScheduledPlanChange("paddle:sub_1", "basic", services.now_ns() + DAY_S * 10**9, ())
-        refresh = Refresh({"source": "app"}, change=partial(replace, scheduled_change=change))
+        refresh = Refresh({"source": "app"}, change=partial(replace, scheduled_changes=(change,)))
         await services.reprojection.refresh("live", TOPIC, refresh)
         services.clock.advance(DAY_S + 1)
         (due,) = await services.environment("live").timers.claim(10)
