@@ -87,6 +87,13 @@ class Keys(Names):
         """Hash of the names of a subscription's tenant. A dozen fields; kept as long as the link."""
         return f"{self.link(environment, subject)}:names"
 
+    def quote(self, environment: str, subject: str) -> str:
+        """Hash of what was quoted for a subscription's change, and the bills compared with it. TTL: until its renewal.
+
+        `quote`: the quote. `change`, `renewal`: the event of the bill that was compared with it.
+        """
+        return f"{self.link(environment, subject)}:quote"
+
     def customer(self, environment: str, provider: str, customer_id: str, name: str) -> str:
         """The tenants that a customer pays for.
 

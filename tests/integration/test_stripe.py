@@ -34,6 +34,7 @@ from sync.billing.services.background.catch_up import CatchUp
 from sync.billing.services.reproject import Refresh
 from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.tenants import facts_of
+from sync.core import instants
 from sync.http.endpoint import Caller
 from sync.settings import SyncSettings
 from sync.store.store import Store
@@ -531,6 +532,7 @@ async def test_a_backend_is_shown_the_invoice_that_stripe_previews(
             **sent,
             "subscription": subscription_id,
             "subscription_details[proration_behavior]": "always_invoice",
+            "subscription_details[proration_date]": str(instants.parse(found["money"]["at"]) // 10**9),
         }
         assert await system.read("tenant:acme") == before
         refused = await system.http.post(

@@ -48,7 +48,7 @@ def make_client(environment: str, key: str, base_url: str, rate_limiter: RateLim
     raise AssertionError("the tests ask nothing")
 
 
-def read_preview(document: Mapping[str, object], subscription_id: str) -> ProviderPreview:
+def read_preview(document: Mapping[str, object], subscription_id: str, billing_mode: str) -> ProviderPreview:
     return ProviderPreview(document, None)
 
 

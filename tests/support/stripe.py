@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ from sync.billing.catalog.watcher import EXAMPLE
 from sync.billing.providers.base import RateLimiter
 from sync.billing.providers.rate_limit import LocalRateLimiter
 from sync.billing.providers.stripe.client import StripeClient
+from tests.support import stripe_invoices
 from tests.support.asgi import serving
 
 KEY = "sk_live_key"
@@ -48,7 +49,7 @@ def catalog(directory: Path) -> Path:
 class Stripe:
     """An account at `url`. `customers`: id -> metadata; `asked`: method and path with query of every call.
 
-    `sessions`: id -> checkout session.
+    `sessions`: id -> checkout session. `happened`, `billed`: the events about subscriptions, and about invoices.
     `connected`: id of a subscription or customer -> the connected account that it is of; else it is of the own one.
 
     `page_max`: no page is larger.
@@ -66,6 +67,7 @@ class Stripe:
     sessions: dict[str, dict[str, Any]] = field(default_factory=dict)
     connected: dict[str, str] = field(default_factory=dict)
     happened: list[dict[str, Any]] = field(default_factory=list)
+    billed: list[dict[str, Any]] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     refusals: list[dict[str, Any]] = field(default_factory=list)
     before_answer: Callable[[str], Awaitable[None]] | None = None
@@ -243,39 +245,62 @@ class Stripe:
             return _missing(f"No such subscription: '{form.get('subscription')}'")
         details = {name: value for name, value in form.items() if name.startswith("subscription_details[")}
         proration = details.pop("subscription_details[proration_behavior]", None)
-        assert form.keys() == details.keys() | {"subscription"} | (
-            {"subscription_details[proration_behavior]"} & form.keys()
-        )
+        at_s = int(details.pop("subscription_details[proration_date]", "0"))
+        assert all(name.startswith("subscription_details[items]") for name in details)
         assert proration in ("none", "always_invoice", "create_prorations") if details else proration is None
-        ids = {item["id"] for item in known["items"]["data"]}
+        items = known["items"]["data"]
+        ids = {item["id"] for item in items}
         named = {value for name, value in details.items() if name.endswith("[id]")}
         if not named <= ids:
             return _missing(f"No such subscription item: '{sorted(named - ids)[0]}'")
-        prices = [value for name, value in details.items() if name.endswith("[price]")]
-        lines = [{"object": "line_item", "pricing": {"price_details": {"price": price}}} for price in prices]
-        invoice = {"object": "invoice", "subscription": known["id"], "amount_due": 100, "currency": "eur"}
-        return JSONResponse({**invoice, "lines": {"object": "list", "has_more": False, "data": lines}, "asked": form})
+        after = stripe_invoices.changed(items, details, "subscription_details[items]")
+        parts = [] if proration in (None, "none") else stripe_invoices.parts(items, after, at_s or int(time.time()))
+        lines = parts if proration == "always_invoice" else [*parts, *stripe_invoices.period(after)]
+        ends_s = items[0]["current_period_end"]
+        invoice = stripe_invoices.invoice(known["id"], lines, period_end=ends_s, billing_reason="upcoming")
+        return JSONResponse({**invoice, "subscription": known["id"], "asked": form})
 
     def _update(self, subscription_id: str, form: dict[str, str]) -> None:
         items = self.subscriptions[subscription_id]["items"]["data"]
         assert form["payment_behavior"] == "error_if_incomplete"
         assert form["proration_behavior"] in ("none", "always_invoice", "create_prorations")
-        index = 0
-        while any(name.startswith(f"items[{index}]") for name in form):
-            line = {name: form.get(f"items[{index}][{name}]") for name in ("id", "price", "quantity", "deleted")}
-            index += 1
-            if line["id"] is None:
-                assert line["price"] is not None
-                self.add_item(subscription_id, line["price"], int(line["quantity"] or 1))
-                continue
-            item = next(one for one in items if one["id"] == line["id"])
-            if line["deleted"]:
-                items.remove(item)
-            if line["price"]:
-                item["price"] = {"id": line["price"], "object": "price"}
-            if line["quantity"]:
-                item["quantity"] = int(line["quantity"])
+        known, at_s = self.subscriptions[subscription_id], int(form.get("proration_date", time.time()))
+        known["items"]["data"] = stripe_invoices.changed(items, form, "items")
+        for item in known["items"]["data"]:
+            if item["id"].startswith("si_new_"):
+                self._made += 1
+                item["id"] = f"si_{self._made:06d}"
         self.happen("updated", subscription_id)
+        if form["proration_behavior"] == "always_invoice":
+            parts = stripe_invoices.parts(items, known["items"]["data"], at_s)
+            self.bill(subscription_id, parts, "subscription_update")
+
+    def renew(self, subscription_id: str) -> None:
+        """Bill the next period."""
+        items = self.subscriptions[subscription_id]["items"]["data"]
+        made_s = items[0]["current_period_end"]
+        self.bill(subscription_id, stripe_invoices.period(items), "subscription_cycle", made_s)
+
+    def bill(
+        self, subscription_id: str, lines: Sequence[dict[str, Any]], reason: str, made_s: int | None = None
+    ) -> None:
+        """Make an invoice; the events are its finalization and its payment."""
+        self._made += 1
+        made_s = int(time.time()) if made_s is None else made_s
+        invoice = stripe_invoices.invoice(
+            subscription_id, lines, id=f"in_{self._made:06d}", billing_reason=reason, created=made_s
+        )
+        for what in ("finalized", "paid"):
+            self.billed.append(
+                {
+                    "id": f"evt_in_{len(self.billed) + 1:06d}",
+                    "object": "event",
+                    "type": f"invoice.{what}",
+                    "created": made_s,
+                    "livemode": True,
+                    "data": {"object": invoice},
+                }
+            )
 
     def _page(self, entries: list[dict[str, Any]], request: Request) -> Response:
         """A page of a list, whatever order it has."""

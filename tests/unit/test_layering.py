@@ -52,6 +52,10 @@ MAY_NOT_IMPORT = {
     + [f"sync.billing.{room}" for room in ("domain", "providers", "storage", "services", "api")],
     "sync.billing.domain": ["sync.process", "sync.store", "sync.http", "sync.source", "sync.settings"]
     + [f"sync.billing.{room}" for room in ("providers", "storage", "services", "api")],
+    "sync.billing.domain.money": [
+        f"sync.billing.domain.{one}"
+        for one in ("facts", "entitlements", "decision", "tenant_naming", "tenant_resolution")
+    ],
     "sync.billing.domain.facts": [
         "sync.billing.catalog",
         *(f"sync.billing.domain.{one}" for one in ("entitlements", "decision", "tenant_naming", "tenant_resolution")),
@@ -159,6 +163,9 @@ PURE = [
     "sync.billing.domain.facts.model",
     "sync.billing.domain.facts.order",
     "sync.billing.domain.facts.prices",
+    "sync.billing.domain.money.differences",
+    "sync.billing.domain.money.model",
+    "sync.billing.domain.money.quote",
     "sync.billing.domain.outcome",
     "sync.billing.domain.entitlements.overrides",
     "sync.billing.domain.entitlements.preview",
@@ -177,9 +184,11 @@ PURE = [
     "sync.billing.providers.hmac_signature",
     "sync.billing.providers.parsing",
     "sync.billing.providers.standard_webhooks",
+    "sync.billing.providers.paddle.money",
     "sync.billing.providers.paddle.webhooks",
     "sync.billing.providers.polar.subscription",
     "sync.billing.providers.polar.webhooks",
+    "sync.billing.providers.stripe.money",
     "sync.billing.providers.stripe.subscription",
     "sync.billing.providers.stripe.webhooks",
     "sync.billing.providers.stripe.item_changes",

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, JsonValue
 
 from planwire_client.core.limits import VERSION_MAX
+from sync.billing.api.money import Quoted
 from sync.billing.api.requests import Kind
 from sync.billing.domain.outcome import Outcome
 from sync.http.fields import TIME, Model, OneOf, Version
@@ -151,6 +152,10 @@ class Previewed(Model):
     diff: list[Difference]
     provider: dict[str, JsonValue] | None = None
     provider_differs: list[Difference] | None = None
+    money: Quoted | None = Field(None, description="Absent: the provider was not asked, or does not say.")
+    money_differs: list[Difference] | None = Field(
+        None, description="How `money` (to) differs from `expected` (from). Without `to`, the provider does not say."
+    )
 
 
 class Override(Model):

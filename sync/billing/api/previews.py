@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, replace
+from functools import partial
 
 import orjson
 
 from sync.billing.api import answers, requests
 from sync.billing.api.operations import CHANGE_PROBLEMS, Asked, BillingOperations, Document, changed_document, operation
 from sync.billing.domain.entitlements.preview import Preview, PreviewRequest, await_preview, difference, preview
-from sync.billing.domain.facts.model import Item, Subscription
+from sync.billing.domain.facts.model import Event, Item, Subscription
+from sync.billing.domain.money.differences import from_expected
+from sync.billing.domain.money.model import Money
+from sync.billing.domain.money.quote import Quote
+from sync.billing.domain.tenant_resolution import SubscriptionRef
 from sync.billing.providers import registry
 from sync.billing.providers.base import ProviderClient, ProviderPreview, ProviderRejected
 from sync.billing.services.reproject import Refresh
 from sync.billing.services.tenants.reconcile import MAX_WAIT_S
+from sync.billing.storage.quotes import store_quote
 from sync.billing.storage.records import get_preview, put_preview
 from sync.billing.storage.tenants import facts_of
 from sync.core import instants
@@ -47,25 +54,30 @@ class Previews(BillingOperations):
         snapshot = await self._services.store.read(asked.topic)
         foreseen = preview(facts_of(snapshot), change, self._services.setting(asked.environment))
         theirs = await self._providers_preview(asked, body, foreseen, billing_mode)
-        preview_id = f"pv_{secrets.token_hex(12)}"
+        preview_id, taken_ns = f"pv_{secrets.token_hex(12)}", self._services.now_ns()
         document: Document = {
             "preview_id": preview_id,
             "version": snapshot.version,
-            "taken_at": instants.text(self._services.now_ns()),
+            "taken_at": instants.text(taken_ns),
             "subscription_id": foreseen.body.id,
             "state": foreseen.state,
             "diff": difference(orjson.loads(snapshot.state), foreseen.state),
         }
-        if theirs is not None:
-            document["provider"] = theirs.document
-            if theirs.subscription is not None:
-                document["provider_differs"] = difference(_shown(foreseen.body), _shown(theirs.subscription))
-        kept = {
+        kept: Document = {
             "version": snapshot.version,
             "rev": snapshot.rev,
             "asked": {**asdict(change), "items": [list(item) for item in items]},
             "billing_mode": billing_mode,
         }
+        if theirs is not None:
+            document["provider"] = theirs.document
+            if theirs.subscription is not None:
+                document["provider_differs"] = difference(_shown(foreseen.body), _shown(theirs.subscription))
+            quoted = _quoted(theirs, taken_ns)
+            if quoted:
+                document["money"] = kept["money"] = quoted
+            if body.expected is not None:
+                document["money_differs"] = from_expected(body.expected.document(), quoted)
         await put_preview(self._services.store, asked.topic, preview_id, kept)
         return document
 
@@ -97,6 +109,8 @@ class Previews(BillingOperations):
             raise _stale(snapshot.version)
         foreseen = preview(facts_of(snapshot), change, self._services.setting(asked.environment))
         client = self._client(asked, foreseen, change.cancel) if body.apply else None
+        ref = SubscriptionRef(asked.environment, _provider(foreseen), foreseen.body.id)
+        money = Money.of(kept["money"]) if "money" in kept else None
         document = await self.change(
             asked,
             "preview.confirmed",
@@ -104,17 +118,29 @@ class Previews(BillingOperations):
             if_rev=rev,
             conflict=_stale,
         )
+        # Before the provider is asked to make the change: its bill may come first.
+        quote = None if money is None else Quote(preview_id, asked.topic, money, services.now_ns())
+        await store_quote(services.store, ref, quote, services.now_ns())
         if client is None:
             return document
-        return await self._apply(asked, client, foreseen, kept["billing_mode"])
+        change_items = partial(client.change_items, at_ns=None if money is None else money.at_ns)
+        return await self._apply(asked, ref, change_items, foreseen, kept["billing_mode"])
 
-    async def _apply(self, asked: Asked, client: ProviderClient, foreseen: Preview, billing_mode: str) -> Document:
+    async def _apply(
+        self,
+        asked: Asked,
+        ref: SubscriptionRef,
+        change_items: Callable[..., Awaitable[Event]],
+        foreseen: Preview,
+        billing_mode: str,
+    ) -> Document:
         """Have the provider make the change, merge its answer, and return the result."""
         reprojection = self._services.reprojection
         try:
-            event = await client.change_items(foreseen.body.id, foreseen.body.items, billing_mode, MAX_WAIT_S)
+            event = await change_items(foreseen.body.id, foreseen.body.items, billing_mode, MAX_WAIT_S)
         # ProviderUnavailable propagates: the change may have been made nevertheless, and then its event arrives.
         except ProviderRejected:
+            await store_quote(self._services.store, ref, None, self._services.now_ns())
             cause = {"source": "app", "event_type": "preview.refused"}
             withdraw = Refresh(cause, change=lambda facts: replace(facts, awaited_preview=None))
             await reprojection.refresh(asked.environment, asked.topic, withdraw)
@@ -139,13 +165,21 @@ class Previews(BillingOperations):
         if body.provider_preview is not None:
             read_preview = registry.PROVIDERS[_provider(foreseen)].read_preview
             try:
-                return read_preview(body.provider_preview, subscription.id)
+                return read_preview(body.provider_preview, subscription.id, billing_mode)
             except ValueError as error:
                 raise Problem("request_invalid", f"provider_preview cannot be read: {error}") from None
-        if not body.ask_provider:
+        if not body.ask_provider and body.expected is None:
             return None
         client = self._client(asked, foreseen, body.cancel or "")
         return await client.preview_items(subscription.id, subscription.items, billing_mode, MAX_WAIT_S)
+
+
+def _quoted(theirs: ProviderPreview, taken_ns: int) -> Document:
+    """Return what the change costs, for `taken_ns` by default; empty if the provider's preview does not say."""
+    money = theirs.money
+    if money is None:
+        return {}
+    return (money if money.at_ns is not None else replace(money, at_ns=taken_ns)).document()
 
 
 def _stale(version: int) -> Problem:

@@ -11,6 +11,7 @@ from pydantic.json_schema import SkipJsonSchema
 from planwire_client.core import reference
 from planwire_client.core.limits import VERSION_MAX
 from planwire_client.core.topic import ID_MAX_BYTES, MISSING_VALUES, shown
+from sync.billing.api.money import Expected
 from sync.billing.domain.entitlements.overrides import KINDS
 from sync.billing.domain.entitlements.preview import ITEMS_MAX
 from sync.billing.domain.facts.instructions import PLAN
@@ -63,6 +64,9 @@ class PreviewBody(Model, json_schema_extra=_PREVIEW_SHAPES):
     billing_mode: BillingMode | None = Field(None, description="Default: prorated_immediately.")
     ask_provider: bool | None = Field(None, description="Whether to have the provider preview it, too.")
     provider_preview: dict[str, JsonValue] | None = Field(None, description="What the provider's own preview said.")
+    expected: Expected | None = Field(
+        None, description="What it is expected to cost. Without provider_preview, the provider is asked."
+    )
 
     @model_validator(mode="after")
     def _is_one_change(self) -> Self:
@@ -70,6 +74,8 @@ class PreviewBody(Model, json_schema_extra=_PREVIEW_SHAPES):
             raise ValueError("exactly one of plan, items and cancel must be there")
         if self.quantity is not None and self.plan is None:
             raise ValueError("quantity goes with plan")
+        if self.expected is not None and self.ask_provider is False and self.provider_preview is None:
+            raise ValueError("expected needs what the provider says: leave ask_provider out, or send provider_preview")
         return self
 
 

@@ -65,7 +65,11 @@ def of_account(event: Event, account: str) -> Event:
     body, customer_id = event.subscription, qualified(event.customer_id)
     if body is not None:
         body = replace(body, id=f"{account}/{body.id}", customer_id=qualified(body.customer_id))
-    return replace(event, customer_id=customer_id, subscription_id=qualified(event.subscription_id), subscription=body)
+    billed = event.billed
+    if billed is not None:
+        billed = billed._replace(subscription_id=f"{account}/{billed.subscription_id}")
+    subscription_id = qualified(event.subscription_id)
+    return replace(event, customer_id=customer_id, subscription_id=subscription_id, subscription=body, billed=billed)
 
 
 def sanitize(event: EventOrNot, naming: Naming = UNSIGNED) -> EventOrNot:

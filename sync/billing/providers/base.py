@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from sync.billing.domain.facts.model import Event, Item, NamePlace, Subscription, Unparsable
+from sync.billing.domain.money.model import Money
 from sync.core.errors import CodedError, SyncError
 
 if TYPE_CHECKING:
@@ -169,10 +170,12 @@ class ProviderPreview:
     """The provider's preview of a change: its cost and its result. `document` is the provider's own answer.
 
     `subscription` is the resulting subscription; None if the document does not show it (Stripe's is an invoice).
+    `money` is its cost; None if the document does not show it.
     """
 
     document: Mapping[str, object]
     subscription: Subscription | None
+    money: Money | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,9 +245,19 @@ class ProviderClient(Protocol):
         """Return the places in the provider's current customer that may name a tenant."""
 
     async def change_items(
-        self, subscription_id: str, items: Sequence[Item], billing_mode: str, max_wait_s: float
+        self,
+        subscription_id: str,
+        items: Sequence[Item],
+        billing_mode: str,
+        max_wait_s: float,
+        *,
+        at_ns: int | None = None,
     ) -> Event:
-        """Return the subscription with its items replaced by these."""
+        """Return the subscription with its items replaced by these.
+
+        Args:
+            at_ns: the instant for which the change was quoted, if the provider can bill it as of then.
+        """
 
     async def preview_items(
         self, subscription_id: str, items: Sequence[Item], billing_mode: str, max_wait_s: float
@@ -288,7 +301,7 @@ class ProviderSpec:
         make_client: (environment, API key, base URL or "" for its own, rate limiter) -> client. It may block for a
             second to import the SDK.
         billing_modes: those of BILLING_MODES that it supports.
-        read_preview: (document, subscription id) -> the provider's preview, parsed. Raises ValueError.
+        read_preview: (document, subscription id, billing mode) -> the provider's preview, parsed. Raises ValueError.
         sdk: module and package of the provider's own library, if `make_client` needs one.
     """
 
@@ -300,7 +313,7 @@ class ProviderSpec:
     settings: type[ProviderSettings]
     make_client: Callable[[str, str, str, RateLimiter], ProviderClient]
     billing_modes: Sequence[str]
-    read_preview: Callable[[Mapping[str, object], str], ProviderPreview]
+    read_preview: Callable[[Mapping[str, object], str, str], ProviderPreview]
     sdk: tuple[str, str] | None = None
 
     def check_sdk(self) -> None:

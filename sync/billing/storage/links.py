@@ -235,6 +235,7 @@ def erase_links(batch: CommandPipeline, environment: str, subjects: Sequence[str
     """Add to `batch` the removal of the links to a tenant; the subscription's becomes a TOMBSTONE."""
     subscription, *customers = subjects
     batch.script(_ERASE, _keys(batch, environment, subscription), tenant_id)
+    batch.command("DEL", batch.keys.quote(environment, subscription))
     _, provider, subscription_id = subscription.split(":", 2)
     for customer in customers:
         customer_id = customer.split(":", 2)[2]

@@ -8,11 +8,21 @@ the API only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from sync.core.instants import text_us
 from sync.simulator.world import ids, offers
-from sync.simulator.world.model import Event, Item, Json, Period, Price, ScheduledChange, Subscription, Transaction
+from sync.simulator.world.model import (
+    Bill,
+    Event,
+    Item,
+    Json,
+    Period,
+    Price,
+    ScheduledChange,
+    Subscription,
+    Transaction,
+)
 from sync.simulator.world.offers import CURRENCY, Charge
 from sync.simulator.world.rules import QUANTITY_MAX
 
@@ -91,7 +101,7 @@ def api_subscription(sub: Subscription, includes: Iterable[str] = ()) -> Body:
     if "next_transaction" in includes:
         body["next_transaction"] = _next_transaction(sub)
     if "recurring_transaction_details" in includes:
-        body["recurring_transaction_details"] = _details(sub.items, offers.monthly(sub.items))
+        body["recurring_transaction_details"] = _details(offers.monthly(sub.items), sub.period)
     return body
 
 
@@ -103,10 +113,10 @@ def preview(before: Subscription, after: Subscription, charge: Charge | None) ->
     body["update_summary"] = None
     if charge is not None:
         if charge.at_once and charge.due > 0:
-            body["immediate_transaction"] = _coming(after.items, charge.due, before.period)
+            body["immediate_transaction"] = _coming(charge.bill, before.period)
         body["update_summary"] = {
-            "credit": _money(charge.credit),
-            "charge": _money(charge.charge),
+            "credit": _money(charge.bill.credit),
+            "charge": _money(charge.bill.subtotal),
             "result": {"action": "charge" if charge.due >= 0 else "credit", **_money(abs(charge.due))},
         }
     return body
@@ -129,7 +139,7 @@ def transaction(paid: Transaction) -> Body:
         "collection_mode": "automatic",
         "billing_period": _period(paid.period),
         "items": [{"price": price(item.price), "quantity": item.quantity, "proration": None} for item in paid.items],
-        "details": _details(paid.items, paid.amount, paid.id),
+        "details": _details(paid.bill or offers.monthly(paid.items), paid.period, paid.id),
         "payments": [_payment(paid, at)] if paid.amount else [],
         "checkout": {"url": None},
         **dict.fromkeys(("created_at", "updated_at", "billed_at"), at),
@@ -204,41 +214,42 @@ def _totals(amount: int) -> Body:
     return {"subtotal": str(amount), "discount": "0", "tax": "0", "total": str(amount)}
 
 
-def _details(items: Sequence[Item], amount: int, transaction_id: str | None = None) -> Body:
+def _details(bill: Bill, period: Period, transaction_id: str | None = None) -> Body:
     """Return the details of a bill. Its lines have ids only if the transaction exists."""
     lines: list[Json] = []
-    for item in items:
+    for number, of in enumerate(bill.lines):
         line: Body = {
-            "price_id": item.price.id,
-            "quantity": item.quantity,
-            "proration": None,
+            "price_id": of.price.id,
+            "quantity": of.quantity,
+            "proration": None if of.rate is None else {"rate": of.rate, "billing_period": _period(period)},
             "tax_rate": TAX_RATE,
-            "unit_totals": _totals(item.price.amount),
-            "totals": _totals(item.price.amount * item.quantity),
-            "product": product(item.price),
+            "unit_totals": _totals(of.amount // of.quantity),
+            "totals": _totals(of.amount),
+            "product": product(of.price),
         }
         if transaction_id is not None:
-            line["id"] = ids.derived("txnitm", transaction_id + item.price.id)
+            line["id"] = ids.derived("txnitm", f"{transaction_id}{of.price.id}{number or ''}")
         lines.append(line)
-    nothing: Body = dict.fromkeys(("credit", "credit_to_balance", "balance", "grand_total_tax"), "0")
+    credit: Body = {"credit": str(min(bill.credit, bill.subtotal)), "credit_to_balance": str(bill.to_balance)}
+    nothing: Body = dict.fromkeys(("balance", "grand_total_tax"), "0")
     unknown: Body = {"fee": None, "earnings": None}
-    grand: Body = {"grand_total": str(amount), "currency_code": CURRENCY}
+    grand: Body = {"grand_total": str(bill.due), "currency_code": CURRENCY}
     return {
-        "tax_rates_used": [{"tax_rate": TAX_RATE, "totals": _totals(amount)}],
-        "totals": _totals(amount) | nothing | unknown | grand,
+        "tax_rates_used": [{"tax_rate": TAX_RATE, "totals": _totals(bill.subtotal)}],
+        "totals": _totals(bill.subtotal) | credit | nothing | unknown | grand,
         "line_items": lines,
         **dict.fromkeys(("adjusted_totals", "payout_totals", "adjusted_payout_totals")),
     }
 
 
-def _coming(items: Sequence[Item], amount: int, period: Period) -> Body:
-    return {"billing_period": _period(period), "details": _details(items, amount), "adjustments": []}
+def _coming(bill: Bill, period: Period) -> Body:
+    return {"billing_period": _period(period), "details": _details(bill, period), "adjustments": []}
 
 
 def _next_transaction(sub: Subscription) -> Body | None:
     if sub.bills_us is None:
         return None
-    return _coming(sub.items, offers.monthly(sub.items), Period.month(sub.bills_us))
+    return _coming(offers.renewal(sub), Period.month(sub.bills_us))
 
 
 def _payment(paid: Transaction, at: str) -> Body:

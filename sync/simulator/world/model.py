@@ -64,6 +64,46 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a bill. `rate`: the part of a period that it is for, as 0.5; None for a whole one."""
+
+    price: Price
+    quantity: int
+    amount: int
+    rate: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """What is charged, and what is credited against it, in minor units."""
+
+    lines: tuple[Line, ...] = ()
+    credit: int = 0
+
+    @property
+    def subtotal(self) -> int:
+        """Return the sum of the lines."""
+        return sum(line.amount for line in self.lines)
+
+    @property
+    def due(self) -> int:
+        """Return the amount that the customer pays."""
+        return max(self.subtotal - self.credit, 0)
+
+    @property
+    def to_balance(self) -> int:
+        """Return the rest of the credit, which later bills use."""
+        return max(self.credit - self.subtotal, 0)
+
+    def joined(self, other: Bill) -> Bill:
+        """Return both in one bill."""
+        return Bill((*self.lines, *other.lines), self.credit + other.credit)
+
+
+NOTHING = Bill()
+
+
+@dataclass(frozen=True, slots=True)
 class Period:
     """From `starts_us` to `ends_us` (exclusive)."""
 
@@ -95,7 +135,8 @@ class Subscription:
 
     `tenant`: its tenant, for the simulator only; the `custom_data` that the provider sends may lack it.
     `period`, `next_us`: as last billed; a pause keeps them, so that the period can be continued. `paddle` shows them as
-    null in some states. `declines`: charges fail, until the payment method recovers.
+    null in some states. `declines`: charges fail, until the payment method recovers. `deferred`: what the next bill has
+    besides the month: changes that are billed then, and the customer's credit.
     """
 
     id: str
@@ -117,6 +158,7 @@ class Subscription:
     scheduled: ScheduledChange | None = None
     custom_data: dict[str, Json] | None = None
     declines: bool = False
+    deferred: Bill = NOTHING
 
     @property
     def is_live(self) -> bool:
@@ -142,7 +184,10 @@ class Subscription:
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """A completed payment. `amount`: minor units of USD; `origin`: web, subscription_recurring, subscription_update."""
+    """A completed payment. `amount`: minor units of USD; `origin`: web, subscription_recurring, subscription_update.
+
+    `bill`: None in files of older simulators, which billed the items as they are.
+    """
 
     id: str
     env: str
@@ -157,6 +202,7 @@ class Transaction:
     period: Period
     at_us: int
     custom_data: dict[str, Json] | None = None
+    bill: Bill | None = None
 
 
 @dataclass(frozen=True, slots=True)

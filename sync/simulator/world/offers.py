@@ -6,12 +6,12 @@ Source of the proration rule: developer.paddle.com/concepts/subscriptions/prorat
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from sync.billing.catalog.catalog import Addon, Catalog, Plan
 from sync.simulator.world import ids
-from sync.simulator.world.model import MINUTE_US, Item, Period, Price, Subscription
+from sync.simulator.world.model import MINUTE_US, NOTHING, Bill, Item, Line, Period, Price, Subscription
 
 CURRENCY = "USD"
 
@@ -116,36 +116,57 @@ def _offer(of: Plan | Addon, env: str, rank: int, is_default: bool, amount: int)
     return Offer(of.key, of.name, rank, is_default, prices)
 
 
-def monthly(items: Iterable[Item]) -> int:
-    """Return the monthly amount of these lines, in minor units."""
-    return sum(item.price.amount * item.quantity for item in items)
+def monthly(items: Iterable[Item]) -> Bill:
+    """Return the bill of a month of these items."""
+    return Bill(tuple(Line(item.price, item.quantity, item.price.amount * item.quantity) for item in items))
+
+
+def renewal(of: Subscription) -> Bill:
+    """Return the subscription's next bill: the month, and what was deferred."""
+    return monthly(of.items).joined(of.deferred)
 
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """The cost of an item change, in minor units: `credit` for removed items, `charge` for added ones.
+    """The cost of an item change. `at_once`: whether it is billed immediately."""
 
-    `at_once`: whether it is billed immediately.
-    """
-
-    credit: int
-    charge: int
+    bill: Bill
     at_once: bool
 
     @property
     def due(self) -> int:
         """Return the amount that the customer pays; negative: a credit to the customer."""
-        return self.charge - self.credit
+        return self.bill.due - self.bill.to_balance
 
 
 def change(old: Iterable[Item], new: Iterable[Item], period: Period, now_us: int, mode: BillingMode) -> Charge:
-    """Return the cost of replacing lines `old` by `new` at `now_us`, in a billing mode. Whole minutes are prorated."""
+    """Return the cost of replacing items `old` by `new` at `now_us`, in a billing mode. Whole minutes are prorated."""
     before, after = monthly(old), monthly(new)
     at_once = mode.endswith("_immediately")
     if mode == "do_not_bill":
-        return Charge(0, 0, at_once)
+        return Charge(NOTHING, at_once)
     if mode.startswith("full_"):
-        return Charge(0, max(after - before, 0), at_once)
+        return Charge(_added(before, after), at_once)
     whole = max((period.ends_us - period.starts_us) // MINUTE_US, 1)
-    left = min(max((period.ends_us - now_us) // MINUTE_US / whole, 0.0), 1.0)
-    return Charge(round(before * left), round(after * left), at_once)
+    left = min(max((period.ends_us - now_us) // MINUTE_US, 0), whole)
+
+    def part(amount: int) -> int:
+        return (2 * amount * left + whole) // (2 * whole)
+
+    rate = f"{left * 10_000 // whole / 10_000:g}"
+    lines = tuple(replace(line, amount=part(line.amount), rate=rate) for line in after.lines)
+    return Charge(Bill(lines, sum(part(line.amount) for line in before.lines)), at_once)
+
+
+def _added(before: Bill, after: Bill) -> Bill:
+    """Return what is added in full. What is removed is taken off the added lines, and never credited."""
+    held = {line.price.id: line.amount for line in before.lines}
+    added = [replace(line, amount=line.amount - held.get(line.price.id, 0)) for line in after.lines]
+    lines: list[Line] = []
+    removed = before.subtotal - sum(min(line.amount, held.get(line.price.id, 0)) for line in after.lines)
+    for line in added:
+        if line.amount > 0:
+            taken = min(line.amount, removed)
+            removed -= taken
+            lines.append(replace(line, amount=line.amount - taken))
+    return Bill(tuple(line for line in lines if line.amount))

@@ -13,7 +13,18 @@ from dataclasses import dataclass, replace
 
 from sync.simulator.world import ids, offers
 from sync.simulator.world.errors import ApiError
-from sync.simulator.world.model import MINUTE_US, Item, Json, OnResume, Period, Price, ScheduledChange, Subscription
+from sync.simulator.world.model import (
+    MINUTE_US,
+    NOTHING,
+    Bill,
+    Item,
+    Json,
+    OnResume,
+    Period,
+    Price,
+    ScheduledChange,
+    Subscription,
+)
 from sync.simulator.world.offers import BillingMode
 from sync.simulator.world.turn import Outcome, Turn, billed
 
@@ -90,7 +101,8 @@ def checkout(
     transaction_id = turn.new_id("txn")
     turn.emit("subscription.created", subscription, transaction_id)
     turn.emit("subscription.trialing" if is_trial else "subscription.activated", subscription)
-    turn.emit_payment(subscription, 0 if is_trial else offers.monthly(subscription.items), "web", transaction_id)
+    bill = _free(subscription) if is_trial else offers.monthly(subscription.items)
+    turn.emit_payment(subscription, bill, "web", transaction_id)
     return turn.done(subscription)
 
 
@@ -107,19 +119,21 @@ def update(turn: Turn, before: Subscription, patch: Patch) -> Outcome:
         period = Period(after.period.starts_us, patch.next_us)
         is_trial = after.status == "trialing"
         after = replace(after, next_us=patch.next_us, period=period, trial=period if is_trial else after.trial)
-    due = 0
+    bill = NOTHING
     if patch.lines is not None and patch.mode is not None:
         after = replace(after, items=_merged(before.items, patch.lines, at_us))
         charge = offers.change(before.items, after.items, before.period, turn.now_us, patch.mode)
-        due = charge.due if charge.at_once else 0
-    if due > 0 and before.declines:
+        bill = charge.bill if charge.at_once else NOTHING
+        left = Bill((), bill.to_balance) if charge.at_once else charge.bill
+        after = replace(after, deferred=before.deferred.joined(left))
+    if bill.due and before.declines:
         _refuse_if(patch.prevents_on_decline, "subscription_payment_declined")
         after = replace(after, status="past_due")
     turn.emit("subscription.updated", after)
     if after.status == "past_due" and before.status != "past_due":
         turn.emit("subscription.past_due", after)
-    elif due > 0:
-        turn.emit_payment(after, due, "subscription_update")
+    elif bill.due:
+        turn.emit_payment(after, bill, "subscription_update")
     return turn.done(after)
 
 
@@ -208,8 +222,7 @@ def recover(turn: Turn, before: Subscription) -> Outcome:
     is_paid = before.status != "past_due"
     _refuse_if(is_paid, "invalid_field", f"the subscription is {before.status}, nothing is overdue")
     after = replace(billed(before, before.period, turn.stamp()), declines=False)
-    turn.emit_payment(after, offers.monthly(after.items), "subscription_recurring")
-    return turn.outcome_of(after, "updated")
+    return turn.outcome_of(turn.renew(after), "updated")
 
 
 def decline(turn: Turn, before: Subscription) -> Outcome:
@@ -234,6 +247,11 @@ def move_end(turn: Turn, before: Subscription, ends_us: int) -> Outcome:
         updated_us=turn.stamp(),
     )
     return turn.outcome_of(after, "updated")
+
+
+def _free(of: Subscription) -> Bill:
+    """Return the bill of a trial."""
+    return Bill(tuple(replace(line, amount=0) for line in offers.monthly(of.items).lines))
 
 
 def _period_after(period: Period, now_us: int) -> Period:

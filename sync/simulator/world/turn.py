@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from sync.simulator.world import offers
 from sync.simulator.world.errors import ApiError
-from sync.simulator.world.model import Event, OnResume, Period, ScheduledChange, Subscription, Transaction, World
+from sync.simulator.world.model import Bill, Event, OnResume, Period, ScheduledChange, Subscription, Transaction, World
 
 EVENTS_KEPT = 1_000
 """Number of newest events that the world keeps; list-events reads these."""
@@ -52,7 +52,7 @@ class Turn:
         at_us = self.stamp()
         self._emitted.append(Event(self._new_id("evt", at_us), data.env, kind, at_us, data, transaction_id))
 
-    def emit_payment(self, of: Subscription, amount: int, origin: str, transaction_id: str | None = None) -> None:
+    def emit_payment(self, of: Subscription, bill: Bill, origin: str, transaction_id: str | None = None) -> None:
         """Add the event of a completed payment. `transaction_id`: given if the subscription's creation has named it."""
         identity = transaction_id or self.new_id("txn")
         self.emit(
@@ -67,12 +67,19 @@ class Turn:
                 address_id=of.address_id,
                 origin=origin,
                 items=of.items,
-                amount=amount,
+                amount=bill.due,
                 period=of.period,
                 at_us=self.stamp(),
                 custom_data=of.custom_data,
+                bill=bill,
             ),
         )
+
+    def renew(self, of: Subscription) -> Subscription:
+        """Add the payment of the next bill; return the subscription without what was deferred to it."""
+        bill = offers.renewal(of)
+        self.emit_payment(of, bill, "subscription_recurring")
+        return replace(of, deferred=Bill((), bill.to_balance))
 
     def done(self, after: Subscription) -> Outcome:
         """Return the outcome: the world with this subscription, and the events."""
@@ -81,12 +88,10 @@ class Turn:
         return Outcome(World(subscriptions, events, self._stamp_us), after, tuple(self._emitted))
 
     def outcome_of(self, after: Subscription, *kinds: str, pays: bool = False) -> Outcome:
-        """Add subscription events, such as `updated`, and with `pays` a month's payment; return the outcome."""
+        """Add subscription events, such as `updated`, and with `pays` the next bill's payment; return the outcome."""
         for kind in kinds:
             self.emit(f"subscription.{kind}", after)
-        if pays:
-            self.emit_payment(after, offers.monthly(after.items), "subscription_recurring")
-        return self.done(after)
+        return self.done(self.renew(after) if pays else after)
 
     def ended(self, before: Subscription) -> Outcome:
         """Cancel the subscription."""

@@ -153,10 +153,15 @@ export const ofDrift = (answer, now_us, within_us) => {
             title: `${topic}: a second customer pays for it`,
             why: `${entries[0].subject} is of ${entries[0].there?.customer_id}. It only adds to the plan.`,
           }
-        : {
-            title: `${topic}: ${plural(entries.length, "difference")} from the provider`,
-            why: `${entries[0].kind}: ${entries[0].why ?? "found by comparing"}. Repaired when it was found.`,
-          }),
+        : entries[0].kind == "money"
+          ? {
+              title: `${topic}: billed otherwise than quoted`,
+              why: `${entries[0].why}, by ${entries[0].subject}. It stays billed: correct it at the provider.`,
+            }
+          : {
+              title: `${topic}: ${plural(entries.length, "difference")} from the provider`,
+              why: `${entries[0].kind}: ${entries[0].why ?? "found by comparing"}. Repaired when it was found.`,
+            }),
       link: toTopic(topic, { at: "drift" }),
       at: us(entries[0].at),
     }));

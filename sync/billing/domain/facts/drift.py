@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from sync.billing.domain.facts.model import Event, Facts, Subscription, subscription_key
+from sync.billing.domain.money.model import Billed
+from sync.billing.domain.money.quote import Quote
 from sync.core import instants
 
-KINDS = ("differs", "unknown_here", "unknown_there", "missed_event", "preview", "second_customer", "published")
+KINDS = ("differs", "unknown_here", "unknown_there", "missed_event", "preview", "money", "second_customer", "published")
 """The kinds of drift: a subscription's body differs; only the provider has it; only we have it; no webhook brought an
-event; a change differs from its preview; a subscription is of another customer than the tenant's own; what was
-published before billing computed the tenant is above what is paid for: a plan was granted, the rest was replaced."""
+event; a change differs from its preview; a bill differs from its quote; a subscription is of another customer than the
+tenant's own; what was published before billing computed the tenant is above what is paid for: a plan was granted, the
+rest was replaced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,17 @@ def subscription_drift(topic: str, why: str, event: Event, before: Facts, after:
         return None
     here, there = differences(None if old is None else old.subscription, new.subscription)
     return Drift("unknown_here" if old is None else "differs", topic, key, why, at_us, here, there)
+
+
+def money_drift(quote: Quote, billed: Billed, at_us: int) -> Drift | None:
+    """Return the drift of a bill from its quote; None if they agree. Both sides name the currency of their amounts."""
+    found = quote.differences(billed)
+    if not found:
+        return None
+    here, there = ({str(each["path"]): each.get(side) for each in found} for side in ("from", "to"))
+    why = f"{billed.reason} billed as {billed.id}"
+    here, there = {"currency": quote.money.currency, **here}, {"currency": billed.currency, **there}
+    return Drift("money", quote.topic, quote.preview_id, why, at_us, here, there)
 
 
 def differences(here: Subscription | None, there: Subscription | None) -> tuple[object, object]:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from sync.billing.domain.facts.instructions import AwaitedPreview, Override, ScheduledPlanChange
 from sync.billing.domain.facts.order import FETCHED_ID as FETCHED_ID, Ahead as Ahead, Order as Order
 from sync.billing.domain.facts.steps import Seen, Step
+from sync.billing.domain.money.model import Billed
 
 UNCOLLECTED = "uncollected"
 """The status of a subscription that is provided, but whose payments are not collected; shown as paused."""
@@ -128,6 +129,7 @@ class Event:
         account: the account of another merchant that the event is about; None for the own account.
         live_subscriptions: the ids of all live subscriptions of its customer; None if it does not list them.
         checkout_id: of the checkout that the event is about, or that made its subscription, if only that joins the two.
+        billed: what a change or a renewal of a subscription was billed, if the event is about that.
     """
 
     provider: str
@@ -155,6 +157,7 @@ class Event:
     received_ns: int = 0
     own: Order | None = None
     live_subscriptions: frozenset[str] | None = None
+    billed: Billed | None = None
 
 
 @dataclass(frozen=True, slots=True)

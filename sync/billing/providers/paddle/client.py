@@ -103,9 +103,17 @@ class PaddleClient(api_client.ApiClient):
         return customer_names(answer["data"], METADATA)
 
     async def change_items(
-        self, subscription_id: str, items: Sequence[Item], billing_mode: str, max_wait_s: float
+        self,
+        subscription_id: str,
+        items: Sequence[Item],
+        billing_mode: str,
+        max_wait_s: float,
+        *,
+        at_ns: int | None = None,
     ) -> Event:
         """Return the subscription with its items replaced by these; a charge that fails prevents the change.
+
+        `at_ns` is not used: Paddle bills a change as of the minute in which it is made.
 
         Raises:
             ProviderUnavailable: no answer within `max_wait_s` seconds; the change may have been made.
@@ -132,7 +140,7 @@ class PaddleClient(api_client.ApiClient):
         if not isinstance(data, dict):
             raise api_client.unreadable("data is not an object")
         try:
-            return read_preview(data, subscription_id)
+            return read_preview(data, subscription_id, billing_mode)
         except ValueError as error:
             raise api_client.unreadable(error) from error
 

@@ -13,6 +13,7 @@ from sync.billing.domain.facts.model import FETCHED, Event, Order, Period, Sched
 from sync.billing.providers import parsing
 from sync.billing.providers.base import Checkout, ProviderPreview
 from sync.billing.providers.hmac_signature import Scheme, SignedWebhooks
+from sync.billing.providers.paddle.money import BILLED, billed_of, money_of
 from sync.billing.providers.parsing import ITEMS_MAX, LISTED
 from sync.core import instants
 
@@ -67,6 +68,8 @@ class PaddleWebhooks(SignedWebhooks):
             return event
         if kind in CUSTOMER:
             return parsing.customer(event, data, METADATA)
+        if kind in BILLED:
+            event = replace(event, billed=billed_of(kind, data))
         if kind not in PAID:
             return replace(event, ignored=f"events of type {kind[:60]} say nothing of entitlements")
         # Does not affect entitlements itself, but links the checkout's tenant to the new subscription. A transaction
@@ -108,13 +111,13 @@ def checkout_of(data: object, environment: str, began_ns: int) -> Checkout:
     return Checkout(PaddleWebhooks().read(environment, envelope, f"fetched_{data.get('id')}", kind), is_final=is_final)
 
 
-def read_preview(document: Mapping[str, object], subscription_id: str) -> ProviderPreview:
-    """Return Paddle's preview of a change. It shows the resulting subscription, without the id.
+def read_preview(document: Mapping[str, object], subscription_id: str, billing_mode: str) -> ProviderPreview:
+    """Return Paddle's preview of a change. It shows the resulting subscription, without the id, and both bills.
 
     Raises:
         ValueError: it is not a subscription; the message says why.
     """
-    return ProviderPreview(document, subscription_of({**document, "id": subscription_id}))
+    return ProviderPreview(document, subscription_of({**document, "id": subscription_id}), money_of(document))
 
 
 def subscription_of(data: Mapping[str, Any]) -> Subscription:

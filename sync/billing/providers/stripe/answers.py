@@ -1,9 +1,10 @@
-"""Reads what all of Stripe's answers have in common: errors, pages and ids."""
+"""Reads what all of Stripe's answers have in common: errors, pages, and the ids of connected accounts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 import httpx2
 
@@ -54,3 +55,15 @@ def last_id(page: Mapping[str, Any]) -> str:
     if not found:
         raise api_client.unreadable("no entry has an id")
     return found[-1]
+
+
+def split_account(id: str) -> tuple[str, str]:
+    """Return the connected account of an id, or "", and Stripe's own id."""
+    account, slash, own = id.partition("/")
+    return (account, own) if slash else ("", id)
+
+
+def path_of(kind: str, id: str) -> tuple[str, str]:
+    """Return the connected account of an id, or "", and the path of its object."""
+    account, own = split_account(id)
+    return account, f"/v1/{kind}/{quote(own, safe='')}"

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import quote
 
 import httpx2
 import orjson
@@ -26,10 +25,12 @@ from sync.billing.providers.base import (
     SubscriptionPage,
 )
 from sync.billing.providers.parsing import ITEMS_MAX, customer_names
-from sync.billing.providers.stripe.answers import check, last_id, listed
-from sync.billing.providers.stripe.item_changes import item_fields
-from sync.billing.providers.stripe.subscription import has_more_items
+from sync.billing.providers.stripe.answers import check, last_id, listed, path_of, split_account
+from sync.billing.providers.stripe.item_changes import item_fields, preview_form
+from sync.billing.providers.stripe.money import money_of
+from sync.billing.providers.stripe.subscription import SECOND_NS, has_more_items
 from sync.billing.providers.stripe.webhooks import (
+    AT_ONCE,
     CHECKED_OUT,
     CUSTOMER,
     LISTED_TYPE,
@@ -91,7 +92,7 @@ class StripeClient(api_client.ApiClient):
 
     async def _fetch(self, subscription_id: str, max_wait_s: float) -> Event:
         began_ns = self._now_ns()
-        account, path = _path("subscriptions", subscription_id)
+        account, path = path_of("subscriptions", subscription_id)
         data = await self._complete(await self._send("GET", path, None, account=account), max_wait_s, account)
         return self._of(account, data, began_ns)
 
@@ -122,28 +123,37 @@ class StripeClient(api_client.ApiClient):
             ProviderUnavailable: no answer within `max_wait_s` seconds.
             ProviderRejected: Stripe does not have it, or the API key may not read customers.
         """
-        account, path = _path("customers", customer_id)
+        account, path = path_of("customers", customer_id)
         async with api_client.within(max_wait_s):
             data = await self._send("GET", path, max_wait_s, background=background, account=account)
             return customer_names(data, METADATA)
 
     async def change_items(
-        self, subscription_id: str, items: Sequence[Item], billing_mode: str, max_wait_s: float
+        self,
+        subscription_id: str,
+        items: Sequence[Item],
+        billing_mode: str,
+        max_wait_s: float,
+        *,
+        at_ns: int | None = None,
     ) -> Event:
         """Return the subscription with its items replaced by these; a charge that fails prevents the change.
 
-        Unchanged items are not sent, so they keep their metered usage and discounts.
+        Unchanged items are not sent, so they keep their metered usage and discounts. Stripe bills parts of a period as
+        of `at_ns`, as it quoted them then.
 
         Raises:
             ProviderUnavailable: no answer within `max_wait_s` seconds; the change may have been made.
             ProviderRejected: Stripe rejects the change, or the billing mode (`billing_mode_unsupported`).
         """
-        account, path = _path("subscriptions", subscription_id)
+        account, path = path_of("subscriptions", subscription_id)
         async with api_client.within(max_wait_s):
             began_ns, data, lines = await self._lines(subscription_id, items, billing_mode, max_wait_s)
             if lines:
                 form = {f"items{name}": value for name, value in lines.items()}
                 form |= {"proration_behavior": PRORATIONS[billing_mode], "payment_behavior": "error_if_incomplete"}
+                if at_ns is not None and billing_mode != "do_not_bill":
+                    form["proration_date"] = str(at_ns // SECOND_NS)
                 began_ns = self._now_ns()
                 data = await self._send("POST", path, max_wait_s, form=form, account=account)
             return self._of(account, await self._complete(data, max_wait_s, account), began_ns)
@@ -153,19 +163,25 @@ class StripeClient(api_client.ApiClient):
     ) -> ProviderPreview:
         """Return Stripe's preview of the invoice that such a change would make.
 
+        The preview of a change that is billed at once shows no renewal, so that is previewed by a second call.
+
         Raises:
             ProviderUnavailable: no answer within `max_wait_s` seconds.
             ProviderRejected: Stripe would reject the change, or the billing mode (`billing_mode_unsupported`).
         """
-        account, id = _parts(subscription_id)
         async with api_client.within(max_wait_s):
-            _, _, lines = await self._lines(subscription_id, items, billing_mode, max_wait_s)
-            form = {f"subscription_details[items]{name}": value for name, value in lines.items()}
-            if lines:  # else it is the next invoice as it is
-                form["subscription_details[proration_behavior]"] = PRORATIONS[billing_mode]
-            form["subscription"] = id
-            path = "/v1/invoices/create_preview"
-            return ProviderPreview(await self._send("POST", path, max_wait_s, form=form, account=account), None)
+            began_ns, _, lines = await self._lines(subscription_id, items, billing_mode, max_wait_s)
+            account, id = split_account(subscription_id)
+            at_s, bills_at_once = began_ns // SECOND_NS, bool(lines) and billing_mode in AT_ONCE
+
+            async def previewed(mode: str) -> dict[str, Any]:
+                form = preview_form(id, lines, PRORATIONS[mode], at_s)
+                return await self._send("POST", "/v1/invoices/create_preview", max_wait_s, form=form, account=account)
+
+            invoice = await previewed(billing_mode)
+            renewal = await previewed("do_not_bill") if bills_at_once else None
+        money = money_of(invoice, bills_at_once=bills_at_once, at_s=at_s, renewal=renewal)
+        return ProviderPreview(invoice, None, money)
 
     async def events(self, after: str, since_ns: int, max_wait_s: float) -> tuple[Sequence[ProviderEvent], bool]:
         """Return a page of events about subscriptions after the id `after` ("": since an instant), and if more follow.
@@ -241,7 +257,7 @@ class StripeClient(api_client.ApiClient):
                 "billing_mode_unsupported", f"Stripe does not bill {billing_mode}: use {', '.join(PRORATIONS)}"
             )
         began_ns = self._now_ns()
-        account, path = _path("subscriptions", subscription_id)
+        account, path = path_of("subscriptions", subscription_id)
         data = await self._send("GET", path, max_wait_s, account=account)
         data = await self._complete(data, max_wait_s, account)
         self._read(data, began_ns)
@@ -284,15 +300,3 @@ class StripeClient(api_client.ApiClient):
             return body
 
         return await self._limited(max_wait_s, call, background=background)
-
-
-def _parts(id: str) -> tuple[str, str]:
-    """Return the connected account of an id, or "", and Stripe's own id."""
-    account, slash, own = id.partition("/")
-    return (account, own) if slash else ("", id)
-
-
-def _path(kind: str, id: str) -> tuple[str, str]:
-    """Return the connected account of an id, or "", and the path of its object."""
-    account, own = _parts(id)
-    return account, f"/v1/{kind}/{quote(own, safe='')}"

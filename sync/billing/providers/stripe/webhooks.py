@@ -18,6 +18,7 @@ from sync.billing.providers import parsing
 from sync.billing.providers.base import Checkout, ProviderPreview
 from sync.billing.providers.hmac_signature import Scheme, SignedWebhooks
 from sync.billing.providers.parsing import LISTED, is_id
+from sync.billing.providers.stripe.money import BILLED, billed_of, money_of
 from sync.billing.providers.stripe.subscription import SECOND_NS, has_more_items, instant, step_of, subscription_of
 from sync.core import instants
 
@@ -41,6 +42,10 @@ PRORATIONS = {
     "do_not_bill": "none",
 }
 """Billing mode -> Stripe's `proration_behavior`. Stripe has no full charges without proration."""
+
+
+AT_ONCE = ("prorated_immediately",)
+"""The billing modes that bill a change at once."""
 
 
 class StripeWebhooks(SignedWebhooks):
@@ -84,6 +89,8 @@ class StripeWebhooks(SignedWebhooks):
             return parsing.with_subscription(event, subscription, parsing.names(body, METADATA))
         if kind in CUSTOMER and isinstance(body, dict):
             return parsing.customer(event, body, METADATA)
+        if kind in BILLED and isinstance(body, dict):
+            event = replace(event, billed=billed_of(kind, body))
         if kind != CHECKED_OUT or not isinstance(body, dict):
             return replace(event, ignored=f"events of type {kind[:60]} say nothing of entitlements")
         # Does not affect entitlements itself, but links the checkout's tenant to the new subscription.
@@ -139,14 +146,16 @@ def checkout_of(data: object, environment: str, began_ns: int) -> Checkout:
     return Checkout(event, fetched(shown, environment, began_ns) if is_whole else None, is_final=True)
 
 
-def read_preview(document: Mapping[str, object], subscription_id: str) -> ProviderPreview:
+def read_preview(document: Mapping[str, object], subscription_id: str, billing_mode: str) -> ProviderPreview:
     """Return Stripe's preview of a change: an invoice, which does not show the resulting subscription.
 
     Raises:
         ValueError: it is neither an invoice nor a subscription; the message says why.
     """
-    subscription = None if document.get("object") == "invoice" else subscription_of({**document, "id": subscription_id})
-    return ProviderPreview(document, subscription)
+    if document.get("object") != "invoice":
+        return ProviderPreview(document, subscription_of({**document, "id": subscription_id}))
+    bills_at_once = billing_mode in AT_ONCE
+    return ProviderPreview(document, None, money_of(document, bills_at_once=bills_at_once))
 
 
 def _related(related: object, kind: str) -> str | None:

@@ -17,7 +17,7 @@ from sync.simulator.paddle import entities
 from sync.simulator.paddle.routes import error_document
 from sync.simulator.world import offers
 from sync.simulator.world.errors import ApiError
-from sync.simulator.world.model import Event, parse_us
+from sync.simulator.world.model import Bill, Event, Line, Price, parse_us
 from sync.simulator.world.offers import Charge
 from tests.support.world import Play
 
@@ -149,18 +149,23 @@ def test_webhooks_carry_nothing_that_only_the_api_has() -> None:
     assert {field.name for field in dataclasses.fields(WebhookSubscription)} == set(body)
 
 
+def charge(credit: int, charged: int) -> Charge:
+    return Charge(Bill((Line(Price("pri_x", "pro_x", "X", charged), 1, charged, "1"),), credit), at_once=True)
+
+
 def test_a_preview_has_no_id_and_says_what_is_due() -> None:
     play = Play()
     before = play.subscribed("basic")
     after = play.do("upgrade").subscription
 
-    body: Any = entities.preview(before, after, Charge(credit=1000, charge=2000, at_once=True))
+    body: Any = entities.preview(before, after, charge(credit=1000, charged=2000))
 
     assert "id" not in body
     parsed = SubscriptionPreview.from_dict(body)
     assert parsed.update_summary is not None
     assert parsed.immediate_transaction is not None
-    assert parsed.immediate_transaction.details.totals.total == "1000"
+    totals = parsed.immediate_transaction.details.totals
+    assert (totals.total, totals.credit, totals.grand_total) == ("2000", "1000", "1000")
     assert (parsed.update_summary.result.action, parsed.update_summary.result.amount) == ("charge", "1000")
 
 
@@ -169,7 +174,7 @@ def test_a_preview_of_less_is_a_credit_and_no_transaction() -> None:
     before = play.subscribed("pro")
     after = play.do("downgrade").subscription
 
-    body: Any = entities.preview(before, after, Charge(credit=2000, charge=1000, at_once=True))
+    body: Any = entities.preview(before, after, charge(credit=2000, charged=1000))
 
     assert body["immediate_transaction"] is None
     assert body["update_summary"]["result"] == {"action": "credit", "amount": "1000", "currency_code": "USD"}
@@ -202,12 +207,9 @@ def test_proration_counts_whole_minutes_of_what_is_left() -> None:
     after = play.do("upgrade").subscription
     half_us = (before.period.starts_us + before.period.ends_us) // 2
 
-    assert offers.change(before.items, after.items, before.period, half_us, "prorated_immediately") == Charge(
-        500, 1000, at_once=True
-    )
-    assert offers.change(before.items, after.items, before.period, half_us, "full_next_billing_period") == Charge(
-        0, 1000, at_once=False
-    )
-    assert offers.change(
-        before.items, after.items, before.period, before.period.ends_us + 1, "prorated_immediately"
-    ) == (Charge(0, 0, at_once=True))
+    half = offers.change(before.items, after.items, before.period, half_us, "prorated_immediately")
+    assert (half.bill.credit, half.bill.subtotal, half.due, half.at_once) == (500, 1000, 500, True)
+    full = offers.change(before.items, after.items, before.period, half_us, "full_next_billing_period")
+    assert (full.bill.credit, full.bill.subtotal, full.at_once) == (0, 1000, False)
+    late = offers.change(before.items, after.items, before.period, before.period.ends_us + 1, "prorated_immediately")
+    assert (late.bill.credit, late.bill.subtotal, late.due) == (0, 0, 0)

@@ -1,0 +1,117 @@
+"""A quote is kept until it is billed, and compared with its own bills only."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, strategies as st
+
+from sync.billing.domain.facts.drift import money_drift
+from sync.billing.domain.money.model import (
+    AMOUNT_MAX,
+    CHANGE,
+    RENEWAL,
+    Bill,
+    Billed,
+    Line,
+    Money,
+    amount,
+    currency_of,
+    exponent,
+)
+from sync.billing.domain.money.quote import CHANGED_WITHIN_NS, DELIVERED_WITHIN_S, HOUR_NS, KEPT_MAX_S, Quote
+
+NOW_NS = 1_795_000_000 * 10**9
+NEXT_NS = NOW_NS + 240 * HOUR_NS
+NOW = Bill((Line("pri_pro", 2, 1000, 0, 190, 1190, proration=True),), 1000, 0, 190, 1190, 0, 0, 1190)
+NEXT = Bill((Line("pri_pro", 2, 2000, 0, 380, 2380),), 2000, 0, 380, 2380, 0, 0, 2380)
+QUOTE = Quote("pv_1", "tenant:acme", Money("EUR", 2, NOW, NEXT, NEXT_NS, NOW_NS), NOW_NS)
+
+
+def billed(reason: str, at_ns: int, bill: Bill, currency: str = "EUR") -> Billed:
+    return Billed("txn_1", "sub_1", reason, currency, at_ns, bill)
+
+
+amounts = st.none() | st.integers(-AMOUNT_MAX, AMOUNT_MAX)
+lines = st.builds(Line, st.none() | st.just("pri_x"), st.none() | st.integers(0, 9), *[amounts] * 4, st.booleans())
+bills = st.builds(Bill, st.none() | st.lists(lines, max_size=3).map(tuple), *[amounts] * 7)
+
+
+@given(bills, st.none() | bills, st.none() | st.integers(0, 2**60), st.none() | st.integers(0, 2**60))
+def test_what_is_stored_is_read_again(
+    now: Bill, following: Bill | None, next_ns: int | None, at_ns: int | None
+) -> None:
+    quote = replace(QUOTE, money=Money("JPY", 0, now, following, next_ns, at_ns))
+    again = Quote.decode(quote.encode())
+    assert again.encode() == quote.encode()
+    if following not in (None, Bill()) or next_ns is None:
+        assert again == quote
+
+
+@given(bills, st.permutations(range(3)))
+def test_a_bill_like_its_quote_is_no_drift(bill: Bill, order: list[int]) -> None:
+    quote = replace(QUOTE, money=replace(QUOTE.money, now=bill))
+    shuffled = bill if bill.lines is None else bill._replace(lines=tuple(reversed(bill.lines)))
+    assert quote.differences(billed(CHANGE, NOW_NS, shuffled)) == []
+
+
+@pytest.mark.parametrize(
+    ("reason", "at_ns", "is_of"),
+    [
+        (CHANGE, NOW_NS, True),
+        (CHANGE, NOW_NS - 10**9, True),
+        (CHANGE, NOW_NS - HOUR_NS, False),
+        (CHANGE, NOW_NS + CHANGED_WITHIN_NS + 1, False),
+        (RENEWAL, NEXT_NS, True),
+        (RENEWAL, NEXT_NS + HOUR_NS, True),
+        (RENEWAL, NEXT_NS - 2 * HOUR_NS, False),
+        (RENEWAL, NEXT_NS + 72 * HOUR_NS, False),
+        ("other", NOW_NS, False),
+    ],
+)
+def test_a_bill_belongs_to_its_quote_by_reason_and_time(reason: str, at_ns: int, is_of: bool) -> None:
+    assert QUOTE.is_of(billed(reason, at_ns, NEXT)) is is_of
+
+
+def test_a_renewal_of_other_units_is_of_a_later_change() -> None:
+    other = NEXT._replace(lines=(Line("pri_pro", 3, 3000),))
+    assert not QUOTE.is_of(billed(RENEWAL, NEXT_NS, other))
+    assert not QUOTE.is_of(billed(RENEWAL, NEXT_NS, NEXT._replace(lines=None)))
+    assert not replace(QUOTE, money=replace(QUOTE.money, next=None)).is_of(billed(RENEWAL, NEXT_NS, NEXT))
+
+
+def test_drift_names_both_amounts_and_their_currency() -> None:
+    drift = money_drift(QUOTE, billed(RENEWAL, NEXT_NS, NEXT._replace(tax=400, total=2400, due=2400)), 7)
+    assert drift is not None
+    assert (drift.kind, drift.topic, drift.subject, drift.why) == (
+        "money", "tenant:acme", "pv_1", "renewal billed as txn_1",
+    )  # fmt: skip
+    assert drift.here == {"currency": "EUR", "tax": 380, "total": 2380, "amount": 2380}
+    assert drift.there == {"currency": "EUR", "tax": 400, "total": 2400, "amount": 2400}
+    dollars = money_drift(QUOTE, billed(CHANGE, NOW_NS, NOW, "USD"), 7)
+    assert dollars is not None
+    assert (dollars.here, dollars.there) == ({"currency": "EUR"}, {"currency": "USD"})
+
+
+def test_a_quote_is_kept_until_its_renewal_is_delivered() -> None:
+    kept_s = QUOTE.kept_s(NOW_NS)
+    assert kept_s == (240 + 48) * 3600 + DELIVERED_WITHIN_S
+    assert QUOTE.kept_s(NEXT_NS + 1000 * HOUR_NS) == DELIVERED_WITHIN_S
+    far = replace(QUOTE, money=replace(QUOTE.money, next_ns=NOW_NS + 10**6 * HOUR_NS))
+    assert far.kept_s(NOW_NS) == KEPT_MAX_S
+
+
+@pytest.mark.parametrize(("value", "read"), [(12, 12), ("12", 12), ("-12", -12), (-3, -3), (0, 0), ("0", 0)])
+def test_an_amount_is_a_whole_number(value: object, read: int) -> None:
+    assert amount(value) == read
+
+
+@pytest.mark.parametrize("value", [1.5, 1.0, "1.5", True, None, "", "--1", "٣", 2**53, [], "1e3"])
+def test_anything_else_is_not_known(value: object) -> None:
+    assert amount(value) is None
+
+
+def test_currencies_are_iso_codes() -> None:
+    assert [currency_of(value) for value in ("eur", "USD", "", "euro", None, 3, "é$1")] == ["EUR", "USD", *[None] * 5]
+    assert [exponent(code) for code in ("EUR", "JPY", "KWD", "CLF")] == [2, 0, 3, 4]
