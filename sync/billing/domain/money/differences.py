@@ -46,12 +46,14 @@ def _lines(left: Sequence[Document], right: Sequence[Document], path: str, *, is
     for price_id in dict.fromkeys(line.get("price_id") for line in (*left, *right)):
         ours, theirs = ([line for line in side if line.get("price_id") == price_id] for side in (left, right))
         unmet = []
-        for line in ours:
-            met = next((other for other in theirs if not [*_line(line, other, "", is_whole=is_whole)]), None)
-            if met is None:
+        # Those that say the most first: one that says little fits many.
+        for line in sorted(ours, key=len, reverse=True):
+            fitting = [other for other in theirs if not [*_line(line, other, "", is_whole=is_whole)]]
+            if not fitting:
                 unmet.append(line)
             else:
-                theirs.remove(met)
+                theirs.remove(max(fitting, key=lambda other: len(line.keys() & other.keys())))
+        unmet.sort(key=ours.index)
         for index, (line, other) in enumerate(zip_longest(unmet, theirs)):
             where = f"{path}{price_id or 'other'}{f'#{index + 1}' if index else ''}"
             if line is None or other is None:

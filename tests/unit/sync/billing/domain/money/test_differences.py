@@ -79,6 +79,11 @@ def test_lines_of_one_price_are_told_apart_by_their_amounts() -> None:
     ]
 
 
+def test_one_of_two_equal_lines_is_missing() -> None:
+    line = {"price_id": "pri_pro", "total": 5}
+    assert from_expected({"lines": [line, line]}, {"lines": [line]}) == [{"path": "lines.pri_pro", "from": line}]
+
+
 def test_a_bill_is_compared_in_what_both_say() -> None:
     assert from_quoted(QUOTED, {"currency": "EUR", "due_now": 2975}) == []
     assert from_quoted({"currency": "EUR", "due_now": 1}, {"currency": "EUR", "due_now": 2, "tax": 3}) == [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from random import Random
 
 import pytest
 from hypothesis import given, strategies as st
@@ -49,10 +50,12 @@ def test_what_is_stored_is_read_again(
         assert again == quote
 
 
-@given(bills, st.permutations(range(3)))
-def test_a_bill_like_its_quote_is_no_drift(bill: Bill, order: list[int]) -> None:
+@given(bills, st.randoms(use_true_random=False))
+def test_a_bill_like_its_quote_is_no_drift_in_any_order_of_its_lines(bill: Bill, random: Random) -> None:
     quote = replace(QUOTE, money=replace(QUOTE.money, now=bill))
-    shuffled = bill if bill.lines is None else bill._replace(lines=tuple(reversed(bill.lines)))
+    shuffled = bill
+    if bill.lines is not None:
+        shuffled = bill._replace(lines=tuple(random.sample(bill.lines, len(bill.lines))))
     assert quote.differences(billed(CHANGE, NOW_NS, shuffled)) == []
 
 
