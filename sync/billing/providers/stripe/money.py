@@ -62,16 +62,18 @@ def money_of(
     quoted = Money(currency, exponent(currency, EXPONENTS), at_ns=None if at_s is None else at_s * SECOND_NS)
     if not isinstance((invoice.get("lines") or {}).get("data"), list):
         return quoted  # without lines it does not say which of the two it is
-    if _is_made_at_once(invoice, at_s) or (bills_at_once and parts and _renews_s(invoice) is None):
+    made_at_once = _is_made_at_once(invoice, at_s)
+    if bills_at_once if made_at_once is None else made_at_once:
         quoted = replace(quoted, now=_bill(invoice))
         return quoted if renewal is None else _with_next(quoted, renewal)
-    if bills_at_once and parts:
-        # It is the next invoice with the change in it, and does not show what is left to pay of the change alone.
-        lines = tuple([_line(entry) for entry in parts])
-        sums = [total(getattr(line, name) for line in lines) for name in LINE_AMOUNTS]
-        quoted = replace(quoted, now=Bill(lines, *sums))
-        return quoted if renewal is None else _with_next(quoted, renewal)
-    return _with_next(replace(quoted, now=NOTHING_BILLED), invoice)
+    if not bills_at_once or not parts:
+        return _with_next(replace(quoted, now=NOTHING_BILLED), invoice)
+    if renewal is None:
+        return _with_next(quoted, invoice)
+    # It is the next invoice with the change in it, and does not show what is left to pay of the change alone.
+    lines = tuple([_line(entry) for entry in parts])
+    sums = [total(getattr(line, name) for line in lines) for name in LINE_AMOUNTS]
+    return _with_next(replace(quoted, now=Bill(lines, *sums)), renewal)
 
 
 def billed_of(kind: str, invoice: Object) -> Billed | None:
@@ -90,14 +92,14 @@ def _with_next(quoted: Money, renewal: Object) -> Money:
     return replace(quoted, next=_bill(renewal), next_ns=None if next_s is None else next_s * SECOND_NS)
 
 
-def _is_made_at_once(invoice: Object, at_s: int | None) -> bool:
-    """Return whether an invoice is made by the change itself, and has a period that begins with the change."""
-    starts_s, ends_s = _renews_s(invoice), _seconds(invoice.get("period_end"))
+def _is_made_at_once(invoice: Object, at_s: int | None) -> bool | None:
+    """Return whether an invoice is made by the change itself, and not at the next renewal; None if it does not say."""
     if invoice.get("billing_reason") == "subscription_update":
         return True
-    if starts_s is None:
-        return False
-    return starts_s <= at_s + _AT_ONCE_S if at_s is not None else ends_s is not None and starts_s < ends_s
+    starts_s, ends_s = _renews_s(invoice), _seconds(invoice.get("period_end"))
+    if starts_s is None or (at_s is None and ends_s is None):
+        return None
+    return starts_s <= at_s + _AT_ONCE_S if at_s is not None else starts_s < (ends_s or 0)
 
 
 def _renews_s(invoice: Object) -> int | None:

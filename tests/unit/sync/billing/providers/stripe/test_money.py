@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sync.billing.domain.money.model import NOTHING_BILLED, Bill, Line
+from sync.billing.domain.money.model import NOT_KNOWN, NOTHING_BILLED, Bill, Line
 from sync.billing.providers.stripe.money import billed_of, money_of
 
 NOW_S = 1_795_000_000
@@ -84,11 +84,27 @@ def test_a_change_that_is_billed_later_bills_nothing_now(at_s: int | None) -> No
 
 
 def test_a_preview_that_mixes_the_change_and_the_renewal_does_not_say_what_is_due_now() -> None:
-    mixed = invoice(*change(), line("price_pro", 5, 5000, 950))
-    money = money_of(mixed, bills_at_once=True)
+    mixed, renewal = invoice(*change(), line("price_pro", 5, 5000, 950)), invoice(line("price_pro", 5, 5000, 950))
+    money = money_of(mixed, bills_at_once=True, at_s=NOW_S, renewal=renewal)
     assert money is not None
     assert (money.now.subtotal, money.now.tax, money.now.total, money.now.due) == (600, 114, 714, None)
-    assert money.next is None
+    assert money.next is not None
+    assert money.next.due == 5950
+    money = money_of(mixed, bills_at_once=True)
+    assert money is not None
+    assert (money.now, money.next_ns) == (NOT_KNOWN, NEXT_S * 10**9)
+    assert money.next is not None
+    assert money.next.due == 6664
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_without_periods_the_billing_mode_says_when_it_is_billed(at_once: bool) -> None:
+    entry = line("price_pro", 1, 1500)
+    del entry["period"]
+    money = money_of(invoice(entry, currency="jpy"), bills_at_once=at_once)
+    assert money is not None
+    assert money.now.due == (1500 if at_once else 0)
+    assert (money.next is None) is at_once
 
 
 def test_a_change_of_the_interval_is_billed_at_once_whatever_the_mode() -> None:
