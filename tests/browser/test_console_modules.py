@@ -38,6 +38,12 @@ const known = { parked: [], newest: null, differing: 0 };
 return [0, 1].map((version) => ofTopic("tenant:a", model(version), known).map(({ title }) => title));
 """
 
+DRIFT = """
+const record = { kind: "money", topic: "tenant:a", subject: "pv_1", why: "change billed as txn_1" };
+const answer = { listed: true, drift: [{ ...record, at: "2026-11-30T00:00:00Z" }] };
+return ofDrift(answer, Date.parse("2026-11-30T00:00:00Z") * 1000, 1e9).map(({ title, why }) => [title, why]);
+"""
+
 ATTENTION = """
 const trouble = (tabs) => ({ tabs });
 const reports = [
@@ -87,6 +93,13 @@ async def test_what_is_computed_is_right(page: Page) -> None:
         "amber 3 more topics with tabs in trouble #/?only=trouble",
         "red Catalog: unknown price p in live #/topics/tenant:a?at=events&event=e1",
         "red Catalog: unknown price p in live #/why/catalog?env=live",
+    ]
+
+    assert await run(page, "model/attention", DRIFT) == [
+        [
+            "tenant:a: billed otherwise than quoted",
+            "change billed as txn_1, by pv_1. It stays billed: correct it at the provider.",
+        ]
     ]
 
     # Tabs of a topic without a state are as they should be, and yet somebody sees "Free".
