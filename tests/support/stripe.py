@@ -264,15 +264,15 @@ class Stripe:
         items = self.subscriptions[subscription_id]["items"]["data"]
         assert form["payment_behavior"] == "error_if_incomplete"
         assert form["proration_behavior"] in ("none", "always_invoice", "create_prorations")
-        known, at_s = self.subscriptions[subscription_id], int(form.get("proration_date", time.time()))
-        known["items"]["data"] = stripe_invoices.changed(items, form, "items")
-        for item in known["items"]["data"]:
+        before, at_s = [dict(item) for item in items], int(form.get("proration_date", time.time()))
+        items[:] = stripe_invoices.changed(items, form, "items")
+        for item in items:
             if item["id"].startswith("si_new_"):
                 self._made += 1
                 item["id"] = f"si_{self._made:06d}"
         self.happen("updated", subscription_id)
         if form["proration_behavior"] == "always_invoice":
-            parts = stripe_invoices.parts(items, known["items"]["data"], at_s)
+            parts = stripe_invoices.parts(before, items, at_s)
             self.bill(subscription_id, parts, "subscription_update")
 
     def renew(self, subscription_id: str) -> None:
