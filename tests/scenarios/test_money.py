@@ -98,6 +98,11 @@ class TestQuoted:
             {"path": "next.tax", "from": 760, "to": 0},
         ]
 
+    async def test_s75_what_is_not_known_is_not_what_was_expected(self, system: System) -> None:
+        quoted = await system.ask("POST", PATH, {"plan": "pro", "ask_provider": False, "expected": {"due_now": 0}})
+        assert quoted["money_differs"] == [{"path": "due_now", "from": 0}]
+        assert "money" not in quoted
+
     @pytest.mark.parametrize(
         "expected",
         [{"due_now": 10.5}, {"due_now": "10"}, {"due_now": True}, {"price": 1}, {"lines": [{"total": 2**60}]}],

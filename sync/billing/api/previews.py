@@ -73,11 +73,10 @@ class Previews(BillingOperations):
             document["provider"] = theirs.document
             if theirs.subscription is not None:
                 document["provider_differs"] = difference(_shown(foreseen.body), _shown(theirs.subscription))
-            quoted = _quoted(theirs, taken_ns)
-            if quoted:
-                document["money"] = kept["money"] = quoted
-            if body.expected is not None:
-                document["money_differs"] = from_expected(body.expected.document(), quoted)
+        if quoted := _quoted(theirs, taken_ns):
+            document["money"] = kept["money"] = quoted
+        if body.expected is not None:
+            document["money_differs"] = from_expected(body.expected.document(), quoted)
         await put_preview(self._services.store, asked.topic, preview_id, kept)
         return document
 
@@ -168,17 +167,17 @@ class Previews(BillingOperations):
                 return read_preview(body.provider_preview, subscription.id, billing_mode)
             except ValueError as error:
                 raise Problem("request_invalid", f"provider_preview cannot be read: {error}") from None
-        if not body.ask_provider and body.expected is None:
+        if not (body.expected is not None if body.ask_provider is None else body.ask_provider):
             return None
         client = self._client(asked, foreseen, body.cancel or "")
         return await client.preview_items(subscription.id, subscription.items, billing_mode, MAX_WAIT_S)
 
 
-def _quoted(theirs: ProviderPreview, taken_ns: int) -> Document:
+def _quoted(theirs: ProviderPreview | None, taken_ns: int) -> Document:
     """Return what the change costs, for `taken_ns` by default; empty if the provider's preview does not say."""
-    money = theirs.money
-    if money is None:
+    if theirs is None or theirs.money is None:
         return {}
+    money = theirs.money
     return (money if money.at_ns is not None else replace(money, at_ns=taken_ns)).document()
 
 

@@ -65,7 +65,7 @@ class PreviewBody(Model, json_schema_extra=_PREVIEW_SHAPES):
     ask_provider: bool | None = Field(None, description="Whether to have the provider preview it, too.")
     provider_preview: dict[str, JsonValue] | None = Field(None, description="What the provider's own preview said.")
     expected: Expected | None = Field(
-        None, description="What it is expected to cost. Without provider_preview, the provider is asked."
+        None, description="What it is expected to cost. Without provider_preview, the provider is asked by default."
     )
 
     @model_validator(mode="after")
@@ -74,8 +74,6 @@ class PreviewBody(Model, json_schema_extra=_PREVIEW_SHAPES):
             raise ValueError("exactly one of plan, items and cancel must be there")
         if self.quantity is not None and self.plan is None:
             raise ValueError("quantity goes with plan")
-        if self.expected is not None and self.ask_provider is False and self.provider_preview is None:
-            raise ValueError("expected needs what the provider says: leave ask_provider out, or send provider_preview")
         return self
 
 
