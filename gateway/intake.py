@@ -85,7 +85,7 @@ async def open_intake(environ: Mapping[str, str], store: Store) -> AsyncIterator
     async with AsyncExitStack() as stack:
         services = await bootstrap.build_services(store, settings)
         stack.push_async_callback(services.aclose)
-        hydrating = hydration(store, settings)
+        hydrating = hydration(store, settings, lambda: services.is_shadowing)
         if hydrating is not None:
             stack.push_async_callback(hydrating.aclose)
         backlog = Backlog(store, settings.environments)

@@ -183,6 +183,12 @@ class Metrics:
         "ignored_events", "Events of other software (price: the catalog ignores it) or of other accounts (account).",
         "reason", "env",
     )  # fmt: skip
+    shadow_comparisons: Counter[tuple[str, ...]] = _counter(
+        "shadow_comparisons", "Comparisons with the entitlement system in whose shadow billing runs.", "result", "env"
+    )
+    shadow_differences: Counter[tuple[str, ...]] = _counter(
+        "shadow_differences", "Tenants that were found to differ from it, anew, by what differs.", "field", "env"
+    )
     queue_length: dict[tuple[str, str], float] = _gauge(
         "queue_length",
         "What is in a queue of the worker's, what is not due yet included; the same in each process.",
@@ -268,7 +274,7 @@ class Metrics:
     def _read_shared(self) -> None:
         """Set the metrics that come from the store and are the same in every process."""
         for (name, pairs), count in self.counters.items():
-            if name in ("drift", "item_failures", "erased_events", "ignored_events"):
+            if name in SHARED:
                 labels = dict(pairs)
                 getattr(self, name)[tuple(labels.get(label, "") for label in DECLARED[name].labels)] = count
         for queue, environment, members, overdue_s in self.backlog.waiting if self.backlog is not None else ():
@@ -277,6 +283,11 @@ class Metrics:
         for queue, environment, members in self.backlog.parked if self.backlog is not None else ():
             self.queue_parked[queue, environment] = members
 
+
+SHARED = (
+    "drift", "item_failures", "erased_events", "ignored_events", "shadow_comparisons", "shadow_differences"
+)  # fmt: skip
+"""The counters that come from the store."""
 
 DECLARED: dict[str, Declared] = {
     one.name: one.metadata["declared"] for one in fields(Metrics) if "declared" in one.metadata

@@ -68,7 +68,7 @@ async def build_services(store: Store, settings: SyncSettings, *, shares_rate: b
     return BillingServices(
         store, catalog_watcher, adapters, clients,
         accounts={name: own.accounts for name, own in settings.providers.items()},
-        tenant_secrets=tenant_secrets, tenant_fields=settings.tenant_fields,
+        tenant_secrets=tenant_secrets, tenant_fields=settings.tenant_fields, has_shadow=bool(settings.shadow_url),
     )  # fmt: skip
 
 

@@ -43,6 +43,21 @@ def _source(value: object) -> object:
     return value
 
 
+def _shadow(value: object) -> object:
+    """Return the other entitlement system's URL if it is valid; `{tenant}` and `{env}` may stand behind its host."""
+    if not isinstance(value, str) or not value:
+        return value
+    bare = value.replace("{tenant}", "tenant", 1).replace("{env}", "env", 1)
+    if not is_url(bare):
+        raise ValueError("must be an http or https URL")
+    split = urlsplit(value)
+    if split.fragment or "@" in split.netloc or "{" in bare or "{" in split.netloc:
+        raise ValueError("must have no fragment, no user, and {tenant} and {env} at most once, behind the host")
+    if split.query and "{tenant}" not in value:
+        raise ValueError("must have {tenant} where it has a query, as in https://app.example.com/plan?id={tenant}")
+    return value
+
+
 def _secrets(value: object) -> object:
     if not isinstance(value, str):
         return value
@@ -65,6 +80,7 @@ _TenantFields = Annotated[tuple[str, ...], BeforeValidator(_tenant_fields)]
 _Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(_secrets)]
 _Url = Annotated[str, BeforeValidator(_url)]
 _Source = Annotated[str, BeforeValidator(_source)]
+_Shadow = Annotated[str, BeforeValidator(_shadow)]
 
 
 class SyncSettings(StoreSettings):
@@ -98,6 +114,15 @@ class SyncSettings(StoreSettings):
         description="How many topics a second all processes together ask the source about, once a burst is used up.",
     )
     source_timeout_s: float = Field(5, gt=0, le=20, description="Seconds the source has for one whole answer.")
+    shadow_url: _Shadow = Field(
+        "",
+        description="The entitlement system that exists, asked by GET what a tenant has; {tenant} and {env} may stand "
+        "in it. Until a tenant is switched, pages do not see what billing computes (docs/migrate.md).",
+    )
+    shadow_token: SecretStr = Field(SecretStr(""), description="Sent to it as a bearer token.")
+    shadow_rate_per_s: float = Field(
+        5, gt=0, le=API_RATE_MAX, description="How many tenants a second all processes together ask it about."
+    )
     simulator_url: _Url = Field("", description="Where the local provider listens. Dev only.")
     webhook_url: _Url = Field("", description="Where the local provider sends webhooks. Dev only.")
     alive_file: Path | None = Field(
@@ -111,6 +136,8 @@ class SyncSettings(StoreSettings):
             if self.catalog is None and provider.secrets and not self.dev:
                 name = provider.variable("secrets")
                 raise ValueError(f"{PREFIX}CATALOG must be set where {name} is: without it no price means anything")
+        if self.shadow_url and not is_confidential(self.shadow_url) and not self.dev:
+            raise ValueError(f"{PREFIX}SHADOW_URL must be https, or http on a loopback host")
         if not self.source_url:
             return self
         if not is_confidential(self.source_url) and not self.dev:

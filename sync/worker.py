@@ -20,8 +20,10 @@ import structlog
 from planwire_client.core.topic import TENANT_KIND, Topic
 from sync import bootstrap
 from sync.billing.providers.base import ProviderRejected, ProviderUnavailable
+from sync.billing.services.background import shadow_queue
 from sync.billing.services.background.catalog_sweeps import CatalogSweeps
 from sync.billing.services.background.catch_up import QUEUE, CatchUp
+from sync.billing.services.background.shadow_queue import ShadowQueue
 from sync.billing.services.events import checkouts, event_queue
 from sync.billing.services.events.event_queue import EventQueue
 from sync.billing.services.tenants.comparisons import RECONCILE, REPEATED, SEARCH, Comparisons
@@ -34,7 +36,9 @@ from sync.process import logs, parent_watch
 from sync.process.environment import ignored_names, mixed_versions
 from sync.process.supervisor import BATCH, Supervisor, on_stop_signal
 from sync.settings import SettingsError, SyncSettings
+from sync.source.backend import SourceError
 from sync.source.hydration import Hydration, hydration
+from sync.source.shadow import ShadowSource, shadow_source
 from sync.store.checks.inspection import Inspection, check_start
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.delayed_queue import DelayedQueue, Due
@@ -46,6 +50,9 @@ POLL_S = 0.5
 
 AWAITED_POLL_S, AWAITED_AT_ONCE = 0.2, 3
 """Polling interval of the queues that pages wait for, and how many of their items are worked on at once."""
+
+NO_SHADOW_POLL_S = 5.0
+"""Polling interval of the shadow's queue if there was no shadow at the start; what is left in one may be switched."""
 
 CATCH_UP_S = 60.0
 """Interval at which the provider's list of events is read."""
@@ -66,6 +73,7 @@ class Worker:
         poll_s: mean polling interval of an idle loop.
         hydration: fetches topics from the application's backend; None if no backend is set.
         alive_file: touched every ALIVE_S.
+        shadow: the entitlement system in whose shadow billing runs; None if none is asked.
     """
 
     services: BillingServices
@@ -73,6 +81,7 @@ class Worker:
     poll_s: float = POLL_S
     hydration: Hydration | None = None
     alive_file: Path | None = None
+    shadow: ShadowSource | None = None
 
     def __post_init__(self) -> None:
         self._isolation = self.services.isolation
@@ -97,6 +106,7 @@ class Worker:
         for environment in self.environments:
             loops[f"inbox {environment}"] = self._inbox(environment)
             loops[f"timers {environment}"] = self._timers(environment)
+            loops[f"{shadow_queue.QUEUE} {environment}"] = self._shadow(environment)
             if self.services.can_ask(environment):
                 loops[f"audits {environment}"] = self._audits(environment)
         askable = [name for name in self.environments if self.services.can_ask(name)]
@@ -135,6 +145,11 @@ class Worker:
             await self.services.wakeup.fire(environment, due)
 
         await self._work("timers", self.services.environment(environment).timers, fire)
+
+    async def _shadow(self, environment: str) -> None:
+        tenants = ShadowQueue(self.services, environment, self.shadow, SourceError)
+        pause_s = None if self.services.is_shadowing else NO_SHADOW_POLL_S
+        await self._work(shadow_queue.QUEUE, tenants.queue, tenants.handle, pause_s=pause_s)
 
     async def _work_for_pages(
         self,
@@ -243,10 +258,15 @@ async def serve(settings: SyncSettings) -> None:
         store = (await stack.enter_async_context(open_store(settings))).store
         services = await bootstrap.build_services(store, settings)
         stack.push_async_callback(services.aclose)
-        hydrating = hydration(store, settings)
+        hydrating = hydration(store, settings, lambda: services.is_shadowing)
         if hydrating is not None:
             stack.push_async_callback(hydrating.aclose)
-        worker = Worker(services, settings.environments, hydration=hydrating, alive_file=settings.alive_file)
+        shadow = shadow_source(store, settings)
+        if shadow is not None:
+            stack.push_async_callback(shadow.aclose)
+        worker = Worker(
+            services, settings.environments, hydration=hydrating, alive_file=settings.alive_file, shadow=shadow
+        )
         on_stop_signal(worker.stop)
         await check_start(store, dev=settings.dev)
         _log.info("worker_started", environments=settings.environments)

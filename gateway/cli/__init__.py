@@ -20,14 +20,15 @@ from gateway.cli.common import EXIT_FAILED, EXIT_USAGE
 from gateway.cli.inspect import diff, drift, log, trace
 from gateway.cli.output import note
 from gateway.cli.publishing import publish, token, watch
+from gateway.cli.shadow import shadow
 from gateway.cli.simulate import simulate
 from gateway.cli.tenants import grant, link, links, overrides, revive
 from gateway.cli.top import top
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
 _COMMANDS = (
-    token, publish, watch, simulate, parked, link, links, grant, overrides, revive, catalog, backfill, outbox, settings,
-    dev, top, trace, log, diff, drift,
+    token, publish, watch, simulate, parked, link, links, grant, overrides, revive, catalog, shadow, backfill, outbox,
+    settings, dev, top, trace, log, diff, drift,
 )  # fmt: skip
 
 

@@ -29,7 +29,10 @@ file_argument = click.Path(dir_okay=False, path_type=Path)
 
 @click.group(commands=(versions, migrate))
 def catalog() -> None:
-    """Check a catalog, see whom an edit affects, and move customers to another version of a plan."""
+    """Check a catalog, see whom an edit affects, and move customers to another version of a plan.
+
+    Example: planwire catalog check catalog.toml
+    """
 
 
 @catalog.command()

@@ -116,13 +116,17 @@ async def read_json(request: Request, limit: int, timeout_s: float, containers: 
         raise Problem("json_invalid", f"the body is not JSON: {error}") from None
 
 
-async def read_object(request: Request) -> dict[str, object]:
+async def read_object(request: Request, limit: int = BODY_MAX_BYTES) -> dict[str, object]:
     """Return the body's JSON object, whatever its media type; an empty body is an empty object.
+
+    Args:
+        request: the request.
+        limit: maximum size in bytes.
 
     Raises:
         Problem: as `read_body`; 422 if it is not a JSON object.
     """
-    body = await read_body(request)
+    body = await read_body(request, limit)
     try:
         document = orjson.loads(body) if body else {}
     except orjson.JSONDecodeError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -23,6 +23,7 @@ from pydantic_core import ErrorDetails, core_schema
 from planwire_client.core.limits import VERSION_MAX
 from planwire_client.core.topic import PATTERN, READABLE_PATTERN
 from sync.core import instants
+from sync.http.body import BODY_MAX_BYTES
 from sync.http.problem import Problem
 
 T = TypeVar("T")
@@ -80,8 +81,9 @@ class OneOf:
 
 
 class Model(BaseModel):
-    """An object; unknown members are an error."""
+    """An object; unknown members are an error. `max_bytes`: of a body that is one."""
 
+    max_bytes: ClassVar[int] = BODY_MAX_BYTES
     model_config = ConfigDict(extra="forbid")
 
 

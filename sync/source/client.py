@@ -1,36 +1,22 @@
-"""Reads a topic's state from the application's own backend: one signed GET. All limits of a publish apply.
-
-Requests go to the configured address only: a redirect is an error. An answer is read up to a limit.
-"""
+"""Reads a topic's state from the application's own backend: one signed GET. All limits of a publish apply."""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 import time
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
-import httpx2
-
 from planwire_client.core import canonical_json, document
 from planwire_client.core.commit import order_token
 from planwire_client.core.limits import ORDER_INTEGER_MAX, ORDER_MAX
-from sync.billing.providers.base import ProviderUnavailable, RateLimiter
-from sync.core.errors import SyncError
+from sync.source.backend import Backend, SourceError
 
 TOPIC_FIELD = "{topic}"
 """Placeholder for the topic in a URL; without it, the topic is added to the end of the path."""
 
-ANSWER_MAX_BYTES = 131_072
-"""Maximum size of an answer: public and private part, with room for spaces and line breaks."""
-
 FIELDS = frozenset(("state", "private", "order", "version"))
-
-
-class SourceError(SyncError):
-    """The backend is unreachable, or its answer cannot be used; the text says which and why."""
 
 
 class Answer(NamedTuple):
@@ -98,26 +84,17 @@ def _order(answer: dict[str, object]) -> str:
 class Source:
     """The backend at one address. Safe to share between tasks."""
 
-    def __init__(self, url: str, secret: bytes, *, timeout_s: float, rate_limiter: RateLimiter) -> None:
+    def __init__(self, url: str, secret: bytes, backend: Backend) -> None:
         """Read from `url`.
 
         Args:
             url: the backend's URL; it may contain TOPIC_FIELD.
             secret: key of the request signature.
-            timeout_s: maximum time for the whole answer.
-            rate_limiter: limits the requests of all processes.
+            backend: makes the requests.
         """
         self._url = url
         self._secret = secret
-        self._timeout_s = timeout_s
-        self._rate_limiter = rate_limiter
-        # Without the environment's proxies and credentials: requests go to the configured address only.
-        self._client = httpx2.AsyncClient(
-            follow_redirects=False,
-            trust_env=False,
-            timeout=timeout_s,
-            headers={"User-Agent": "planwire-source/1", "Accept": "application/json", "Accept-Encoding": "identity"},
-        )
+        self._backend = backend
 
     async def ask(self, topic: str, max_wait_s: float, *, background: bool = False) -> Answer | None:
         """Return the backend's state of `topic`; None if it has none (404).
@@ -131,41 +108,16 @@ class Source:
             SourceError: the backend is unreachable, or its answer cannot be used.
             StoreError: the store, which has the rate limit's state, is unreachable or failing.
         """
-        try:
-            await self._rate_limiter.acquire(max_wait_s, background=background)
-        except ProviderUnavailable as error:
-            raise SourceError(error.reason) from error
         url = url_of(self._url, topic)
-        now = int(time.time())
-        headers = {
-            "Planwire-Timestamp": str(now),
-            "Planwire-Signature": signature(self._secret, unquote(urlsplit(url).path), now),
-        }
-        try:
-            async with asyncio.timeout(self._timeout_s), self._client.stream("GET", url, headers=headers) as response:
-                if response.status_code == 404:
-                    return None
-                if response.is_redirect:
-                    raise SourceError(f"status {response.status_code}: redirects are not followed")
-                if response.status_code != 200:
-                    raise SourceError(f"status {response.status_code}")
-                return read_answer(await _body(response))
-        except TimeoutError:
-            raise SourceError(f"no whole answer within {self._timeout_s:g} s") from None
-        except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
-            raise SourceError(f"{type(error).__name__}: {error}".rstrip(": ")) from error
+
+        def headers() -> dict[str, str]:
+            now = int(time.time())
+            signed = signature(self._secret, unquote(urlsplit(url).path), now)
+            return {"Planwire-Timestamp": str(now), "Planwire-Signature": signed}
+
+        body = await self._backend.get(url, headers, max_wait_s, background=background)
+        return None if body is None else read_answer(body)
 
     async def aclose(self) -> None:
         """Close every connection."""
-        await self._client.aclose()
-
-
-async def _body(response: httpx2.Response) -> bytes:
-    if response.headers.get("content-encoding", "identity") != "identity":
-        raise SourceError("the answer is compressed, which was not asked for")
-    found = bytearray()
-    async for chunk in response.aiter_raw():
-        found += chunk
-        if len(found) > ANSWER_MAX_BYTES:
-            raise SourceError(f"the answer has more than {ANSWER_MAX_BYTES} bytes")
-    return bytes(found)
+        await self._backend.aclose()

@@ -20,7 +20,8 @@ from planwire_client.core.topic import RESERVED_KINDS, TENANT_KIND, Topic
 from sync.billing.providers.rate_limit import RedisRateLimiter
 from sync.process.supervisor import Supervisor
 from sync.settings import SyncSettings
-from sync.source.client import Source, SourceError
+from sync.source.backend import Backend, SourceError
+from sync.source.client import Source
 from sync.store.command_pipeline import run_commands
 from sync.store.delayed_queue import DelayedQueue, Due
 from sync.store.isolation import Isolation
@@ -204,15 +205,22 @@ class Hydration:
         await self._source.aclose()
 
 
-def hydration(store: Store, settings: SyncSettings) -> Hydration | None:
-    """Return the hydration for `settings`, or None if they have no source."""
+def hydration(
+    store: Store, settings: SyncSettings, is_shadowing: Callable[[], bool] = lambda: False
+) -> Hydration | None:
+    """Return the hydration for `settings`, or None if they have no source.
+
+    Args:
+        is_shadowing: whether billing runs in the shadow of the source, which then goes on to fill tenants' topics.
+    """
     if not settings.source_url:
         return None
-    source = Source(
-        settings.source_url,
-        settings.source_secret.get_secret_value().encode(),
-        timeout_s=settings.source_timeout_s,
-        rate_limiter=RedisRateLimiter(store, "source", "all", settings.source_rate_per_s),
-    )
+    limiter = RedisRateLimiter(store, "source", "all", settings.source_rate_per_s)
+    backend = Backend(timeout_s=settings.source_timeout_s, rate_limiter=limiter)
+    source = Source(settings.source_url, settings.source_secret.get_secret_value().encode(), backend)
     billed = settings.billed_environments
-    return Hydration(store, source, lambda topic: topic.kind == TENANT_KIND and topic.env in billed)
+
+    def is_billed(topic: Topic) -> bool:
+        return topic.kind == TENANT_KIND and topic.env in billed and not is_shadowing()
+
+    return Hydration(store, source, is_billed)

@@ -127,6 +127,13 @@ class Keys(Names):
         """`records`: stream of drift records, capped. `counts`: hash of their number, one field per kind."""
         return f"{self.head(f'drift/{environment}')}:{name}"
 
+    def shadow(self, environment: str, name: str) -> str:
+        """`switches`: hash of the switched share and tenants. `answers`: hash of the other system's answers, by topic.
+
+        `due`: queue of tenants to compare. One field or member per tenant; the erasure removes them.
+        """
+        return f"{self.head(f'shadow/{environment}')}:{name}"
+
     def backfill(self, environment: str, provider: str, name: str) -> str:
         """Progress of a backfill: counts, parked, made (removed when the backfill is complete), lease (TTL 4 s)."""
         return f"{self.head(f'backfill/{environment}/{provider}')}:{name}"

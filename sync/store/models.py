@@ -11,7 +11,7 @@ from sync.core.errors import SyncError
 FIELDS = (*VERSION_FIELDS, "state", "cause", "owner", "erased")
 """Fields of a topic's hash that are read, in this order."""
 
-ALL_FIELDS = (*FIELDS, "private", "digest")
+ALL_FIELDS = (*FIELDS, "private", "digest", "beside", "beside_private")
 """FIELDS, and those of the backend-only part."""
 
 ABSENT = b"null"
@@ -56,6 +56,8 @@ class Snapshot:
         erased: whether the topic was erased.
         restored: whether a gateway restored the state after the store had lost it; the private part is older then.
             False if the private part was not read.
+        beside, beside_private: the state and the private part of who is not the owner, which readers do not see; empty
+            if there are none, or if they were not read.
     """
 
     topic: str
@@ -67,6 +69,8 @@ class Snapshot:
     owner: str = ""
     erased: bool = False
     restored: bool = False
+    beside: bytes = b""
+    beside_private: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,8 @@ class Change:
         owner: BILLING or PUBLISHER: who computes this state. The verdict for a publisher is `billed` if billing does.
         if_rev: the verdict is `conflict` unless this is the stored rev (0: no state yet).
         erases: whether this is the topic's erasure.
+        beside: the state and the private part to store beside `state` and `private`, unseen by readers; None to leave
+            what is there.
     """
 
     topic: str
@@ -98,6 +104,7 @@ class Change:
     owner: str = PUBLISHER
     if_rev: int | None = None
     erases: bool = False
+    beside: tuple[bytes, bytes] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,4 +131,6 @@ def snapshot_of(topic: str, fields: Sequence[bytes | None]) -> Snapshot:
         (owner or b"").decode() if stored == rev else "",  # the newest commit may be of a build from before the owner
         erased is not None,
         restored=bool(rest) and rest[1] == b"",  # restore.lua sets an empty digest
+        beside=(rest[2] or b"") if rest else b"",
+        beside_private=(rest[3] or b"") if rest else b"",
     )

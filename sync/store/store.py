@@ -88,6 +88,7 @@ class Store:
             owner=change.owner,
             erases=change.erases,
             if_rev=change.if_rev,
+            beside=change.beside,
         )
         pipeline.script(_COMMIT, keys, *arguments)
 

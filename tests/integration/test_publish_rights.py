@@ -59,6 +59,10 @@ ROUTES = {
     ("get", "/v1/plan-versions"): "tenants",
     ("get", "/v1/tenants/{id}/history"): "tenants",
     ("get", "/v1/tenants/{id}/status"): "tenants",
+    ("post", "/v1/tenants/{id}/shadow"): "tenants",
+    ("post", "/v1/shadow/answers"): "tenants",
+    ("get", "/v1/shadow"): "tenants",
+    ("post", "/v1/shadow/switch"): "admin",
     ("post", "/v1/links"): "admin",
     ("get", "/v1/tenants/{id}/links"): "tenants",
     ("delete", "/v1/tenants/{id}"): "admin",
@@ -70,6 +74,7 @@ ROUTES = {
 
 OF_ALL_TENANTS = {
     *("/v1/parked", "/v1/parked/{event_id}/retry", "/v1/drift", "/v1/plan-versions"),
+    *("/v1/shadow/answers", "/v1/shadow", "/v1/shadow/switch"),
     *("/v1/parked-items", "/v1/parked-items/retry", "/v1/parked-items/drop"),
 }
 

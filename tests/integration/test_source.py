@@ -26,7 +26,9 @@ from sync import bootstrap
 from sync.billing.providers.rate_limit import LocalRateLimiter
 from sync.process.supervisor import Supervisor
 from sync.settings import SyncSettings
-from sync.source.client import ANSWER_MAX_BYTES, Answer, Source, SourceError
+from sync.source import backend as http
+from sync.source.backend import ANSWER_MAX_BYTES, SourceError
+from sync.source.client import Answer, Source
 from sync.source.hydration import Hydration, hydration
 from sync.store.isolation import Isolation, is_away
 from sync.store.keys import DEFAULT_KEYS as keys
@@ -345,7 +347,8 @@ async def _nothing_wanted(store: Store) -> bool:
 
 
 def asker(backend: Backend, secret: str = SECRET, rate: float = 100, timeout_s: float = 10) -> Source:
-    return Source(backend.url, secret.encode(), timeout_s=timeout_s, rate_limiter=LocalRateLimiter(rate))
+    client = http.Backend(timeout_s=timeout_s, rate_limiter=LocalRateLimiter(rate))
+    return Source(backend.url, secret.encode(), client)
 
 
 async def test_what_may_not_be_believed_is_refused(backend: Backend) -> None:

@@ -178,6 +178,8 @@ PURE = [
     "sync.billing.domain.facts.steps",
     "sync.billing.domain.tenant_naming",
     "sync.billing.domain.entitlements.takeover",
+    "sync.billing.domain.shadow.comparison",
+    "sync.billing.domain.shadow.values",
     "sync.billing.domain.entitlements.wakeups",
     "sync.billing.domain.tenant_resolution",
     "sync.billing.providers.base",

@@ -223,6 +223,7 @@ class StoreSide(Model):
     version: Version
     at: Time | None = None
     state: JsonValue
+    computed: JsonValue = Field(None, description="What billing computes, while pages do not see it (the shadow).")
     subscriptions: dict[str, dict[str, Any]] | None = Field(None, description="Absent: it is not billing's.")
     second_customers: list[str] | None = Field(
         None, description="The subscriptions of other customers than the tenant's own: they only add to its plan."

@@ -110,7 +110,7 @@ def handler(operation: Operation, method: Callable[..., Awaitable[Any]], environ
     scope = operation.scope
     if scope is None:
         return method  # its method takes the request
-    readers = [Reader(kind) for kind in operation.body.values()]
+    readers = [(Reader(kind), kind.max_bytes) for kind in operation.body.values()]
     parameters: list[Any] = [one for one in operation.parameters if one not in (TENANT, ENVIRONMENT)]
 
     async def answer(request: Request) -> Response:
@@ -120,7 +120,7 @@ def handler(operation: Operation, method: Callable[..., Awaitable[Any]], environ
             topic = str(Topic(environment, TENANT_KIND, _asked_tenant(TENANT.read(request), operation)))
         require(request, scope, topic or str(Topic(environment, TENANT_KIND, "*")))
         values = [one.read(request) for one in parameters]
-        values += [reader.read(await read_object(request)) for reader in readers]
+        values += [reader.read(await read_object(request, limit)) for reader, limit in readers]
         return json_response(await method(Asked(environment, topic, by(request)), *values))
 
     return answer

@@ -23,7 +23,7 @@ from sync.billing.services.reproject import Refresh
 from sync.billing.services.tenants.reconcile import MAX_WAIT_S
 from sync.billing.storage.quotes import store_quote
 from sync.billing.storage.records import get_preview, put_preview
-from sync.billing.storage.tenants import facts_of
+from sync.billing.storage.tenants import billed, facts_of
 from sync.core import instants
 from sync.http.openapi import VERSION, Answer
 from sync.http.parameters import PathText
@@ -61,7 +61,7 @@ class Previews(BillingOperations):
             "taken_at": instants.text(taken_ns),
             "subscription_id": foreseen.body.id,
             "state": foreseen.state,
-            "diff": difference(orjson.loads(snapshot.state), foreseen.state),
+            "diff": difference(orjson.loads(billed(snapshot).state), foreseen.state),
         }
         kept: Document = {
             "version": snapshot.version,

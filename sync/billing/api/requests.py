@@ -153,7 +153,7 @@ _SubscriptionId = Annotated[
     AfterValidator(_id),
     WithJsonSchema({"type": "string", "maxLength": 200, "pattern": "^[!-~]*[!-9;-~]$"}),
 ]
-_TenantId = Annotated[
+TenantId = Annotated[
     str,
     AfterValidator(reference.checked_tenant),
     WithJsonSchema(
@@ -173,4 +173,4 @@ class LinkRequest(Reasoned):
     subscription: _SubscriptionId = Field(
         description="The provider's id, or PROVIDER:ID where several providers are configured."
     )
-    tenant: _TenantId = Field(description="Your id of the tenant, at most 128 bytes.")
+    tenant: TenantId = Field(description="Your id of the tenant, at most 128 bytes.")

@@ -11,6 +11,7 @@ from sync.billing.api.overrides import Overrides
 from sync.billing.api.parked import ParkedEvents, ParkedItems
 from sync.billing.api.plan_versions import PlanVersions
 from sync.billing.api.previews import Previews
+from sync.billing.api.shadow import Shadows
 from sync.billing.api.status import Statuses, Tabs
 from sync.billing.api.tenants import Tenants, Topics
 from sync.billing.providers import registry
@@ -20,7 +21,9 @@ from sync.http.openapi import Operation, declared, operations as operations_of
 from sync.settings import SyncSettings
 from sync.source.hydration import Hydration
 
-DECLARING = (ParkedEvents, ParkedItems, Tenants, Links, Overrides, PlanVersions, Statuses, Previews, Topics)
+DECLARING = (
+    ParkedEvents, ParkedItems, Tenants, Links, Overrides, PlanVersions, Statuses, Previews, Shadows, Topics,
+)  # fmt: skip
 """The classes whose methods declare the operations for operators and backends."""
 
 
@@ -48,7 +51,7 @@ def routes(
     providers = [name for name, own in settings.providers.items() if own.environments]
     holders = (
         ParkedEvents(services), ParkedItems(services), Tenants(services), Links(services, providers),
-        Overrides(services), PlanVersions(services), Statuses(services, tabs), Previews(services),
+        Overrides(services), PlanVersions(services), Statuses(services, tabs), Previews(services), Shadows(services),
         Topics(services, settings.billed_environments, hydration),
     )  # fmt: skip
     for holder in holders:

@@ -14,7 +14,7 @@ from sync.billing.domain.facts.customers import second_customers
 from sync.billing.domain.facts.drift import shown_fields
 from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.records import ProviderSnapshot, load_snapshots
-from sync.billing.storage.tenants import FactsError, facts_of
+from sync.billing.storage.tenants import FactsError, facts_of, is_shadow
 from sync.core import instants
 from sync.http.openapi import VERSION, Answer
 from sync.http.parameters import LIMIT
@@ -81,6 +81,8 @@ class Statuses(BillingOperations):
         shown: Document = {"version": snapshot.version, "state": orjson.loads(snapshot.state)}
         if snapshot.version:
             shown["at"] = instants.text(snapshot.version * 1000)
+        if is_shadow(snapshot):
+            shown["computed"] = orjson.loads(snapshot.beside)
         try:
             facts = facts_of(snapshot)
         except FactsError:

@@ -25,7 +25,7 @@ from sync.billing.domain.facts.model import Facts
 from sync.billing.domain.outcome import revival_of
 from sync.billing.providers import registry
 from sync.billing.services.wiring import BillingServices
-from sync.billing.storage.tenants import facts_of
+from sync.billing.storage.tenants import billed, facts_of
 from sync.core import instants
 from sync.http.body import json_response
 from sync.http.endpoint import by, require
@@ -33,7 +33,7 @@ from sync.http.fields import READABLE_TOPIC_PATTERN, TOPIC_IN_PATH
 from sync.http.openapi import VERSION, Answer, Operation
 from sync.http.parameters import BEFORE, LIMIT, PathText
 from sync.http.problem import Problem
-from sync.source.client import SourceError
+from sync.source.backend import SourceError
 from sync.source.hydration import ASKED_MAX_WAIT_S, Hydration
 
 TOPIC = PathText("topic", TOPIC_IN_PATH, READABLE_TOPIC_PATTERN, "user:42")
@@ -113,7 +113,7 @@ class Tenants(BillingOperations):
 
         document = await self.change(asked, "scheduled_change.set", change, if_version=body.if_version)
         ((is_replaced, made),) = seen
-        state = orjson.loads((await services.store.read(asked.topic)).state)
+        state = orjson.loads(billed(await services.store.read(asked.topic)).state)
         return {
             **document,
             "replaced": is_replaced,
@@ -150,7 +150,7 @@ class Tenants(BillingOperations):
         """Erase the tenant and return its new version: its state is null, its history is removed."""
         store = self._services.store
         snapshot = await store.read(asked.topic)
-        if not snapshot.version:
+        if not snapshot.rev:
             raise Problem("not_found", "there is no such tenant")
         facts_of(snapshot)  # raises if billing did not write the state
         result = await self._services.erasure.erase(asked.environment, asked.topic, body.reason, asked.who)

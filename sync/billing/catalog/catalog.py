@@ -16,6 +16,7 @@ The format:
     [addons.KEY]                     name, app?, features?, limits?, per_unit.limits?, modules?, and SOLD BY
 
     [ignore]                         SOLD BY: what other software sells on the same accounts
+    [shadow]                         fields?, values?, ignore?: how another system's answers are compared
 
     SOLD BY, each optional; a price counts before its lookup key, and that before its product:
 
@@ -53,6 +54,7 @@ from sync.billing.catalog.tables import (
     Offer as Offer,
     Plan as Plan,
     Policy as Policy,
+    Shadow as Shadow,
     check_known,
     wrong,
 )
@@ -88,6 +90,7 @@ class Catalog:
         leading: the application whose plan a state shows first; "" without applications.
         app: the application that this is the catalog of; "" for the whole catalog.
         whole: the catalog that an application's is a part of; None for the whole catalog itself.
+        shadow: how another system's answers are read; None if billing does not run in the shadow of one.
     """
 
     plans: Mapping[str, Plan]
@@ -101,6 +104,7 @@ class Catalog:
     leading: str = ""
     app: str = ""
     whole: Catalog | None = field(default=None, repr=False, compare=False)
+    shadow: Shadow | None = None
 
     def has_plan(self, key: str, app: str = "") -> bool:
         """Return whether a plan is of this catalog; one that the whole catalog lacks is if it was of its `app`."""
@@ -212,7 +216,9 @@ def of_document(document: Document, providers: Collection[str] | None) -> Catalo
     index = _index(sections, providers)
     ignored = {(each[0], each[1]) for table in SOLD_BY for each in _ids(getattr(document.ignore, table))}
     apps: dict[str, Catalog] = {}
-    whole = Catalog(plans, addons, default, document.policy, index, ignored, found, apps, leading)
+    whole = Catalog(
+        plans, addons, default, document.policy, index, ignored, found, apps, leading, shadow=document.shadow
+    )
     for app in applications.names(plans, addons):
         apps[app] = replace(
             whole,

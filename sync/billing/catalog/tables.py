@@ -7,7 +7,16 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WrapValidator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WrapValidator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from sync.core import instants
@@ -259,6 +268,35 @@ class Ignored(Sold):
     """What other software sells on the same provider accounts."""
 
 
+_Path = Annotated[str, Field(pattern=r"^[^.\s][^.]*(\.[^.]+)*$"), _must("must be a path, such as subscription.tier")]
+
+
+def _ours(fields: dict[str, str]) -> dict[str, str]:
+    for name in fields:
+        if not _OURS.fullmatch(name):
+            raise wrong(f"is no field of a state: expected {OURS}, features.NAME, limits.NAME or modules.NAME", name)
+    return fields
+
+
+OURS = "plan, status, features, limits, modules, period.starts_at, period.ends_at, trial_ends_at, grace_ends_at"
+_OURS = re.compile(
+    r"(apps\.[a-z][a-z0-9_-]*\.)?"
+    r"(plan|status|(features|limits|modules)(\.[^.]+)?|period\.(starts|ends)_at|(trial|grace)_ends_at)"
+)
+
+
+class Shadow(_Table):
+    """How the answers of the entitlement system that exists are read, while billing runs in its shadow.
+
+    `fields`: a field of our state -> its path in their answer. `values`: a field of ours -> their word -> ours.
+    `ignore`: fields of ours that are not compared.
+    """
+
+    fields: Annotated[dict[str, _Path], AfterValidator(_ours)] = {name: name for name in OURS.split(", ")}
+    values: dict[str, dict[str, str | int | bool]] = {}
+    ignore: _Texts = ()
+
+
 class Document(_Table):
     """A catalog's whole document."""
 
@@ -266,3 +304,4 @@ class Document(_Table):
     plans: dict[_Key, Plan] = {}
     addons: dict[_Key, Addon] = {}
     ignore: Ignored = Ignored()
+    shadow: Shadow | None = None

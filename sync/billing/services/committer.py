@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import orjson
 
-from planwire_client.core.commit import BILLING
+from planwire_client.core.commit import BILLING, PUBLISHER
 from planwire_client.core.topic import environment_of
 from sync.billing.domain.facts import codec
 from sync.billing.domain.facts.drift import Drift
@@ -24,6 +24,7 @@ from sync.billing.domain.outcome import EventResult, Outcome
 from sync.billing.services.context import BillingContext
 from sync.billing.storage.environment import reconcile_requests
 from sync.billing.storage.records import append_event, record_snapshots, who_and_why
+from sync.billing.storage.tenants import as_shadow, has_facts, in_place, is_shadow
 from sync.store.coalescer import Coalescer
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.keyed_lock import KeyedLock
@@ -38,6 +39,10 @@ QUIET = "nothing public has changed: it made no version"
 """The reason of a result whose commit has changed facts alone."""
 
 
+SHADOW = "in the shadow: pages do not see it until the tenant is switched"
+"""The reason of a result whose commit readers do not see."""
+
+
 class Write(NamedTuple):
     """A write to a topic.
 
@@ -47,6 +52,7 @@ class Write(NamedTuple):
         enlists: whether the topic is added to the lists of tenants and audits.
         wants_reconcile: whether the topic must be compared with the provider later.
         erasing: the links to a tenant that is being erased, stored until all of it is removed.
+        switches: whether the write ends the topic's shadow, or begins one.
     """
 
     state: bytes
@@ -57,6 +63,7 @@ class Write(NamedTuple):
     wants_reconcile: bool = False
     erases: bool = False
     erasing: tuple[str, ...] = ()
+    switches: bool = False
 
 
 class Decision(NamedTuple):
@@ -125,6 +132,8 @@ class Committer:
         async with self.locks.of(topic):
             for _ in range(CONFLICTS_MAX):
                 snapshot, read = read or await self.read(topic), None
+                if self._context.is_shadowing and (snapshot.erased or not has_facts(snapshot)):
+                    snapshot = await self._placed(snapshot)
                 decision = decide(snapshot)
                 if decision.write is None:
                     return Commit(topic, decision.result, decision)
@@ -140,11 +149,20 @@ class Committer:
                     elif decided.outcome is Outcome.REFUSED and committed.verdict is Verdict.UNCHANGED:
                         outcome = Outcome.REFUSED
                     is_quiet = committed.verdict is Verdict.UNCHANGED and outcome is Outcome.APPLIED
-                    reason = decided.reason or (QUIET if is_quiet else "")
+                    quiet = SHADOW if is_shadow(snapshot) and not decision.write.switches else QUIET
+                    reason = decided.reason or (quiet if is_quiet else "")
                     result = EventResult(outcome, reason, topic, committed.version, decided.waits)
                     return Commit(topic, result, decision, is_repeated)
                 await asyncio.sleep(random.uniform(0, CONFLICT_PAUSE_S))  # noqa: S311 - spreads, guards nothing
         raise StoreRejected(f"{topic}: {CONFLICTS_MAX} commits in a row came too late")
+
+    async def _placed(self, snapshot: Snapshot) -> Snapshot:
+        """Return the snapshot of a topic that billing does not know: in the shadow, unless the tenant is switched."""
+        is_computed = snapshot.owner == BILLING and not snapshot.erased
+        known = self._context.environment(environment_of(snapshot.topic))
+        if is_computed or is_shadow(snapshot) or await known.shadow.is_switched(snapshot.topic):
+            return snapshot
+        return as_shadow(snapshot)
 
     async def read(self, topic: str) -> Snapshot:
         """Return the topic's snapshot with its private part.
@@ -168,7 +186,6 @@ class Committer:
         self.prepare(batch, topic, decision.wake_us if decision.arms else None, enlists=write.enlists)
         if write.wants_reconcile:
             reconcile_requests(self._store).request(batch, [topic])
-        batch.barrier()
         change = Change(
             topic,
             write.state,
@@ -180,6 +197,13 @@ class Committer:
             owner=write.owner,
             erases=write.erases,
         )
+        if not write.erases:
+            change = in_place(change, snapshot, switches=write.switches)
+        if change.beside is not None and change.owner == PUBLISHER:
+            self._context.environment(environment_of(topic)).shadow.queue.schedule_earlier(
+                batch, topic, self._context.shadow_due_us
+            )
+        batch.barrier()
         return await self.send(change, batch)
 
     async def send(self, change: Change, batch: CommandPipeline | None = None) -> Committed:
@@ -242,8 +266,8 @@ class Committer:
         self.follow_up(batch, commit)
         write, result = commit.decision.write, commit.result
         if write is not None:
-            if result.reason == QUIET:  # no version has the cause
-                result = result._replace(reason=f"{QUIET}{who_and_why(orjson.loads(write.cause))}")
+            if result.reason in (QUIET, SHADOW):  # no version has the cause
+                result = result._replace(reason=f"{result.reason}{who_and_why(orjson.loads(write.cause))}")
             append_event(batch, commit.topic, "", what, result, now_us)
         await batch.run()
 

@@ -28,6 +28,9 @@ COMPARISON_PAUSE_S = 3.0
 CHECKOUT_PAUSE_S = 2.0
 """Minimum time between two reads of a tenant's checkouts."""
 
+SHADOW_PAUSE_S = 5.0
+"""Time that the other system has to use an event, before its answer is compared with what billing makes of it."""
+
 _log = structlog.get_logger("sync.pipeline")
 
 
@@ -42,6 +45,8 @@ class BillingContext:
         isolation: isolates the items of the queues.
         comparison_pause_s, checkout_pause_s: how often browsers may cause calls; see COMPARISON_PAUSE_S and
             CHECKOUT_PAUSE_S.
+        has_shadow: whether another system is asked what tenants have; see `is_shadowing`.
+        shadow_pause_s: see SHADOW_PAUSE_S.
         accounts: the connected accounts whose events count, by provider; `*` for all.
         tenant_secrets: verify signed tenant references.
         tenant_fields: the metadata keys that name a tenant, in order.
@@ -58,6 +63,8 @@ class BillingContext:
     accounts: Mapping[str, Collection[str]] = field(default_factory=dict)
     tenant_secrets: Sequence[bytes] = ()
     tenant_fields: Sequence[str] = TENANT_FIELDS
+    has_shadow: bool = False
+    shadow_pause_s: float = SHADOW_PAUSE_S
     isolation: Isolation = field(init=False)
     _environments: dict[str, Environment] = field(init=False, default_factory=dict)
 
@@ -113,6 +120,16 @@ class BillingContext:
     def setting(self, environment: str, catalog: Catalog | None = None) -> Setting:
         """Return the current setting of decisions, with `catalog` instead of the current one if it is given."""
         return Setting(catalog or self.catalog_watcher.current, environment, self.clients.keys(), self.now_ns())
+
+    @property
+    def is_shadowing(self) -> bool:
+        """Whether pages do not see what billing computes of tenants that are new to it, until they are switched."""
+        return self.has_shadow or self.catalog_watcher.current.shadow is not None
+
+    @property
+    def shadow_due_us(self) -> int:
+        """When a tenant that changes now is compared with the other system, microseconds since 1970."""
+        return self.now_us + int(self.shadow_pause_s * 1_000_000)
 
     @property
     def now_us(self) -> int:

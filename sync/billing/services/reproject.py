@@ -19,7 +19,7 @@ from sync.billing.domain.facts.model import Event
 from sync.billing.domain.outcome import WAITS_CATALOG, EventResult, Outcome
 from sync.billing.services.committer import Commit, Committer, Decision, Write
 from sync.billing.services.context import BillingContext
-from sync.billing.storage.tenants import tenant_of
+from sync.billing.storage.tenants import billed, tenant_of
 from sync.store.models import Snapshot
 
 RESTORED = "the store lost its tail: the state was put back, its facts stay older until the provider is asked"
@@ -106,7 +106,7 @@ def decide_refresh(snapshot: Snapshot, refresh: Refresh, setting: Setting) -> De
         result = EventResult(decided.outcome, decided.reason, topic, version, decided.waits)
         return Decision(result, before=before, after=before)
     state = canonical_json.encode(decided.state)
-    is_same = state == snapshot.state and decided.facts == before
+    is_same = state == billed(snapshot).state and decided.facts == before
     is_spared = snapshot.restored and refresh.spares_restored and not is_same
     # A provider's answer ends the restored mark even if it changes nothing: that has to be committed.
     is_made_whole = snapshot.restored and bool(refresh.fetched)

@@ -15,6 +15,7 @@ from sync.billing.services.tenants.erase import Erasure
 from sync.billing.services.tenants.operator_links import OperatorLinks
 from sync.billing.services.tenants.provider_queries import ProviderQueries
 from sync.billing.services.tenants.reconcile import Reconciliation
+from sync.billing.services.tenants.shadow import Shadowing
 from sync.billing.services.tenants.wakeup import Wakeup
 
 
@@ -35,6 +36,7 @@ class BillingServices(BillingContext):
         self.checkouts = Checkouts(self, self.resolver, self.reprojection, self.ingest)
         self.wakeup = Wakeup(self, self.reprojection, self.reconciliation, self.provider_queries)
         self.erasure = Erasure(self, self.committer)
+        self.shadowing = Shadowing(self, self.committer)
 
     async def aclose(self) -> None:
         """Close the connections to the providers. The caller closes the store."""

@@ -10,6 +10,7 @@ from planwire_client.core.topic import Topic, TopicError
 from sync.billing.domain.outcome import ERASED_REASON, OTHER_ACCOUNT, OTHER_SOFTWARE, EventResult
 from sync.billing.storage.inbox import Inbox
 from sync.billing.storage.records import DriftLog
+from sync.billing.storage.shadow import ShadowLog
 from sync.store import counters
 from sync.store.command_pipeline import CommandPipeline, Script, run_commands
 from sync.store.delayed_queue import DelayedQueue, text_of
@@ -60,6 +61,7 @@ def parking_queues(store: Store, environments: Iterable[str]) -> list[tuple[str,
     ]
     for name in environments:
         found += [("timers", name, keys.timers(name)), ("audits", name, keys.audits(name))]
+        found += [("shadow", name, keys.shadow(name, "due"))]
     return [(name, environment, DelayedQueue(store, key)) for name, environment, key in found]
 
 
@@ -85,6 +87,7 @@ class Environment:
         self.timers = DelayedQueue(store, store.keys.timers(name), lease_s)
         self.audits = DelayedQueue(store, store.keys.audits(name), lease_s)
         self.drifts = DriftLog(store, name)
+        self.shadow = ShadowLog(store, name)
         self._store = store
         self._tenants = store.keys.tenants(name)
 
@@ -100,10 +103,11 @@ class Environment:
             batch.command("HINCRBY", self._store.keys.counters, field, 1)
 
     def strike(self, batch: CommandPipeline, topic: str) -> None:
-        """Add to `batch` the removal of the topic from the lists of tenants, audits and timers."""
+        """Add to `batch` the removal of the topic from the lists of tenants, audits, timers and the shadow."""
         batch.command("SREM", self._tenants, topic)
         self.audits.cancel(batch, topic)
         self.timers.cancel(batch, topic)
+        self.shadow.erase(batch, topic)
 
     def plan_audit(self, batch: CommandPipeline, topic: str, now_us: int) -> None:
         """Add to `batch` an audit of the topic at a random time within AUDIT_EVERY_S, unless one is planned."""

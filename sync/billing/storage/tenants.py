@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -11,7 +12,7 @@ from sync.billing.domain.decision import Tenant
 from sync.billing.domain.facts import codec
 from sync.billing.domain.facts.model import NOTHING, Facts
 from sync.core.errors import SyncError
-from sync.store.models import Snapshot
+from sync.store.models import ABSENT, Change, Snapshot
 
 FACTS_MARK = b'"subscriptions":{'
 """What facts of builds from before the owner contain. commit.lua looks for it, too."""
@@ -19,6 +20,43 @@ FACTS_MARK = b'"subscriptions":{'
 
 class FactsError(SyncError):
     """The facts that billing has stored cannot be read: a newer release wrote them."""
+
+
+def is_shadow(snapshot: Snapshot) -> bool:
+    """Return whether billing computes the topic unseen: readers see what a publisher publishes, or nothing."""
+    return bool(snapshot.beside) and snapshot.owner != BILLING
+
+
+def billed(snapshot: Snapshot) -> Snapshot:
+    """Return a snapshot as billing has it: of a shadow, the state and the facts that readers do not see."""
+    if not is_shadow(snapshot):
+        return snapshot
+    return replace(snapshot, state=snapshot.beside, private=snapshot.beside_private, owner=BILLING)
+
+
+def as_shadow(snapshot: Snapshot) -> Snapshot:
+    """Return the snapshot of a topic that billing does not know yet, as the beginning of a shadow."""
+    return replace(snapshot, owner=PUBLISHER, beside=ABSENT, beside_private=b"")
+
+
+def in_place(change: Change, snapshot: Snapshot, *, switches: bool) -> Change:
+    """Return a change of billing's as readers may see it: in a shadow, its state and facts go beside what they see.
+
+    Args:
+        change: the state and the facts that billing computes.
+        snapshot: the topic before.
+        switches: whether the change ends the topic's shadow, or begins one.
+    """
+    was_shadow = is_shadow(snapshot)
+    if was_shadow == switches:
+        return replace(change, beside=(snapshot.state, snapshot.private)) if switches else change
+    shown = (snapshot.state, snapshot.private) if was_shadow else (snapshot.beside or ABSENT, snapshot.beside_private)
+    # A publisher's event ids may be those of the provider's events.
+    event_id = f"shadow {change.event_id}" if change.event_id else ""
+    beside = (change.state, change.private)
+    return replace(
+        change, state=shown[0], private=shown[1], event_id=event_id, previous=None, owner=PUBLISHER, beside=beside
+    )
 
 
 def facts_of(snapshot: Snapshot) -> Facts:
@@ -32,6 +70,7 @@ def facts_of(snapshot: Snapshot) -> Facts:
     """
     if snapshot.erased:
         return Facts(erased_ns=snapshot.version * 1000)
+    snapshot = billed(snapshot)
     if not has_facts(snapshot):
         return NOTHING
     try:
@@ -42,6 +81,8 @@ def facts_of(snapshot: Snapshot) -> Facts:
 
 def has_facts(snapshot: Snapshot) -> bool:
     """Return whether billing has stored facts of the tenant, even empty ones."""
+    if is_shadow(snapshot):
+        return bool(snapshot.beside_private)
     if snapshot.owner:
         return snapshot.owner == BILLING and bool(snapshot.private)
     return FACTS_MARK in snapshot.private
@@ -53,6 +94,7 @@ def tenant_of(snapshot: Snapshot) -> Tenant:
     Raises:
         FactsError: billing's private part cannot be read.
     """
+    snapshot = billed(snapshot)
     facts, is_known = facts_of(snapshot), has_facts(snapshot)
     shown = snapshot.state if is_known else b""
     return Tenant(snapshot.topic, facts, is_known, shown, _published_state(snapshot))

@@ -211,6 +211,8 @@ def test_line_ends_around_a_value_mean_nothing_in_any_setting() -> None:
         "CATALOG": "plans.toml",
         "SOURCE_URL": "https://app.example.com/plan",
         "SOURCE_SECRET": "s" * 32,
+        "SHADOW_URL": "https://app.example.com/entitlements/{tenant}",
+        "SHADOW_TOKEN": "u" * 32,
         "TENANT_SECRET": "t" * 32,
         "SIMULATOR_URL": "http://127.0.0.1:1",
         "WEBHOOK_URL": "http://127.0.0.1:2",

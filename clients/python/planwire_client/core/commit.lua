@@ -1,11 +1,14 @@
 -- Commit one change of one topic: dedupe, order check, compare-and-set, write, log, announce. Atomic; keys in one slot.
 --
--- KEYS[1] snap   hash: version, rev, public, owner, state, private, digest, order, cause, erased
+-- KEYS[1] snap   hash: version, rev, public, owner, state, private, digest, order, cause, erased, beside, beside_private
 --
 --                `version` and `rev` rise with every commit, also of facts alone, because builds from before `rev`
 --                compare-and-set on `version`. `public` is the version of the state, if that is another; it counts while
 --                `rev` is the `version`: the newest commit is none of such a build. So does `owner`: else whoever wrote
 --                the facts is billing.
+--
+--                `beside` and `beside_private` are the state and the private part that readers do not see, of the one who
+--                is not the owner: billing's in a shadow, and a publisher's once the topic is switched to billing.
 --
 -- KEYS[2] log    stream, newest ~200 versions: version, state, cause
 -- KEYS[3] seen   sorted set: event id -> microseconds when first committed; 7 days, and at most the newest 10,000
@@ -22,6 +25,8 @@
 -- ARGV[10] owner       "billing" or "publisher": who computes this state
 -- ARGV[11] erased      "1" when this commit erases the topic, or empty
 -- ARGV[12] if_rev      decimal, or empty
+-- ARGV[13] beside      the state to store beside the other one, ARGV[14] with its private part; absent to leave it
+--                      Billing sends it: then the owner may be the publisher again.
 --
 -- Returns {verdict, version, rev}: the verdict, and the topic's version and rev after the call, as decimal strings
 -- ("0": none). "unchanged" with a rev above the version: the private part may have been stored.
@@ -45,14 +50,15 @@ local function is_after(a, b)
   return #a > #b
 end
 
-local stored = redis.call('HMGET', KEYS[1], 'version', 'digest', 'order', 'rev', 'owner', 'erased', 'state', 'public')
+local stored = redis.call('HMGET', KEYS[1], 'version', 'digest', 'order', 'rev', 'owner', 'erased', 'state', 'public',
+  'beside')
 local version = tonumber(stored[1] or '0')
 local rev = math.max(version, tonumber(stored[4] or '0'))
 if stored[8] and stored[4] == stored[1] then
   version = tonumber(stored[8])
 end
 local current, current_rev = string.format('%.0f', version), string.format('%.0f', rev)
-local event_id, order, owner = ARGV[5], ARGV[6], ARGV[10]
+local event_id, order, owner, beside = ARGV[5], ARGV[6], ARGV[10], ARGV[13]
 
 -- 1. Billing computes this topic: a publish would overwrite its facts. Builds from before the owner stored the facts
 --    alone, maybe over what a publisher had written.
@@ -62,7 +68,14 @@ if not is_billed and stored[1] and not (stored[5] and stored[4] == stored[1]) th
   is_billed = private and string.find(private, '"subscriptions":{', 1, true)
 end
 
-if owner ~= 'billing' and is_billed then
+if owner ~= 'billing' and is_billed and not beside then
+  -- A topic that was switched may be switched back: then readers see what is published now.
+  if stored[9] and (order == '' or not stored[3] or is_after(order, stored[3])) then
+    redis.call('HSET', KEYS[1], 'beside', ARGV[3], 'beside_private', ARGV[4])
+    if order ~= '' then
+      redis.call('HSET', KEYS[1], 'order', order)
+    end
+  end
   return {'billed', current, current_rev}
 end
 
@@ -101,6 +114,14 @@ local function remember()
   end
 end
 
+local function store_beside()
+  if beside then
+    redis.call('HSET', KEYS[1], 'beside', beside, 'beside_private', ARGV[14])
+  elseif stored[9] and ARGV[11] ~= '' then
+    redis.call('HDEL', KEYS[1], 'beside', 'beside_private')
+  end
+end
+
 -- 5. The only place where a rev or a version is made. It is the time, and always above the previous one. If the clock is
 --    behind, it rises by some digits of the clock, so that a store that lost its newest versions does not repeat them.
 local next_version = string.format('%.0f', now > rev and now or rev + 1 + now % STEP_US)
@@ -108,9 +129,11 @@ local next_version = string.format('%.0f', now > rev and now or rev + 1 + now % 
 -- 6. The public state is unchanged: no version, and nothing is announced. A new private part raises the rev. The event id
 --    and the order token are stored in any case. Otherwise a late retry of this event, or an older event, could overwrite
 --    a later state.
-local digest = redis.sha1hex(ARGV[3] .. '\n' .. ARGV[4])
-if ARGV[3] == stored[7] and (ARGV[11] ~= '') == (stored[6] ~= false) then
+local digest = redis.sha1hex(ARGV[3] .. '\n' .. ARGV[4] .. (beside and '\n' .. beside .. '\n' .. ARGV[14] or ''))
+local shown = stored[7] or (beside and 'null')
+if ARGV[3] == shown and (ARGV[11] ~= '') == (stored[6] ~= false) then
   remember()
+  store_beside()
   if stored[5] ~= owner then
     redis.call('HSET', KEYS[1], 'owner', owner)
   end
@@ -132,6 +155,7 @@ elseif stored[6] then
   redis.call('HDEL', KEYS[1], 'erased')
 end
 remember()
+store_beside()
 redis.call('XADD', KEYS[2], 'MAXLEN', '~', LOG_LENGTH, '*', 'version', next_version, 'state', ARGV[3], 'cause', ARGV[8])
 
 -- 7. Announce the new state, with the patch only if its base is the version stored before. The flags are blank

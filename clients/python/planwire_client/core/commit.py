@@ -123,7 +123,7 @@ class Names:
         return f"{self.head('schema')}:format"
 
     def snap(self, topic: str) -> str:
-        """Return the key of the hash version, rev, public, owner, state, private, digest, order, cause, erased."""
+        """Return the key of the hash version, rev, public, owner, state, private, digest and others (commit.lua)."""
         return f"{self.head(topic)}:snap"
 
     def log(self, topic: str) -> str:
@@ -183,6 +183,7 @@ def keys_and_arguments(
     owner: str = PUBLISHER,
     erases: bool = False,
     if_rev: int | None = None,
+    beside: tuple[bytes, bytes] | None = None,
 ) -> tuple[list[str], list[bytes | str]]:
     """Return the script's keys and arguments, in its order.
 
@@ -200,6 +201,7 @@ def keys_and_arguments(
         owner: BILLING or PUBLISHER.
         erases: whether this is the topic's erasure.
         if_rev: the required stored rev (0: no state yet); None for any.
+        beside: the state and the private part to store beside these, unseen by readers; None to leave what is there.
     """
     return [names.snap(topic), names.log(topic), names.seen(topic)], [
         "SPUBLISH" if is_sharded else "PUBLISH",
@@ -214,6 +216,7 @@ def keys_and_arguments(
         owner,
         "1" if erases else "",
         "" if if_rev is None else str(if_rev),
+        *(() if beside is None else beside),
     ]
 
 

@@ -9,11 +9,14 @@ from sync.billing.domain.money.model import Billed
 from sync.billing.domain.money.quote import Quote
 from sync.core import instants
 
-KINDS = ("differs", "unknown_here", "unknown_there", "missed_event", "preview", "money", "second_customer", "published")
+KINDS = (
+    "differs", "unknown_here", "unknown_there", "missed_event", "preview", "money", "second_customer", "published",
+    "shadow",
+)  # fmt: skip
 """The kinds of drift: a subscription's body differs; only the provider has it; only we have it; no webhook brought an
 event; a change differs from its preview; a bill differs from its quote; a subscription is of another customer than the
 tenant's own; what was published before billing computed the tenant is above what is paid for: a plan was granted, the
-rest was replaced."""
+rest was replaced; the entitlement system in whose shadow billing runs says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,7 +136,7 @@ def decide_attempt(attempt: Attempt, snapshot: Snapshot, setting: Setting, moved
     if is_refused and is_again and tenant.is_known and not snapshot.restored:
         # What it waited for may have changed what the facts mean: a price that the catalog has by now.
         anew = decide_without_event(tenant, (), lambda facts: facts, setting)
-        if isinstance(anew, Decided) and canonical_json.encode(anew.state) != snapshot.state:
+        if isinstance(anew, Decided) and canonical_json.encode(anew.state) != tenant.shown:
             decided, event_id = anew, ""  # its id is committed already
     if isinstance(decided, EventResult):
         if decided.reason != ERASED_REASON:

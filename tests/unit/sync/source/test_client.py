@@ -7,7 +7,8 @@ import pytest
 
 from planwire_client.core.limits import STATE_MAX_BYTES, STATE_MAX_DEPTH
 from sync.settings import SettingsError, SyncSettings
-from sync.source.client import Answer, SourceError, read_answer, signature, url_of
+from sync.source.backend import SourceError
+from sync.source.client import Answer, read_answer, signature, url_of
 
 SECRET = "x" * 32
 

@@ -91,7 +91,7 @@ class TestItems:
         assert await ParkedItems(services).retry(SANDBOX, named) == {"outcome": "queued"}
 
     async def test_an_unknown_queue_is_answered_with_the_known_ones(self, services: Billing) -> None:
-        with pytest.raises(Problem, match=r"queue must be one of reconcile, .*timers, audits, not 'inbox'"):
+        with pytest.raises(Problem, match=r"queue must be one of reconcile, .*timers, audits, shadow, not 'inbox'"):
             await ParkedItems(services).retry(LIVE, requests.QueueItem(queue="inbox", item="evt_1"))
 
     async def test_a_damaged_list_hides_no_other_queue(self, services: Billing) -> None:

@@ -11,13 +11,14 @@ import pytest
 from pydantic import BaseModel
 
 from sync.billing.catalog.catalog import Catalog, of_document
-from sync.billing.catalog.tables import Addon, Document, Ignored, Plan, PlanVersion, Policy
+from sync.billing.catalog.tables import Addon, Document, Ignored, Plan, PlanVersion, Policy, Shadow
 from sync.billing.providers.registry import PROVIDERS
 from tests.support.bodies import ROOT
 
 PAGE = (ROOT / "docs" / "catalog.md").read_text()
 SECTIONS = re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:]
 EXAMPLES = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+TABLES = [("`[plans.KEY]`", Plan), ("`[policy]`", Policy), ("`[shadow]`", Shadow)]
 AROUND = """
 [plans.free]
 name = "Free"
@@ -61,14 +62,16 @@ def test_every_example_can_be_used(example: str) -> None:
     assert isinstance(of_document(Document.model_validate(document), PROVIDERS), Catalog)
 
 
-@pytest.mark.parametrize(("title", "table"), [("`[plans.KEY]`", Plan), ("`[policy]`", Policy)], ids=["plans", "policy"])
+@pytest.mark.parametrize(("title", "table"), TABLES, ids=["plans", "policy", "shadow"])
 def test_every_key_has_its_part_with_an_example(title: str, table: type[BaseModel]) -> None:
     (section,) = [each for each in SECTIONS if each.startswith(title)]
     parts = dict(re.findall(r"^### `([\w.]+)`\n(.*?)(?=^### |\Z)", section, re.MULTILINE | re.DOTALL))
     assert set(parts) == keys_of(table)
     for key, text in parts.items():
         shown = [tomllib.loads(example) for example in re.findall(r"```toml\n(.*?)```", text, re.DOTALL)]
-        tables = [each["policy"] if table is Policy else next(iter(each["plans"].values())) for each in shown]
+        tables = [
+            next(iter(each["plans"].values())) if table is Plan else each[table.__name__.lower()] for each in shown
+        ]
         assert any(key in leaves(each, table) for each in tables), key
 
 

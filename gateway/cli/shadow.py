@@ -1,0 +1,138 @@
+"""Commands for billing in the shadow of another entitlement system: what differs, and the switch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from gateway.cli.common import Api, environment_option, json_object_option, with_publish_api
+from gateway.cli.output import say, say_json, say_list
+from gateway.cli.tenants import by_option, read_tenant
+
+_COLUMNS = ("compared_at", "topic", "plan", "field", "here", "there")
+_SHARE = re.compile(r"(\d{1,3}(?:\.\d{1,4})?)%?")
+
+
+def _share(text: str) -> float:
+    """Return the percent that `text` stands for: 10%, 10, 0.5%."""
+    match = _SHARE.fullmatch(text)
+    if match is None or float(match[1]) > 100:
+        raise click.BadParameter(f"{text[:60]!r} is no share: expected a percentage from 0 to 100, such as 10%")
+    return float(match[1])
+
+
+@click.group()
+def shadow() -> None:
+    """Run billing in the shadow of the entitlement system that exists: see what differs, then switch.
+
+    \b
+    Example: planwire shadow report
+             planwire shadow switch acme
+    """
+
+
+@shadow.command()
+@click.option("--limit", type=click.IntRange(min=1, max=500), default=20, help="Maximum number of tenants listed.")
+@environment_option
+@json_object_option
+@with_publish_api
+def report(limit: int, environ: str | None, as_json: bool, api: Api) -> None:
+    """Show how what billing computes differs from the other system: by field, by plan, and examples, newest first.
+
+    \b
+    Example: planwire shadow report
+             planwire shadow report --limit 500 --json
+    """
+    found = api.answer("GET", "/v1/shadow", {**({"env": environ} if environ else {}), "limit": str(limit)})
+    if as_json:
+        say_json(found)
+        return
+    say(f"compared   {found['compared']} tenants")
+    say(f"differing  {found['differing']}")
+    names = [f"{len(found[name])} by name {how}" for name, how in _BY_NAME.items() if found[name]]
+    share = f"{found['share']:g} % of all"
+    say(f"switched   {', '.join([share, *names])}")
+    for title, counts in (("field", found["fields"]), ("plan", found["plans"])):
+        if counts:
+            say("")
+            say_list(False, [{title: name, "tenants": count} for name, count in counts.items()], (title, "tenants"), "")
+    rows = [row for example in found["examples"] for row in _rows(example)]
+    if rows:
+        say("")
+        say_list(False, rows, _COLUMNS, "")
+
+
+_BY_NAME = {"switched": "on", "switched_back": "back"}
+
+
+def _rows(example: Mapping[str, Any]) -> list[dict[str, object]]:
+    about = {name: example[name] for name in ("compared_at", "topic", "plan")}
+    return [{**about, **{name: _cell(one.get(name)) for name in ("field", "here", "there")}} for one in _of(example)]
+
+
+def _of(example: Mapping[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = example["differences"]
+    return found
+
+
+def _cell(value: object) -> str:
+    return (
+        {True: "yes", False: "no", None: "-"}.get(value, str(value)) if isinstance(value, bool | None) else str(value)
+    )
+
+
+@shadow.command()
+@click.argument("tenants", metavar="[TENANT]...", nargs=-1)
+@click.option("--share", type=_share, help="This share of all tenants, by a stable hash; the others go back: 10%.")
+@click.option("--all", "everyone", is_flag=True, help="All tenants.")
+@click.option("--back", is_flag=True, help="Switch back: pages show again what they showed before.")
+@click.option("--reason", help="Why, for the history.")
+@by_option
+@environment_option
+@json_object_option
+@with_publish_api
+def switch(
+    tenants: tuple[str, ...],
+    share: float | None,
+    everyone: bool,
+    back: bool,
+    reason: str | None,
+    by: str | None,
+    environ: str | None,
+    as_json: bool,
+    api: Api,
+) -> None:
+    """Let the pages of tenants show what billing computes; with --back what they showed before.
+
+    \b
+    Example: planwire shadow switch acme
+             planwire shadow switch --share 10%
+             planwire shadow switch --all
+             planwire shadow switch --all --back --reason "wrong limits"
+    """
+    if (bool(tenants), share is not None, everyone).count(True) != 1:
+        raise click.UsageError("expected tenants, --share or --all")
+    asked = {} if environ is None else {"env": environ}
+    body: dict[str, object] = {name: text for name, text in (("reason", reason), ("by", by)) if text}
+    body |= {"back": True} if back else {}
+    if tenants:
+        found = [read_tenant(tenant, environ) for tenant in tenants]
+        asked = found[0][1]
+        if any(query != asked for _, query in found):
+            raise click.UsageError("the tenants are of several environments: name those of one")
+        body["tenants"] = [id for id, _ in found]
+    elif everyone:
+        body["all"] = True
+    else:
+        body["share"] = share
+    answer = api.answer("POST", "/v1/shadow/switch", asked, body)
+    if as_json:
+        say_json(answer)
+        return
+    if tenants:
+        say_list(False, answer["tenants"], ("topic", "outcome", "version", "reason"), "")
+    else:
+        say(f"the worker brings {answer['queued']} tenants to where they belong now")

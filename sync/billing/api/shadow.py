@@ -1,0 +1,138 @@
+"""Billing in the shadow of another entitlement system: its answers, what differs, and the switch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from planwire_client.core.topic import TENANT_KIND, Topic, decode_id
+from sync.billing.api import shadow_bodies
+from sync.billing.api.operations import ERRORS, Asked, BillingOperations, Document, operation
+from sync.billing.services.tenants.shadow import Compared
+from sync.http.openapi import Answer
+from sync.http.parameters import LIMIT
+from sync.http.problem import problem_of
+
+
+class Shadows(BillingOperations):
+    """The operations on the shadow."""
+
+    @operation(
+        "POST",
+        "/v1/tenants/{id}/shadow",
+        "postShadowAnswer",
+        "What the entitlement system that exists says of a tenant; compared with what billing computes.",
+        Answer("What differs.", shadow_bodies.ShadowCompared),
+        ("not_changed",),
+        body=shadow_bodies.ShadowAnswer,
+    )
+    async def post(self, asked: Asked, body: shadow_bodies.ShadowAnswer) -> Document:
+        """Compare a tenant with the other system's answer, and return what differs.
+
+        Raises:
+            FactsError: the tenant's facts cannot be read.
+            StoreError: the store is unreachable or failing.
+        """
+        return await self._compared(asked.environment, asked.topic, body)
+
+    @operation(
+        "POST",
+        "/v1/shadow/answers",
+        "postShadowAnswers",
+        "The same of up to 500 tenants; the body may have 4 MiB.",
+        Answer("What differs, for each.", shadow_bodies.ShadowResults),
+        body=shadow_bodies.ShadowAnswers,
+    )
+    async def post_batch(self, asked: Asked, body: shadow_bodies.ShadowAnswers) -> Document:
+        """Compare each tenant with its answer; one that fails stops no other."""
+        results: list[Document] = []
+        for one in body.answers:
+            topic = str(Topic(asked.environment, TENANT_KIND, one.tenant))
+            try:
+                results.append(await self._compared(asked.environment, topic, one))
+            except tuple(ERRORS) as error:
+                problem = problem_of(error, ERRORS)
+                results.append({"topic": topic, "code": problem.code, "detail": problem.detail})
+        return {"results": results}
+
+    @operation(
+        "GET",
+        "/v1/shadow",
+        "readShadowReport",
+        "How billing compares with the other system: counts by field and by plan, and examples.",
+        Answer("As known now.", shadow_bodies.ShadowReport),
+        parameters=(LIMIT,),
+    )
+    async def report(self, asked: Asked, limit: int) -> Document:
+        """Return what differs now, with up to `limit` examples.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        found = await self._services.shadowing.report(asked.environment, limit)
+        own = found.switches.tenants
+        return {
+            "compared": found.compared,
+            "differing": found.differing,
+            "fields": _ranked(found.fields),
+            "plans": _ranked(found.plans),
+            "examples": found.examples,
+            "share": found.switches.share * 100,
+            "switched": sorted(decode_id(id) for id, on in own.items() if on),
+            "switched_back": sorted(decode_id(id) for id, on in own.items() if not on),
+        }
+
+    @operation(
+        "POST",
+        "/v1/shadow/switch",
+        "switchShadow",
+        "Let pages see what billing computes: of some tenants, of a share of them, or of all; or no longer.",
+        Answer("It is switched.", shadow_bodies.ShadowSwitched),
+        ("not_changed",),
+        body=shadow_bodies.SwitchRequest,
+        scope="admin",
+    )
+    async def switch(self, asked: Asked, body: shadow_bodies.SwitchRequest) -> Document:
+        """Switch tenants: those with names at once; a worker switches the others.
+
+        Raises:
+            FactsError: a tenant's facts cannot be read.
+            StoreError: the store is unreachable or failing; a repeated call completes the switch.
+        """
+        shadowing, on = self._services.shadowing, not body.back
+        given = {"reason": body.reason, "claimed_by": body.by}
+        who: Mapping[str, str] = {**{name: text for name, text in given.items() if text}, **asked.who}
+        done: list[Document] = []
+        queued = 0
+        for id in body.tenants or ():
+            topic = str(Topic(asked.environment, TENANT_KIND, id))
+            result = await shadowing.switch(asked.environment, topic, who, on=on)
+            reason = {"reason": result.reason} if result.reason else {}
+            done.append({"topic": topic, "outcome": result.outcome, "version": result.version, **reason})
+        if body.share is not None:
+            queued = await shadowing.switch_share(asked.environment, body.share / 100, clears=False)
+        elif body.all:
+            queued = await shadowing.switch_share(asked.environment, 1.0 if on else 0.0, clears=True)
+        await self._services.committer.wait_durable()
+        return {"tenants": done, "queued": queued}
+
+    async def _compared(self, environment: str, topic: str, body: shadow_bodies.ShadowAnswer) -> Document:
+        services = self._services
+        at_us = services.now_us if body.at is None else body.at // 1000
+        found = await services.shadowing.answered(environment, topic, body.answer, at_us, "posted")
+        return {"topic": topic, **_shown(found)}
+
+
+def _shown(found: Compared) -> dict[str, Any]:
+    compared, differences = found.comparison
+    outcome = "differs" if differences else "equal" if compared else "stale" if found.is_stale else "not_compared"
+    return {
+        "outcome": outcome,
+        "compared": list(compared),
+        "differences": [one._asdict() for one in differences],
+    }
+
+
+def _ranked(counts: Mapping[str, int]) -> dict[str, int]:
+    """Return counts, the greatest first."""
+    return dict(sorted(counts.items(), key=lambda one: (-one[1], one[0])))
