@@ -43,8 +43,15 @@ def reconcile_requests(store: Store) -> DelayedQueue:
     return DelayedQueue(store, store.keys.reconcile, RECONCILE_LEASE_S)
 
 
+PARKING_QUEUES = (
+    *("reconcile", "reconcile_repeated", "search", "checkouts", "checkouts_doubtful", "hydration", "compare"),
+    *("timers", "audits"),
+)
+"""The names of the worker's queues that park items, except the inboxes."""
+
+
 def parking_queues(store: Store, environments: Iterable[str]) -> list[tuple[str, str, DelayedQueue]]:
-    """Return (name, environment, queue) of each queue of the worker that parks items, except the inboxes.
+    """Return (name, environment, queue) of each of PARKING_QUEUES.
 
     The environment is "" for a queue of all environments.
     """
