@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
 from planwire_client.core.topic import Topic, TopicError
 from sync.billing.domain.outcome import ERASED_REASON, OTHER_ACCOUNT, OTHER_SOFTWARE, EventResult
@@ -13,6 +13,7 @@ from sync.billing.storage.records import DriftLog
 from sync.store import counters
 from sync.store.command_pipeline import CommandPipeline, Script, run_commands
 from sync.store.delayed_queue import DelayedQueue, text_of
+from sync.store.keys import Keys
 from sync.store.lease import SharedWalk
 from sync.store.models import StoreError
 from sync.store.store import Store
@@ -43,10 +44,21 @@ def reconcile_requests(store: Store) -> DelayedQueue:
     return DelayedQueue(store, store.keys.reconcile, RECONCILE_LEASE_S)
 
 
-PARKING_QUEUES = (
-    *("reconcile", "reconcile_repeated", "search", "checkouts", "checkouts_doubtful", "hydration", "compare"),
-    *("timers", "audits"),
-)
+_SHARED_QUEUES: dict[str, Callable[[Keys], str]] = {
+    "reconcile": lambda keys: keys.reconcile,
+    "reconcile_repeated": lambda keys: keys.repeated,
+    "search": lambda keys: keys.searches,
+    "checkouts": lambda keys: keys.checkouts,
+    "checkouts_doubtful": lambda keys: keys.doubtful_checkouts,
+    "hydration": lambda keys: keys.hydrate,
+    "compare": lambda keys: keys.compare,
+}
+"""The key of each queue of all environments."""
+
+_OWN_QUEUES: dict[str, Callable[[Keys, str], str]] = {"timers": Keys.timers, "audits": Keys.audits}
+"""The key of each queue of one environment."""
+
+PARKING_QUEUES = (*_SHARED_QUEUES, *_OWN_QUEUES)
 """The names of the worker's queues that park items, except the inboxes."""
 
 
@@ -56,17 +68,8 @@ def parking_queues(store: Store, environments: Iterable[str]) -> list[tuple[str,
     The environment is "" for a queue of all environments.
     """
     keys = store.keys
-    found = [
-        ("reconcile", "", keys.reconcile),
-        ("reconcile_repeated", "", keys.repeated),
-        ("search", "", keys.searches),
-        ("checkouts", "", keys.checkouts),
-        ("checkouts_doubtful", "", keys.doubtful_checkouts),
-        ("hydration", "", keys.hydrate),
-        ("compare", "", keys.compare),
-    ]
-    for name in environments:
-        found += [("timers", name, keys.timers(name)), ("audits", name, keys.audits(name))]
+    found = [(name, "", key(keys)) for name, key in _SHARED_QUEUES.items()]
+    found += [(name, own, key(keys, own)) for own in environments for name, key in _OWN_QUEUES.items()]
     return [(name, environment, DelayedQueue(store, key)) for name, environment, key in found]
 
 
