@@ -14,9 +14,12 @@ TOPIC = "tenant:acme"
 AT_US = 1_795_000_000_000_000
 
 
-async def tell(store: Store, event_id: str, at_us: int, outcome: str = "applied") -> int:
+async def tell(
+    store: Store, event_id: str, at_us: int, outcome: str = "applied", reason: str = "why", **options: Any
+) -> int:
     batch = CommandPipeline(store)
-    append_event(batch, TOPIC, event_id, "subscription.updated", EventResult(Outcome(outcome), "why"), at_us)
+    result = EventResult(Outcome(outcome), reason)
+    append_event(batch, TOPIC, event_id, "subscription.updated", result, at_us, **options)
     (told,) = await batch.run()
     return int(told)
 
@@ -32,6 +35,16 @@ async def test_what_is_sent_again_is_told_once(store: Store) -> None:
     assert await tell(store, "evt_2", AT_US + 1000) == 1
     assert await tell(store, "evt_1", AT_US) == 0, "also behind newer ones"
     assert await entries(store) == [("evt_1", "applied"), ("evt_1", "refused"), ("evt_2", "applied")]
+
+
+async def test_two_attempts_tell_one_result_once(store: Store) -> None:
+    assert await tell(store, "evt_1", AT_US + 5_000, since_us=AT_US) == 1
+    assert await tell(store, "evt_1", AT_US + 9_000, since_us=AT_US) == 0
+    assert await tell(store, "evt_2", AT_US + 9_000, since_us=AT_US) == 1
+    assert await tell(store, "evt_1", AT_US + 9_000, "refused", since_us=AT_US) == 1
+    assert await tell(store, "evt_1", AT_US + 12_000, "refused", "why else", since_us=AT_US) == 1
+    assert await tell(store, "evt_1", AT_US + 15_000, "refused", "or so", since_us=AT_US, any_reason=True) == 0
+    assert await tell(store, "evt_1", AT_US + 18_000, since_us=AT_US + 18_000) == 1, "before it could be told first"
 
 
 async def test_a_clock_that_is_behind_loses_nothing_and_repeats_nothing(store: Store) -> None:

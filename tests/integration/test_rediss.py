@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import gc
+import warnings
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 import redis
+import uvloop
 
+from sync.store.command_pipeline import run_commands
 from sync.store.models import Change, StoreError
 from sync.store.redis.connect import StoreUrlError, connect
 from sync.store.redis.slots import SLOTS
@@ -130,3 +135,19 @@ def test_a_certificate_that_cannot_be_read_is_named_at_once(scheme: str) -> None
     path = "/SERVICE" if "sentinel" in scheme else ""
     with pytest.raises(StoreUrlError, match="No such file"):
         connect(f"{scheme}://h:1{path}?ssl_ca_certs=/nowhere.pem")
+
+
+def test_a_command_that_is_cancelled_leaves_no_connection_behind(certificates: Certificates, tls: str) -> None:
+    """A TLS connection that is closed politely waits for the server's answer, which a busy server does not give."""
+
+    async def cancel_one() -> None:
+        async with store_of(f"rediss{tls}?{options(certificates, certificates.authority)}") as store:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await run_commands(store, ("BLPOP", "nobody:pushes", 0))
+
+    with warnings.catch_warnings(record=True) as caught, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        warnings.simplefilter("always")
+        runner.run(cancel_one())
+    gc.collect()
+    assert [str(warning.message) for warning in caught] == []

@@ -17,6 +17,7 @@ from sync.billing.domain.entitlements.preview import ITEMS_MAX
 from sync.billing.domain.facts.instructions import PLAN
 from sync.billing.providers.base import BILLING_MODES
 from sync.billing.providers.parsing import QUANTITY_MAX, is_id
+from sync.billing.storage.environment import PARKING_QUEUES
 from sync.http.fields import Instant, Model, OneOf, Text
 
 _Quantity = Annotated[int, Field(ge=0, le=QUANTITY_MAX)]
@@ -132,7 +133,7 @@ class Reasoned(Model):
 class QueueItem(Model):
     """One item of one of the worker's queues."""
 
-    queue: Text = Field(description="The queue's name, as listed.")
+    queue: Annotated[str, OneOf(PARKING_QUEUES)] = Field(description="The queue's name, as listed.")
     item: Text = Field(description="A topic, mostly, as listed.")
 
 

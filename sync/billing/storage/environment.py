@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
 from planwire_client.core.topic import Topic, TopicError
 from sync.billing.domain.outcome import ERASED_REASON, OTHER_ACCOUNT, OTHER_SOFTWARE, EventResult
@@ -14,6 +14,7 @@ from sync.billing.storage.shadow import ShadowLog
 from sync.store import counters
 from sync.store.command_pipeline import CommandPipeline, Script, run_commands
 from sync.store.delayed_queue import DelayedQueue, text_of
+from sync.store.keys import Keys
 from sync.store.lease import SharedWalk
 from sync.store.models import StoreError
 from sync.store.store import Store
@@ -44,24 +45,36 @@ def reconcile_requests(store: Store) -> DelayedQueue:
     return DelayedQueue(store, store.keys.reconcile, RECONCILE_LEASE_S)
 
 
+_SHARED_QUEUES: dict[str, Callable[[Keys], str]] = {
+    "reconcile": lambda keys: keys.reconcile,
+    "reconcile_repeated": lambda keys: keys.repeated,
+    "search": lambda keys: keys.searches,
+    "checkouts": lambda keys: keys.checkouts,
+    "checkouts_doubtful": lambda keys: keys.doubtful_checkouts,
+    "hydration": lambda keys: keys.hydrate,
+    "compare": lambda keys: keys.compare,
+}
+"""The key of each queue of all environments."""
+
+_OWN_QUEUES: dict[str, Callable[[Keys, str], str]] = {
+    "timers": Keys.timers,
+    "audits": Keys.audits,
+    "shadow": lambda keys, name: keys.shadow(name, "due"),
+}
+"""The key of each queue of one environment."""
+
+PARKING_QUEUES = (*_SHARED_QUEUES, *_OWN_QUEUES)
+"""The names of the worker's queues that park items, except the inboxes."""
+
+
 def parking_queues(store: Store, environments: Iterable[str]) -> list[tuple[str, str, DelayedQueue]]:
-    """Return (name, environment, queue) of each queue of the worker that parks items, except the inboxes.
+    """Return (name, environment, queue) of each of PARKING_QUEUES.
 
     The environment is "" for a queue of all environments.
     """
     keys = store.keys
-    found = [
-        ("reconcile", "", keys.reconcile),
-        ("reconcile_repeated", "", keys.repeated),
-        ("search", "", keys.searches),
-        ("checkouts", "", keys.checkouts),
-        ("checkouts_doubtful", "", keys.doubtful_checkouts),
-        ("hydration", "", keys.hydrate),
-        ("compare", "", keys.compare),
-    ]
-    for name in environments:
-        found += [("timers", name, keys.timers(name)), ("audits", name, keys.audits(name))]
-        found += [("shadow", name, keys.shadow(name, "due"))]
+    found = [(name, "", key(keys)) for name, key in _SHARED_QUEUES.items()]
+    found += [(name, own, key(keys, own)) for own in environments for name, key in _OWN_QUEUES.items()]
     return [(name, environment, DelayedQueue(store, key)) for name, environment, key in found]
 
 

@@ -32,29 +32,33 @@ PREVIEWS_KEPT = 100
 _APPEND = Script.load(__package__, "event_log_append")
 
 
-def append_event(batch: CommandPipeline, topic: str, event_id: str, type: str, result: EventResult, at_us: int) -> None:
-    """Add to `batch` an entry in a topic's event log. It is written once, even if the batch is sent again."""
+def append_event(
+    batch: CommandPipeline,
+    topic: str,
+    event_id: str,
+    type: str,
+    result: EventResult,
+    at_us: int,
+    *,
+    since_us: int | None = None,
+    any_reason: bool = False,
+) -> None:
+    """Add to `batch` an entry in a topic's event log. It is written once, even if the batch is sent again.
+
+    Args:
+        since_us: when the event may have been logged first: an entry of it since then is this one, written by another
+            attempt; None if the event is logged by one caller only, at `at_us`.
+        any_reason: whether such an entry may give another reason.
+    """
     entry = (event_id, type, result.outcome, result.reason, at_us)
     id = f"{at_us // 1000}-{crc32(f'{event_id} {type} {result.outcome} {at_us}'.encode())}"
-    batch.script(_APPEND, (batch.keys.events(topic),), id, EVENTS_KEPT, *entry)
+    since = "" if since_us is None else f"{since_us // 1000}-0"
+    batch.script(_APPEND, (batch.keys.events(topic),), id, EVENTS_KEPT, *entry, since, int(any_reason))
 
 
 def who_and_why(cause: Mapping[str, str]) -> str:
     """Return what a cause says of an operator's act, for an entry in the event log; "" if it is none."""
     return "".join([f"; {name}: {cause[name]}" for name in ("override", "reason", "claimed_by", "by") if name in cause])
-
-
-async def has_event(store: Store, event_id: str, result: EventResult, *, any_reason: bool = False) -> bool:
-    """Return whether an unfinished earlier attempt has already written an event's result to the topic's event log.
-
-    Raises:
-        StoreError: the store is unreachable or failing.
-    """
-    key = store.keys.events(result.topic)
-    (entries,) = await run_commands(store, ("XREVRANGE", key, "+", "-", "COUNT", EVENTS_KEPT))
-    wanted = event_id.encode(), result.outcome.encode()
-    reasons = [entry[b"reason"] for _, entry in entries if (entry[b"event_id"], entry[b"outcome"]) == wanted]
-    return bool(reasons) if any_reason else result.reason.encode() in reasons
 
 
 @dataclass(frozen=True, slots=True)

@@ -193,6 +193,13 @@ class _Renewed(AbstractConnection):
             await self.disconnect(nowait=True)
         await super().connect()  # type: ignore[no-untyped-call]
 
+    async def disconnect(self, nowait: bool = False, *arguments: Any, **options: Any) -> None:
+        """Close the connection; with `nowait`, drop it: TLS would wait for a goodbye of the server, which may hang."""
+        writer: asyncio.StreamWriter | None = self._writer
+        await super().disconnect(nowait, *arguments, **options)
+        if nowait and writer is not None:
+            writer.transport.abort()
+
     async def connect_check_health(self, check_health: bool = True, retry_socket_connect: bool = True) -> None:
         if self.is_connected:
             return

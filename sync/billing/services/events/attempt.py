@@ -61,6 +61,7 @@ class Attempt(NamedTuple):
             self.environment,
             self.event,
             result,
+            received_us=self.received_us,
             answer=self.answer,
             catalog=self.catalog,
             link=self.link,
@@ -72,7 +73,7 @@ class Processed(NamedTuple):
     """A processed event, to be finished.
 
     Attributes:
-        is_first: whether this is the first attempt that can have written to the event log.
+        received_us: when the event was first received, microseconds since 1970; 0 if that is not known.
         catalog: the catalog of the decision.
         rechecks_link: whether the event is parked for lack of a link that may have been learned meanwhile.
         link: as of the attempt.
@@ -84,7 +85,7 @@ class Processed(NamedTuple):
     environment: str
     event: Event | Unparsable
     result: EventResult
-    is_first: bool = True
+    received_us: int = 0
     answer: Answer | None = None
     commit: Commit | None = None
     catalog: Catalog | None = None

@@ -22,9 +22,12 @@ from sync.billing.services.events.resolve import TenantResolver
 from sync.billing.storage.environment import reconcile_requests
 from sync.billing.storage.links import erase_links, store_customers, store_name
 from sync.billing.storage.quotes import claim_bill, find_quote
-from sync.billing.storage.records import append_event, has_event, record_snapshots
+from sync.billing.storage.records import append_event, record_snapshots
 from sync.billing.storage.tenants import known_facts
 from sync.store.command_pipeline import CommandPipeline
+
+CLOCKS_DIFFER_US = 10_000_000
+"""By how much the clock of a process that logs an event may be behind that of the one that received it."""
 
 _log = structlog.get_logger("sync.pipeline")
 
@@ -51,10 +54,6 @@ class Finisher:
         if processed.retry_s is not None:
             await self._processing.postpone(processed.environment, event.event_id, processed.retry_s, processed.claim)
             return result
-        # What an event is older than, and what it is beside, may be something else by now.
-        any_reason = processed.is_recovered or result.outcome is Outcome.REFUSED
-        is_logged = not processed.is_first and bool(result.topic)
-        is_logged = is_logged and await has_event(self._store, event.event_id, result, any_reason=any_reason)
         batch = CommandPipeline(self._store)
         unblocked = list(dict.fromkeys(processed.unblocks))
         for waits_on in unblocked:
@@ -78,8 +77,7 @@ class Finisher:
             if answer.fetched is not None:
                 record_snapshots(batch, result.topic, [answer.fetched])
                 store_name(batch, answer.fetched)
-            if not is_logged:
-                append_event(batch, result.topic, event.event_id, event.type, result, self._context.now_us)
+            self._log(batch, processed)
         # Last, so that a failure before it leaves the event pending and all of this is repeated.
         batch.barrier()
         known.inbox.end(batch, event.event_id, result, again=processed.rechecks_link, claim=processed.claim)
@@ -100,6 +98,21 @@ class Finisher:
             drift = money_drift(quote, billed, self._context.now_us)
             if drift is not None:
                 self._context.environment(event.environment).drifts.add(batch, drift)
+
+    def _log(self, batch: CommandPipeline, processed: Processed) -> None:
+        event, result = processed.event, processed.result
+        # What an event is older than, and what it is beside, may be something else by now.
+        any_reason = processed.is_recovered or result.outcome is Outcome.REFUSED
+        append_event(
+            batch,
+            result.topic,
+            event.event_id,
+            event.type,
+            result,
+            self._context.now_us,
+            since_us=max(0, processed.received_us - CLOCKS_DIFFER_US),
+            any_reason=any_reason,
+        )
 
     async def _recheck(self, processed: Processed) -> None:
         """Release a parked event if its cause has disappeared between the decision and the parking."""

@@ -211,10 +211,8 @@ class Ingest:
             if score is not None:  # committed by an earlier attempt that did not finish
                 result, is_recovered = result._replace(outcome=Outcome.APPLIED, reason=""), True
                 await self._committer.arm_at_once(topic)
-        is_first = attempt.number == 1 and not commit.is_repeated
         unblocked = unblocked_by(event, commit, self._context.setting(attempt.environment, catalog))
         return attempt.ended(result)._replace(
-            is_first=is_first,
             commit=commit,
             catalog=catalog,
             unblocks=(*attempt.unblocks, *unblocked),

@@ -1,27 +1,41 @@
--- Append an event's result to its topic's event log; once, even if the answer is lost and the command is sent again.
+-- Append an event's result to its topic's event log; once, even if two attempts at the event write it at a time, or the
+-- answer is lost and the command is sent again.
 --
 -- KEYS[1] events   stream, capped: event_id, type, outcome, reason, at
 --
 -- ARGV[1] id         the entry's id if it is free: derived from `at` and the entry's content
 -- ARGV[2] kept       approximate number of entries that are kept
 -- ARGV[3] event_id   ARGV[4] type   ARGV[5] outcome   ARGV[6] reason   ARGV[7] at (us)
+-- ARGV[8] since      the id from which on an entry of this event, with this outcome, is the one to append; "" for none
+-- ARGV[9] 1 if its reason may be another
 --
 -- Returns 1 if it was appended now, 0 if it was there already.
+
+local function find(since, matches)
+  for _, entry in ipairs(redis.call('XREVRANGE', KEYS[1], '+', since, 'COUNT', ARGV[2])) do
+    local fields = entry[2]
+    if fields[2] == ARGV[3] and fields[4] == ARGV[4] and fields[6] == ARGV[5] and matches(fields) then
+      return true
+    end
+  end
+  return false
+end
 
 local function add(id)
   return redis.pcall('XADD', KEYS[1], 'MAXLEN', '~', ARGV[2], id, 'event_id', ARGV[3], 'type', ARGV[4],
     'outcome', ARGV[5], 'reason', ARGV[6], 'at', ARGV[7])
 end
 
+if ARGV[8] ~= '' and find(ARGV[8], function(fields) return ARGV[9] == '1' or fields[8] == ARGV[6] end) then
+  return 0
+end
 if not add(ARGV[1]).err then
   return 1
 end
 
 -- An entry with this id or a later one exists: this one was appended before, or another process's clock is ahead.
-for _, entry in ipairs(redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', ARGV[2])) do
-  if entry[2][2] == ARGV[3] and entry[2][6] == ARGV[5] and entry[2][10] == ARGV[7] then
-    return 0
-  end
+if find('-', function(fields) return fields[10] == ARGV[7] end) then
+  return 0
 end
 local added = add('*')
 if added.err then

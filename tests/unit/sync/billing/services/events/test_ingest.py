@@ -11,6 +11,7 @@ from sync.billing.catalog.watcher import EXAMPLE, CatalogWatcher
 from sync.billing.domain.outcome import WAITS_SOFTWARE, EventResult, Outcome
 from sync.billing.services.context import LEASE_S
 from sync.billing.storage.inbox import Record
+from sync.core import instants
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.models import StoreError
 from tests.support.inbox import take_up
@@ -106,6 +107,39 @@ async def test_a_crash_after_the_commit_is_completed_without_a_second_version(
     assert result.outcome is Outcome.APPLIED
     assert (await services.store.read(TOPIC)).version == version
     assert await services.environment("live").inbox.counts() == (0, 0)
+
+
+@pytest.mark.parametrize("plan", ["basic", "pro"])
+async def test_two_attempts_at_a_time_tell_the_result_once(
+    services: Billing, monkeypatch: pytest.MonkeyPatch, plan: str
+) -> None:
+    """Of a lease that runs out while its holder is at work: the result is refused once, and once applied."""
+    created = {"created_at": instants.text(services.now_ns())}
+    older = services.body(event_id="evt_1", plan="basic", **created)
+    services.clock.advance(1)
+    await services.receive(event_id="evt_0", plan="basic", **created)
+    services.clock.advance(1)
+    newer = services.body(event_id="evt_1", plan="pro", **created)
+    finisher, inbox = services.ingest.finisher, services.environment("live").inbox
+    finish, held = finisher.finish, list[Any]()
+
+    async def hold(processed: Any) -> EventResult:
+        held.append(processed)
+        result: EventResult = processed.result
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finisher, "finish", hold)
+        body = older if plan == "basic" else newer
+        await services.ingest.receive(services.adapters["paddle"], body, "live")
+        services.clock.advance(LEASE_S + 1)
+        await services.ingest.resume(await take_up(inbox), "live")
+    for processed in reversed(held):  # the holder that was too slow ends last
+        services.clock.advance(1)
+        await finish(processed)
+    entries: Any = await services.store.redis.xrange(services.store.keys.events(TOPIC))
+    told = [fields[b"outcome"] for _, fields in entries if fields[b"event_id"] == b"evt_1"]
+    assert told == [b"refused" if plan == "basic" else b"applied"]
 
 
 async def test_an_operator_can_retry_a_parked_event_and_no_other(services: Billing) -> None:
