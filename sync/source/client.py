@@ -17,6 +17,7 @@ import httpx2
 from planwire_client.core import canonical_json, document
 from planwire_client.core.commit import order_token
 from planwire_client.core.limits import ORDER_INTEGER_MAX, ORDER_MAX
+from planwire_client.http import NO_ANSWER
 from sync.billing.providers.base import ProviderUnavailable, RateLimiter
 from sync.core.errors import SyncError
 
@@ -152,7 +153,7 @@ class Source:
                 return read_answer(await _body(response))
         except TimeoutError:
             raise SourceError(f"no whole answer within {self._timeout_s:g} s") from None
-        except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, *NO_ANSWER) as error:
             raise SourceError(f"{type(error).__name__}: {error}".rstrip(": ")) from error
 
     async def aclose(self) -> None:
