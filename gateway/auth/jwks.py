@@ -24,6 +24,7 @@ from jwt.algorithms import get_default_algorithms
 from gateway.auth.tokens import Auth
 from gateway.auth.verify_keys import KeySet, VerifyKey
 from gateway.errors import GatewayError
+from planwire_client.http import NO_ANSWER
 
 MAX_BYTES = 262_144
 """Maximum size of a key set."""
@@ -141,7 +142,7 @@ class Jwks:
                 self.auth.replace_keys(KeySet((*self.fixed, *keys)))
                 self._document = data
                 log.info("keys_loaded", keys=len(keys), kids=[key.kid for key in keys])
-        except (JwksError, OSError, TimeoutError, httpx2.HTTPError, httpx2.InvalidURL) as error:
+        except (JwksError, OSError, TimeoutError, httpx2.HTTPError, httpx2.InvalidURL, *NO_ANSWER) as error:
             self.failures += 1
             log.warning("keys_unavailable", error=str(error) or type(error).__name__, failures=self.failures)
             return False

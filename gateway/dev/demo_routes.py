@@ -21,6 +21,7 @@ from gateway.api.access import is_local
 from gateway.auth.tokens import mint
 from gateway.settings import GatewaySettings
 from planwire_client.core.topic import TopicError, topic
+from planwire_client.http import NO_ANSWER
 from sync.http.body import read_json
 from sync.http.problem import Problem
 from sync.http.static_files import PAGE_HEADERS, Assets
@@ -71,7 +72,7 @@ def demo_routes(settings: GatewaySettings) -> list[BaseRoute]:
         try:
             async with httpx2.AsyncClient(timeout=SIMULATOR_TIMEOUT_S, trust_env=False) as client:
                 answer = await client.post(url, json=body)
-        except httpx2.HTTPError:
+        except (httpx2.HTTPError, *NO_ANSWER):
             raise Problem("not_ready", "the simulator does not answer") from None
         return Response(answer.content, answer.status_code, media_type=answer.headers.get("content-type"))
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 import httpx2
 
+from planwire_client.http import NO_ANSWER
 from sync.billing.providers.base import ProviderUnavailable, RateLimiter
 from sync.core.errors import SyncError
 
@@ -74,7 +75,7 @@ class Backend:
                 return await _body(response)
         except TimeoutError:
             raise SourceError(f"no whole answer within {self._timeout_s:g} s") from None
-        except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, *NO_ANSWER) as error:
             raise SourceError(f"{type(error).__name__}: {error}".rstrip(": ")) from error
 
     async def aclose(self) -> None:

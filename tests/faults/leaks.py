@@ -25,6 +25,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 from websockets.typing import Subprotocol
 
+from planwire_client.http import NO_ANSWER
 from sync.store.models import Change
 from sync.store.redis.connect import connect as connect_store
 from sync.store.store import Store
@@ -108,7 +109,7 @@ async def tab(gateway: Gateway, chance: random.Random, ends: float) -> int:
     sittings = 0
     while time.monotonic() < ends:
         topics = {f"user:{chance.randrange(TOPICS)}": 0 for _ in range(chance.randrange(1, 6))}
-        with contextlib.suppress(OSError, WebSocketException, TimeoutError, httpx2.HTTPError):
+        with contextlib.suppress(OSError, WebSocketException, TimeoutError, httpx2.HTTPError, *NO_ANSWER):
             if chance.random() < 0.1:
                 await _stream(gateway, next(iter(topics)))
                 continue

@@ -28,6 +28,7 @@ from websockets.exceptions import WebSocketException
 from websockets.typing import Subprotocol
 
 from planwire_client.core import merge_patch
+from planwire_client.http import NO_ANSWER
 from sync.core import instants
 from sync.store.redis.connect import connect as connect_store
 from sync.store.store import Store
@@ -157,7 +158,7 @@ class Gateway:
             try:
                 async with httpx2.AsyncClient(trust_env=False) as client:
                     answer = await client.get(f"http://127.0.0.1:{self.port}/readyz", timeout=1)
-            except httpx2.HTTPError as error:
+            except (httpx2.HTTPError, *NO_ANSWER) as error:
                 last = self.process.said[-500:]
                 raise AssertionError(f"{self.name}: {error!r}, exit status {self.process.status}: {last}") from error
             assert answer.status_code == 200, f"{self.name}: {answer.status_code} {answer.text}"
@@ -281,7 +282,7 @@ class Source:
         while True:
             self.attempts += 1
             gateway = self._chance.choice(self._rig.gateways)
-            with contextlib.suppress(httpx2.HTTPError):
+            with contextlib.suppress(httpx2.HTTPError, *NO_ANSWER):
                 if again is not None:  # a retry or replay of an earlier event: it must not change anything
                     await client.post(f"http://127.0.0.1:{gateway.front.port}{request[0]}", **again)
                     again = None
@@ -546,7 +547,7 @@ class Rig:
                 kind, _, name = topic.partition(":")
                 if kind != "tenant":
                     continue
-                with contextlib.suppress(httpx2.HTTPError):
+                with contextlib.suppress(httpx2.HTTPError, *NO_ANSWER):
                     answer = await client.get(f"/v1/tenants/{name}/status", headers=headers)
                     if answer.status_code == 200:
                         claimed = answer.json()["tabs"].get("acked_max", 0)

@@ -20,6 +20,7 @@ from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
 from gateway.metrics import PREFIX
+from planwire_client.http import NO_ANSWER
 from tests.support.gateway import PUBLISH_KEY, Client, environment, token
 from tests.support.processes import Running, clean_environ, running as running_process
 from tests.support.servers import free_port
@@ -97,7 +98,7 @@ async def web(store_url: str, tmp_path: Path) -> AsyncIterator[Web]:
                 assert process.status() is None, process.text
                 try:
                     return (await http.get("/readyz")).status_code == 200
-                except httpx2.TransportError:
+                except NO_ANSWER:
                     return False
 
             await until(is_ready, timeout_s=20)

@@ -73,22 +73,26 @@ async def test_no_process_starts_on_data_that_needs_a_newer_build(
     assert f"has format {FORMAT + 1}, and this build understands up to {FORMAT}" in line
 
 
-async def test_a_gateway_whose_store_comes_later_marks_it_then_or_ends(tmp_path: Path) -> None:
+async def test_a_gateway_whose_store_comes_later_marks_it_then() -> None:
     with start_valkey(tcp=True) as server:
         server.kill()
         async with run_gateway(environment(server.url, PROBE_S="0.1"), until_fresh=False) as gateway:
             await asyncio.to_thread(server.start)
             store = gateway.node.store
             await until(lambda: found(store), timeout_s=20)
+
+
+async def test_a_gateway_whose_store_comes_later_with_a_newer_format_ends(tmp_path: Path) -> None:
+    with start_valkey(tcp=True, aof=True) as server:
+        other = connect(server.url).store
+        redis: Any = other.redis
+        await redis.hset(keys.schema, "needs", FORMAT + 1)
+        await other.aclose()
         server.kill()
         environ = clean_environ(tmp_path, **environment(server.url, PROBE_S="0.1", LOG_FORMAT="text"))
         with running(python("-m", "gateway.server"), environ) as program:
             await until(lambda: "listening" in program.text, timeout_s=20)
             await asyncio.to_thread(server.start)
-            other = connect(server.url).store
-            redis: Any = other.redis
-            await redis.hset(keys.schema, "needs", FORMAT + 1)
-            await other.aclose()
             await until(lambda: program.has_ended, timeout_s=30)
         assert program.status() not in (0, None)
         assert f"has format {FORMAT + 1}" in program.text

@@ -26,6 +26,7 @@ from websockets.typing import Subprotocol
 from gateway.auth.tokens import mint
 from planwire_client import AsyncPublisher, Replica, outbox
 from planwire_client.core.commit import BILLING
+from planwire_client.http import NO_ANSWER
 from sync.billing.domain.facts import codec
 from sync.billing.storage.tenants import has_facts
 from sync.store.keys import DEFAULT_KEYS as keys
@@ -133,7 +134,7 @@ class Gateway:
     async def is_ready(self) -> bool:
         assert not self.program.has_ended, self.program.text[-2000:]
         async with httpx2.AsyncClient(base_url=self.url) as http:
-            with contextlib.suppress(httpx2.HTTPError):
+            with contextlib.suppress(*NO_ANSWER):
                 return (await http.get("/readyz")).status_code == 200
         return False
 

@@ -24,6 +24,7 @@ import httpx2
 import orjson
 import pytest
 
+from planwire_client.http import NO_ANSWER
 from sync.billing.domain.facts import codec
 from sync.billing.domain.facts.model import NOTHING, Event
 from sync.billing.domain.facts.reducer import Reduced, reduce
@@ -178,7 +179,7 @@ class Provider:
             headers = {"Paddle-Signature": signature(sent.body, int(time.time()), SECRET)}
             try:
                 answer = await http.post("/webhooks/paddle", content=sent.body, headers=headers)
-            except httpx2.HTTPError:
+            except NO_ANSWER:
                 answer = None
             if answer is not None and answer.status_code == 200:
                 sent.is_answered = True
@@ -272,7 +273,7 @@ async def test_what_was_answered_counts_exactly_once_whatever_is_killed(data_dir
 
 async def ready(url: str) -> bool:
     async with httpx2.AsyncClient(base_url=url) as http:
-        with contextlib.suppress(httpx2.HTTPError):
+        with contextlib.suppress(*NO_ANSWER):
             return (await http.get("/readyz")).status_code == 200
     return False
 

@@ -27,6 +27,7 @@ from websockets.typing import Subprotocol
 
 from gateway.server.listening import listen
 from gateway.settings import SettingsError
+from planwire_client.http import NO_ANSWER
 from tests.support.gateway import PUBLISH_KEY, environment, token
 from tests.support.processes import ROOT, clean_environ, python, running
 from tests.support.servers import free_port, missing
@@ -71,7 +72,7 @@ async def started(directory: Path, environ: dict[str, str], host: str = "127.0.0
 
         async def is_ready() -> bool:
             assert process.poll() is None, log.read_text()
-            with contextlib.suppress(httpx2.HTTPError):
+            with contextlib.suppress(*NO_ANSWER):
                 async with httpx2.AsyncClient(trust_env=False) as client:
                     return bool((await client.get(f"http://{host}:{port}/readyz")).status_code == 200)
             return False

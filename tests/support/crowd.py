@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx2
 
+from planwire_client.http import NO_ANSWER
 from tests.support import processes
 from tests.support.system import TOPIC
 from tests.support.wait import until
@@ -39,7 +40,7 @@ async def serving(
                 assert server.status() is None, server.text
                 try:
                     return (await http.get("/readyz")).status_code == 200
-                except httpx2.TransportError:
+                except NO_ANSWER:
                     return False
 
             await until(is_ready, 40, every_s=0.05)

@@ -18,6 +18,10 @@ from planwire_client.errors import PublishRefused
 
 REQUEST_TIMEOUT_S = 10.0
 
+NO_ANSWER = (httpx2.TransportError, AttributeError)
+"""What a request without an answer raises. AttributeError: from httpx2's asyncio backend, for a connection that the
+server drops as soon as it is made."""
+
 LATER = frozenset((408, 425, 429, 500, 502, 503, 504))
 """Statuses after which a retry may succeed. After a 500 it is safe too, because of the event id."""
 
@@ -108,7 +112,7 @@ class AsyncHttpTransport:
         request = request_of(items, timeout_s)
         try:
             return answer_of(items, await self._client.post(**request), time.time())
-        except httpx2.TransportError as error:
+        except NO_ANSWER as error:
             return Retryable(f"{type(error).__name__}: {error}".rstrip(": "))
 
     async def close(self) -> None:

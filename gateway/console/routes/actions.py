@@ -26,6 +26,7 @@ from gateway.console.routes.topics import kept_version
 from gateway.console.scopes import ADMIN
 from planwire_client.core import document
 from planwire_client.core.commit import BILLED, PUBLISHER
+from planwire_client.http import NO_ANSWER
 from sync.http.body import read_json
 from sync.http.parameters import BEFORE, query_integer
 from sync.http.problem import Problem
@@ -209,7 +210,7 @@ class Actions:
             async with httpx2.AsyncClient(timeout=SIMULATOR_TIMEOUT_S, trust_env=False) as client:
                 answer = await client.post(url, json=given)
                 result = answer.json()
-        except (httpx2.HTTPError, ValueError):
+        except (httpx2.HTTPError, ValueError, *NO_ANSWER):
             raise Problem("action_failed", "the simulator does not answer") from None
         if answer.status_code >= 400:
             detail = result.get("detail", "") if isinstance(result, dict) else ""

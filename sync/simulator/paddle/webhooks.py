@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import httpx2
 import orjson
 
+from planwire_client.http import NO_ANSWER
+
 HEADER = "Paddle-Signature"
 
 ANSWER_MAX_BYTES = 65_536
@@ -52,7 +54,7 @@ async def post(http: httpx2.AsyncClient, url: str, body: bytes, secrets: Iterabl
                 if len(answer) > ANSWER_MAX_BYTES:
                     break
             return Answer(response.status_code, _outcome(answer))
-    except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
+    except (httpx2.HTTPError, httpx2.InvalidURL, OSError, *NO_ANSWER) as error:
         return Answer(error=f"{type(error).__name__}: {error}".rstrip(": "))
 
 

@@ -10,7 +10,7 @@ import pytest
 from planwire_client import Publish, Published, PublishRefused, Rejected, Verdict
 from planwire_client.core.headers import retry_after_s
 from planwire_client.delivery import Answers, Retryable
-from planwire_client.http import answer_of, request_of
+from planwire_client.http import AsyncHttpTransport, answer_of, request_of
 
 ONE = [Publish("tenant:a", {"n": 1}, event_id="e1", if_version=0)]
 TWO = [*ONE, Publish("tenant:b", {"n": 2}, event_id="e2")]
@@ -86,3 +86,15 @@ def test_a_page_of_a_proxy_that_is_down_is_tried_again() -> None:
 )
 def test_retry_after_is_seconds_or_a_date(value: str | None, seconds: float | None) -> None:
     assert retry_after_s(value, now=100.0) == seconds
+
+
+@pytest.mark.parametrize("error", [httpx2.ReadTimeout("slow"), AttributeError("no getpeername")])
+async def test_no_answer_can_be_tried_again(error: Exception) -> None:
+    """AttributeError is what httpx2 2.16 raises for a connection that is dropped as soon as it is made."""
+
+    def respond(_: httpx2.Request) -> httpx2.Response:
+        raise error
+
+    transport = AsyncHttpTransport("http://gateway.example", "key")
+    transport._client = httpx2.AsyncClient(transport=httpx2.MockTransport(respond), base_url="http://gateway.example")
+    assert await transport.send(ONE, 1.0) == Retryable(f"{type(error).__name__}: {error}")

@@ -14,6 +14,7 @@ from typing import Any
 import httpx2
 import orjson
 
+from planwire_client.http import NO_ANSWER
 from sync.billing.domain.facts.model import Event, Item, NamePlace
 from sync.billing.domain.tenant_naming import of_account
 from sync.billing.providers import api_client
@@ -292,7 +293,7 @@ class StripeClient(api_client.ApiClient):
                 body = orjson.loads(response.content)
             except (httpx2.DecodingError, orjson.JSONDecodeError):
                 raise api_client.away("its answer cannot be read: it is not JSON") from None
-            except httpx2.HTTPError as error:
+            except (httpx2.HTTPError, *NO_ANSWER) as error:
                 raise api_client.away(type(error).__name__) from error
             check(response, body)
             if not isinstance(body, dict):
