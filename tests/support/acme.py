@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from sync.billing.domain.facts.model import Event, NamePlace, Order, Subscription
+from sync.billing.domain.facts.model import Event, NamePlace, Order, Purchase, Refund, Subscription
+from sync.billing.domain.facts.payments import RefundKind, RefundStatus
 from sync.billing.providers import parsing
 from sync.billing.providers.base import (
     ProviderClient,
@@ -20,24 +22,31 @@ SCHEME = Scheme("Acme-Signature", ",", "at", "mac", b"\n")
 
 
 class AcmeWebhooks(SignedWebhooks):
-    """`{"id": ..., "type": ..., "version": ..., "tenant": ..., "subscription": {"id": ..., "items": [...]}}`."""
+    """`{"id": ..., "type": ..., "version": ..., "tenant": ..., "subscription": {"id": ..., "items": [...]}}`.
+
+    A `purchase` is like a subscription, with `paid` in cents; a `refund` is `{"id": ..., "of": ..., "cents": ...}`.
+    """
 
     name = "acme"
     scheme = SCHEME
 
     def read(self, environment: str, envelope: dict[str, Any], event_id: str, kind: str) -> Event:
-        data = envelope["subscription"]
-        items = tuple(parsing.item(entry) for entry in data["items"])
-        return Event(
-            self.name,
-            environment,
-            event_id,
-            kind,
-            Order(envelope["version"], envelope["version"], event_id),
-            names=(NamePlace("tenant", envelope["tenant"]),),
-            subscription_id=data["id"],
-            subscription=Subscription(data["id"], data.get("status", "active"), items),
+        version = envelope["version"]
+        event = Event(self.name, environment, event_id, kind, Order(version, version, event_id))
+        if back := envelope.get("refund"):
+            place, approved = (version, version, event_id), RefundStatus.APPROVED
+            refund = Refund(place, back["id"], RefundKind.REFUND, approved, version, back["cents"], "USD")
+            return replace(event, subscription_id=back["of"], refund=refund)
+        data = envelope.get("purchase") or envelope["subscription"]
+        purchase = Purchase(version, data["paid"], "USD") if "paid" in data else None
+        body = Subscription(
+            data["id"],
+            data.get("status", "active"),
+            tuple([parsing.item(entry) for entry in data["items"]]),
+            products=parsing.products(data["items"]),
+            purchase=purchase,
         )
+        return parsing.with_subscription(event, body, (NamePlace("tenant", envelope["tenant"]),))
 
 
 class AcmeSettings(ProviderSettings):

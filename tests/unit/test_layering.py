@@ -58,7 +58,17 @@ MAY_NOT_IMPORT = {
     ],
     "sync.billing.domain.facts": [
         "sync.billing.catalog",
-        *(f"sync.billing.domain.{one}" for one in ("entitlements", "decision", "tenant_naming", "tenant_resolution")),
+        *(
+            f"sync.billing.domain.{one}"
+            for one in (
+                "entitlements",
+                "conclusion",
+                "decision",
+                "refund_decision",
+                "tenant_naming",
+                "tenant_resolution",
+            )
+        ),
     ],
     "sync.billing.domain.entitlements": [
         f"sync.billing.domain.{one}" for one in ("decision", "tenant_naming", "tenant_resolution")
@@ -153,6 +163,10 @@ PURE = [
     "sync.billing.domain.facts.codec",
     "sync.billing.domain.facts.customers",
     "sync.billing.domain.decision",
+    "sync.billing.domain.facts.refunds",
+    "sync.billing.domain.facts.payments",
+    "sync.billing.domain.refund_decision",
+    "sync.billing.domain.conclusion",
     "sync.billing.domain.facts.instructions",
     "sync.billing.domain.facts.drift",
     "sync.billing.domain.entitlements.applications",
@@ -187,11 +201,13 @@ PURE = [
     "sync.billing.providers.parsing",
     "sync.billing.providers.standard_webhooks",
     "sync.billing.providers.paddle.money",
+    "sync.billing.providers.paddle.payments",
     "sync.billing.providers.paddle.webhooks",
     "sync.billing.providers.polar.subscription",
     "sync.billing.providers.polar.webhooks",
     "sync.billing.providers.stripe.money",
     "sync.billing.providers.stripe.subscription",
+    "sync.billing.providers.stripe.payments",
     "sync.billing.providers.stripe.webhooks",
     "sync.billing.providers.stripe.item_changes",
     "sync.core.announcement",

@@ -5,15 +5,18 @@ The format:
     [policy]
     grace = "7d"                     how long a past_due subscription keeps its access; s, m, h or d
     overdue = "hold"                 or "apply", or a table by kind: { cancel = "apply", trial = "hold" }
+    refund = "keep"                  or "revoke": a subscription whose payment went back grants nothing in that period
     second_customer = "accept"       or "park": a subscription of another customer than the tenant's own
     unsigned_tenant = "accept"       or "park": a tenant that is named without a signed reference
     app = "crm"                      the leading application, if plans name applications; see `applications`
     combine = "max"                  or "sum", or a table by limit: two subscriptions of one plan, { seats = "sum" }
 
-    [plans.KEY]                      name, rank, app?, default?, features?, limits?, per_unit.limits?, modules?, SOLD BY
+    [plans.KEY]                      name, rank, app?, default?, GRANTS and SOLD BY
                                      version?: the name of these terms
     [[plans.KEY.versions]]           version, until?, name?, features?, limits?, per_unit.limits?, modules?, and SOLD BY
-    [addons.KEY]                     name, app?, features?, limits?, per_unit.limits?, modules?, and SOLD BY
+    [addons.KEY]                     name, app?, GRANTS and SOLD BY
+
+    GRANTS                           features?, limits?, per_unit.limits?, modules?, purchase?, expires?
 
     [ignore]                         SOLD BY: what other software sells on the same accounts
     [shadow]                         fields?, values?, ignore?: how another system's answers are compared
@@ -91,6 +94,7 @@ class Catalog:
         app: the application that this is the catalog of; "" for the whole catalog.
         whole: the catalog that an application's is a part of; None for the whole catalog itself.
         shadow: how another system's answers are read; None if billing does not run in the shadow of one.
+        purchases: those in which a one-time purchase buys something.
     """
 
     plans: Mapping[str, Plan]
@@ -105,6 +109,7 @@ class Catalog:
     app: str = ""
     whole: Catalog | None = field(default=None, repr=False, compare=False)
     shadow: Shadow | None = None
+    purchases: Collection[tuple[str, str]] = ()
 
     def has_plan(self, key: str, app: str = "") -> bool:
         """Return whether a plan is of this catalog; one that the whole catalog lacks is if it was of its `app`."""
@@ -215,9 +220,24 @@ def of_document(document: Document, providers: Collection[str] | None) -> Catalo
     ]
     index = _index(sections, providers)
     ignored = {(each[0], each[1]) for table in SOLD_BY for each in _ids(getattr(document.ignore, table))}
+    purchases = {
+        where
+        for where, entries in index.items()
+        if any(isinstance(entry, Offer) and entry.purchase for entry in entries.values())
+    }
     apps: dict[str, Catalog] = {}
     whole = Catalog(
-        plans, addons, default, document.policy, index, ignored, found, apps, leading, shadow=document.shadow
+        plans,
+        addons,
+        default,
+        document.policy,
+        index,
+        ignored,
+        found,
+        apps,
+        leading,
+        shadow=document.shadow,
+        purchases=purchases,
     )
     for app in applications.names(plans, addons):
         apps[app] = replace(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Callable, Collection, Mapping
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -132,6 +132,8 @@ _Number = Annotated[int, Field(ge=0, le=NUMBER_MAX)]
 _Count = Annotated[_Number, _must(_WHOLE)]
 _Limit = Annotated[_Number | Literal["unlimited"], _must(f'{_WHOLE}, or "{UNLIMITED}"')]
 _Choice = Annotated[Literal["hold", "apply"], _must('must be "hold" or "apply"')]
+_Refund = Annotated[Literal["keep", "revoke"], _must('must be "keep" or "revoke"')]
+_Flag = Annotated[bool, _must("must be true or false")]
 _Trust = Annotated[Literal["accept", "park"], _must('must be "accept" or "park"')]
 _Combined = Annotated[Literal["sum", "max"], _must('must be "sum" or "max"')]
 _Text = Annotated[str, Field(pattern=r"\S"), _must("must be a text that is not empty")]
@@ -178,14 +180,16 @@ class Policy(_Table):
     """The grace period in nanoseconds; what to do with each kind of change when it is overdue; whom to trust.
 
     `second_customer` is about subscriptions of another customer than the tenant's own, `unsigned_tenant` about names
-    without a signed reference: "accept" or "park". `app` is the leading application, "" for none. `combine` is about a
-    limit that two subscriptions of one plan have, by the limit's name or EVERY_LIMIT: "sum" or "max" (the default).
+    without a signed reference: "accept" or "park". `refund` is about subscriptions whose payment went back. `app` is
+    the leading application, "" for none. `combine` is about a limit that two subscriptions of one plan have, by the
+    limit's name or EVERY_LIMIT: "sum" or "max" (the default).
     """
 
     grace_ns: Annotated[int, BeforeValidator(_duration_ns)] = Field(default=GRACE_DEFAULT_NS, alias="grace")
     overdue: Annotated[dict[str, _Choice], BeforeValidator(_each_kind)] = dict.fromkeys(OVERDUE_KINDS, "hold")
     second_customer: _Trust = "accept"
     unsigned_tenant: _Trust = "accept"
+    refund: _Refund = "keep"
     app: _App = ""
     combine: Annotated[dict[str, _Combined], BeforeValidator(_each_limit)] = {}
 
@@ -217,7 +221,10 @@ SOLD_BY = tuple(Sold.model_fields)
 
 
 class Offer(Sold):
-    """What a plan or an add-on grants in its application, also per unit of quantity. Without `app`: in each of them."""
+    """What a plan or an add-on grants in its application, also per unit of quantity. Without `app`: in each of them.
+
+    `purchase`: whether a one-time purchase buys it; then for `expires_ns` nanoseconds, None for ever.
+    """
 
     key: str = ""
     name: _Text
@@ -226,6 +233,14 @@ class Offer(Sold):
     limits: _Limits = {}
     per_unit: PerUnit = PerUnit()
     modules: _Modules = {}
+    purchase: _Flag = False
+    expires_ns: Annotated[int | None, BeforeValidator(_duration_ns)] = Field(default=None, alias="expires")
+
+    @model_validator(mode="after")
+    def _check_expiry(self) -> Self:
+        if self.expires_ns is not None and not (self.purchase and self.expires_ns):
+            raise wrong("is for what a purchase buys (purchase = true), and longer than nothing", "expires")
+        return self
 
 
 class Addon(Offer):
@@ -255,7 +270,7 @@ class Plan(Offer):
     """One plan; of several, the highest `rank` wins. `version` names the terms that it has for new customers."""
 
     rank: Annotated[int, BeforeValidator(_rank)]
-    default: Annotated[bool, _must("must be true or false")] = False
+    default: _Flag = False
     version: _Version = CURRENT
     versions: Annotated[list[PlanVersion], WrapValidator(_must_be_list)] = []
 

@@ -6,28 +6,24 @@ It calls the reducer, then the projection. `storage.tenants` reads a `Tenant`; `
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple, assert_never
 
+from sync.billing.domain.conclusion import Decided as Decided, Tenant as Tenant, conclude
 from sync.billing.domain.entitlements.applications import is_lost_anywhere
 from sync.billing.domain.entitlements.evaluation import Setting
 from sync.billing.domain.entitlements.items import is_ignored
-from sync.billing.domain.entitlements.preview import check_awaited
-from sync.billing.domain.entitlements.projection import Projected, State, Unprojectable, project
-from sync.billing.domain.entitlements.scheduled_changes import without_void_changes
-from sync.billing.domain.entitlements.takeover import ENDED_REASON, take_over, takeover_grants, without_ended_grants
+from sync.billing.domain.entitlements.projection import Unprojectable
+from sync.billing.domain.entitlements.takeover import ENDED_REASON, takeover_grants, without_ended_grants
 from sync.billing.domain.entitlements.unknown_items import (
     buys_anything,
     is_new_and_unknown,
     items_subject,
-    keep_published,
     remember_granted,
     reported_prices,
     unknown_reason,
 )
-from sync.billing.domain.entitlements.wakeups import next_wakeup_us
-from sync.billing.domain.facts.customers import PARKED_BY_POLICY, second_customer_drift, second_customer_note
-from sync.billing.domain.facts.drift import Drift
+from sync.billing.domain.facts.customers import PARKED_BY_POLICY, second_customer_note
 from sync.billing.domain.facts.model import LIVE_STATUSES, NOTHING, Event, Facts, subscription_key
 from sync.billing.domain.facts.reducer import Moved, Reduced, Stale, Unusable, merge_fetched, received, reduce
 from sync.billing.domain.outcome import (
@@ -41,29 +37,12 @@ from sync.billing.domain.outcome import (
     Outcome,
     revival_of,
 )
+from sync.billing.domain.refund_decision import decide_refund
 from sync.billing.domain.tenant_resolution import subjects
 from sync.core import instants
 
 ChangeFacts = Callable[[Facts], Facts]
 """A change of a tenant's facts. It may be called more than once, and its exceptions propagate."""
-
-
-class Tenant(NamedTuple):
-    """A tenant as it is stored when a decision is made.
-
-    Attributes:
-        facts: NOTHING if none are stored.
-        is_known: whether facts are stored, even empty ones. If not, the topic is new or a publisher's, or the store
-            has lost the facts.
-        shown: the state that billing has published last; empty for none.
-        published: the state that billing takes over from a publisher; None for a topic that is its own, or new.
-    """
-
-    topic: str
-    facts: Facts = NOTHING
-    is_known: bool = False
-    shown: bytes = b""
-    published: State | None = None
 
 
 class Delivery(NamedTuple):
@@ -88,29 +67,6 @@ class Delivery(NamedTuple):
         return _key(self.event)
 
 
-@dataclass(frozen=True, slots=True)
-class Decided:
-    """Facts and their state, to be committed.
-
-    Attributes:
-        wake_us: next wakeup of the topic, microseconds since 1970; None for never.
-        note: why a part of the request is not in them, or what was dropped; "" for neither.
-        drifts: the records about a preview that differs from the result, a second customer, a published plan.
-        waits: what unknown prices wait on; an event is parked beside its commit.
-        is_parked: whether the event is parked, since it shows nothing that the catalog knows.
-        is_stale: whether the event is not the newest of its subscription; then `note` says why.
-    """
-
-    facts: Facts
-    state: State
-    wake_us: int | None
-    note: str = ""
-    drifts: tuple[Drift, ...] = ()
-    waits: tuple[str, ...] = ()
-    is_parked: bool = False
-    is_stale: bool = False
-
-
 def decide(tenant: Tenant, delivery: Delivery, setting: Setting) -> EventResult | Decided:
     """Return a tenant's facts and state after an event, or the event's result if they do not change."""
     topic, facts = tenant.topic, tenant.facts
@@ -119,6 +75,8 @@ def decide(tenant: Tenant, delivery: Delivery, setting: Setting) -> EventResult 
     event = delivery.event
     if facts.erased_ns is not None:
         return after_erasure(topic, facts.erased_ns, event, delivery.fetched or event)
+    if event.refund is not None:
+        return decide_refund(tenant, event, setting, delivery.moved_us)
     if _is_other_software(facts, event, setting):
         return OTHER_SOFTWARE
     result = _reduced_and_merged(facts, delivery, setting)
@@ -179,7 +137,7 @@ def _decide_reduced(
         return EventResult(Outcome.PARKED, f"{note}; {PARKED_BY_POLICY}", waits=(*subjects(event), WAITS_CATALOG))
     events = (event,) if delivery.fetched is None else (event, delivery.fetched)
     ended = ENDED_REASON if takeover_grants(before) != takeover_grants(after) else ""
-    decided = _conclude(tenant, after, setting, note or stale or ended, events)
+    decided = conclude(tenant, after, setting, note or stale or ended, events)
     if isinstance(decided, Unprojectable):
         return EventResult(Outcome.PARKED, decided.reason, waits=(WAITS_CATALOG,))
     prices = reported_prices(after, key, setting)
@@ -247,7 +205,7 @@ def decide_without_event(
     after = change(after)
     if after == NOTHING and (waits or not tenant.is_known):
         return EventResult(Outcome.UNCHANGED, note, waits=waits)
-    decided = _conclude(tenant, after, setting, note, fetched)
+    decided = conclude(tenant, after, setting, note, fetched)
     if isinstance(decided, Unprojectable):
         return EventResult(Outcome.UNCHANGED, decided.reason, waits=(WAITS_CATALOG,))
     return decided
@@ -270,34 +228,3 @@ def after_erasure(topic: str, erased_ns: int, event: Event, newest: Event) -> Ev
 def _is_other_software(facts: Facts, event: Event, setting: Setting) -> bool:
     """Return whether other software sells the event's subscription. If the tenant has it, it has changed hands."""
     return is_ignored(event, setting) and _key(event) not in facts.subscriptions
-
-
-def _conclude(
-    tenant: Tenant, after: Facts, setting: Setting, note: str, events: Sequence[Event]
-) -> Decided | Unprojectable:
-    """Project the new facts, keep a published plan, and compare the result with an awaited preview.
-
-    Args:
-        events: what `after` is made from.
-    """
-    topic, before, published = tenant.topic, tenant.facts, tenant.published
-    after, dropped = without_void_changes(without_ended_grants(after, (), setting), setting)
-    projected = project(after, setting)
-    if after.kept is not None or isinstance(projected, Unprojectable):
-        after = keep_published(before, after, tenant.shown, setting)
-        projected = project(after, setting)
-    drifts: tuple[Drift, ...] = ()
-    if published is not None and isinstance(projected, Projected):
-        after, projected, drifts = take_over(topic, after, projected, published, events, setting)
-    if isinstance(projected, Unprojectable):
-        return projected
-    facts, differing = check_awaited(before, after, projected, setting.now_ns)
-    drifts += second_customer_drift(topic, before, after, setting.now_ns)
-    if differing and before.awaited_preview is not None:
-        here = {str(entry["path"]): entry.get("from") for entry in differing}
-        there = {str(entry["path"]): entry.get("to") for entry in differing}
-        preview_id = before.awaited_preview.preview_id
-        drifts += (Drift("preview", topic, preview_id, "landed", setting.now_ns // 1000, here, there),)
-    note = note or dropped or projected.unknown
-    waits = (WAITS_CATALOG,) if projected.unknown else ()
-    return Decided(facts, projected.state, next_wakeup_us(projected, facts, setting), note, drifts, waits)

@@ -14,6 +14,7 @@ from sync.billing.domain.facts.steps import Kind, Step
 ITEMS_MAX = 1000
 QUANTITY_MAX = 1_000_000_000
 KEY_MAX = 200
+AMOUNT_DIGITS_MAX = 18
 
 LISTED = "listed"
 """Last word of the type of a pseudo-event: an entry of a provider's list of subscriptions."""
@@ -123,6 +124,13 @@ def lookup_keys(entries: Iterable[object]) -> dict[str, str]:
         if isinstance(price, dict) and is_id(price.get("id"))
         if isinstance(key := price.get("lookup_key"), str) and 0 < len(key) <= KEY_MAX
     }
+
+
+def amount(value: object) -> int | None:
+    """Return an amount in minor units, which may be given as text; None if it is no whole number."""
+    if isinstance(value, str) and len(value) <= AMOUNT_DIGITS_MAX and value.lstrip("-").isascii():
+        value = int(value) if value.lstrip("-").isdigit() else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def item(entry: object, *, price_is_id: bool = False) -> Item:

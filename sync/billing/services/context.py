@@ -11,7 +11,7 @@ import structlog
 
 from sync.billing.catalog.catalog import Catalog
 from sync.billing.catalog.watcher import CatalogWatcher
-from sync.billing.domain.entitlements.items import Setting, without_ignored_names
+from sync.billing.domain.entitlements.items import Setting, as_hint_unless_sold, without_ignored_names
 from sync.billing.domain.facts.model import Event, Unparsable
 from sync.billing.domain.tenant_naming import TENANT_FIELDS, Naming, of_own_account, sanitize
 from sync.billing.providers.base import ProviderClient, WebhookAdapter
@@ -115,7 +115,7 @@ class BillingContext:
         setting = self.setting(event.environment, catalog)
         is_signed_only = setting.catalog.policy.unsigned_tenant == "park"
         event = sanitize(event, Naming(self.tenant_secrets, is_signed_only, self.tenant_fields))
-        return without_ignored_names(event, setting)
+        return as_hint_unless_sold(without_ignored_names(event, setting), setting)
 
     def setting(self, environment: str, catalog: Catalog | None = None) -> Setting:
         """Return the current setting of decisions, with `catalog` instead of the current one if it is given."""

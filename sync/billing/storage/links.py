@@ -69,7 +69,7 @@ def query_link(batch: CommandPipeline, event: Event | Unparsable) -> None:
             batch.command("SADD", key, event.tenant_id)
             batch.command("EXPIRE", key, UNJOINED_CHECKOUT_S)
         return
-    if name is None and event.subscription is None:
+    if name is None and event.subscription is None and event.refund is None:
         return
     store_name(batch, event)
     if name is not None and event.customer_id is not None:

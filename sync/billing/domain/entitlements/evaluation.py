@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from sync.billing.catalog.catalog import Addon, Ignored, Plan, Policy
+from sync.billing.catalog.catalog import Addon, Ignored, Offer, Plan, Policy
 from sync.billing.domain.entitlements.items import Setting as Setting, entry_of
 from sync.billing.domain.entitlements.versions import version_of
 from sync.billing.domain.facts.instructions import ScheduledPlanChange
@@ -18,8 +18,10 @@ from sync.billing.domain.facts.model import (
     UNCOLLECTED,
     Facts,
     Item,
+    Purchase,
     SubscriptionFacts,
 )
+from sync.billing.domain.facts.refunds import is_revoked
 from sync.core import instants
 
 _SHOWN = {UNCOLLECTED: "paused", EXPIRED: "none"}
@@ -71,7 +73,10 @@ def evaluate(key: str, facts: Facts, setting: Setting) -> EvaluatedSubscription:
     entry = facts.subscriptions[key]
     evaluated = _under_policy(key, entry, setting)
     if evaluated.live:
-        _buy(evaluated, entry.subscription.items, entry, setting)
+        items = entry.subscription.items
+        if entry.subscription.purchase is not None:
+            items = _unexpired(evaluated, entry.subscription.purchase, entry, setting)
+        _buy(evaluated, items, entry, setting)
         if evaluated.unknown:
             _stand_in(evaluated, entry, setting)
         for change in facts.scheduled_changes:
@@ -82,6 +87,26 @@ def evaluate(key: str, facts: Facts, setting: Setting) -> EvaluatedSubscription:
         if plan is not None and plan.key in setting.catalog.versions:
             evaluated.plan = version_of(plan, entry, facts, setting)
     return evaluated
+
+
+def _unexpired(
+    evaluated: EvaluatedSubscription, purchase: Purchase, entry: SubscriptionFacts, setting: Setting
+) -> tuple[Item, ...]:
+    """Return the items of a purchase that have not expired. Without any, it is over."""
+    kept: list[Item] = []
+    for item in entry.subscription.items:
+        offer = entry_of(item.price_id, entry, setting)
+        if isinstance(offer, Ignored):
+            continue  # other software's, or another application's
+        if isinstance(offer, Offer) and offer.expires_ns is not None:
+            ends_ns = purchase.bought_ns + offer.expires_ns
+            evaluated.instants_ns.append(ends_ns)
+            if ends_ns <= setting.now_ns:
+                continue
+        kept.append(item)
+    if not kept:
+        evaluated.status, evaluated.live = "canceled", False
+    return tuple(kept)
 
 
 def overdue_subscriptions(facts: Facts, setting: Setting) -> list[str]:
@@ -129,6 +154,8 @@ def _under_policy(key: str, entry: SubscriptionFacts, setting: Setting) -> Evalu
         evaluated.live = now_ns < evaluated.grace_ends_ns
     if body.scheduled is not None and body.status not in ENDED_STATUSES:
         _apply_provider_schedule(evaluated, entry, policy, now_ns)
+    if entry.refunds and body.purchase is None and policy.refund == "revoke" and evaluated.live and is_revoked(entry):
+        evaluated.status, evaluated.live = "unpaid", False
     return evaluated
 
 
@@ -167,19 +194,17 @@ def _buy(evaluated: EvaluatedSubscription, items: tuple[Item, ...], entry: Subsc
     """
     for price_id, quantity in items:
         offer = entry_of(price_id, entry, setting) if quantity else None
-        if offer is None:
-            if quantity:
-                evaluated.unknown.append(price_id)
-        elif isinstance(offer, Ignored):
-            continue
+        if isinstance(offer, Plan):
+            if evaluated.plan is None or (-offer.rank, offer.key) < (-evaluated.plan.rank, evaluated.plan.key):
+                evaluated.plan, evaluated.quantity = offer, quantity
+            elif offer.key == evaluated.plan.key:
+                evaluated.quantity += quantity
+                if offer is not evaluated.plan:
+                    evaluated.plan = min(offer, evaluated.plan, key=setting.catalog.versions[offer.key].place)
         elif isinstance(offer, Addon):
             evaluated.addons.append((offer, quantity))
-        elif evaluated.plan is None or (-offer.rank, offer.key) < (-evaluated.plan.rank, evaluated.plan.key):
-            evaluated.plan, evaluated.quantity = offer, quantity
-        elif offer.key == evaluated.plan.key:
-            evaluated.quantity += quantity
-            if offer is not evaluated.plan:
-                evaluated.plan = min(offer, evaluated.plan, key=setting.catalog.versions[offer.key].place)
+        elif offer is None and quantity:
+            evaluated.unknown.append(price_id)
 
 
 def _stand_in(evaluated: EvaluatedSubscription, entry: SubscriptionFacts, setting: Setting) -> None:

@@ -6,8 +6,10 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import NamedTuple
 
-from sync.billing.catalog.catalog import Catalog, Entry, Ignored
+from sync.billing.catalog.catalog import Catalog, Entry, Ignored, Offer
 from sync.billing.domain.facts.model import NO_PRICE, Event, SubscriptionFacts
+
+UNNAMED_PURCHASE = "a one-time purchase that names no tenant, of things that the catalog does not sell by purchase"
 
 
 class Setting(NamedTuple):
@@ -53,13 +55,37 @@ def unknown_prices(of: Event | SubscriptionFacts, setting: Setting) -> list[str]
 
 def entry_of(price_id: str, of: Event | SubscriptionFacts, setting: Setting) -> Entry | None:
     """Return the catalog's entry of a price in a subscription, by all that is known of the price; None if none."""
-    body, key, product_id = of.subscription, "", ""
-    if body is not None:
+    catalog, provider, body = setting.catalog, of.provider, of.subscription
+    # First by the price alone: most catalogs list prices, and every event runs this.
+    found = catalog.find(provider, setting.environment, price_id)
+    if found is None and body is not None:
         key, product_id = body.lookup_keys.get(price_id, ""), body.products.get(price_id, "")
-    if isinstance(of, SubscriptionFacts) and of.former:
-        former = of.former.get(price_id, NO_PRICE)
-        key, product_id = key or former.lookup_key, product_id or former.product_id
-    return setting.catalog.find(of.provider, setting.environment, price_id, key, product_id)
+        if isinstance(of, SubscriptionFacts) and of.former:
+            former = of.former.get(price_id, NO_PRICE)
+            key, product_id = key or former.lookup_key, product_id or former.product_id
+        found = catalog.find(provider, setting.environment, price_id, key, product_id)
+    if body is not None and body.purchase is not None and isinstance(found, Offer) and not found.purchase:
+        return None
+    return found
+
+
+def as_hint_unless_sold(event: Event, setting: Setting) -> Event:
+    """Return the event; a purchase that names no tenant, and of which the catalog sells nothing, without its body.
+
+    Accounts sell more than what entitlements are about. Of such a purchase nothing has to wait for anything.
+    """
+    body = event.subscription
+    if not event.unlisted and (body is None or body.purchase is None):
+        return event
+    if event.tenant_id is not None or event.name_problem or is_ignored(event, setting):
+        return event
+    if body is None:
+        is_sold = (event.provider, setting.environment) in setting.catalog.purchases
+    else:
+        is_sold = any(isinstance(entry_of(item.price_id, event, setting), Offer) for item in body.items)
+    if is_sold:
+        return event
+    return replace(event, subscription=None, subscription_id=None, unlisted="", ignored=UNNAMED_PURCHASE)
 
 
 def without_ignored_names(event: Event, setting: Setting) -> Event:

@@ -140,7 +140,7 @@ def _paid(facts: Facts, setting: Setting) -> tuple[list[EvaluatedSubscription], 
         place = Standing.COUNTS
         if setting.catalog.app:
             place = standing(entry, setting, [one for one in facts.scheduled_changes if one.subscription == key])
-        if place is not Standing.ABSENT and not is_ignored(entry, setting):
+        if place is not Standing.ABSENT and not is_ignored(entry, setting) and not _is_repeated(entry, facts):
             evaluated = evaluate(key, facts, setting)
             evaluated.leads = place is Standing.COUNTS
             (others if key in second else own).append(evaluated)
@@ -150,6 +150,14 @@ def _paid(facts: Facts, setting: Setting) -> tuple[list[EvaluatedSubscription], 
         return own, []
     others.sort(key=_precedence)
     return own, [other for other in others if other.status != "past_due" and not other.lost]
+
+
+def _is_repeated(entry: SubscriptionFacts, facts: Facts) -> bool:
+    """Return whether a purchase is the invoice of another one, and so the same."""
+    if entry.subscription.purchase is None:
+        return False
+    id, bodies = entry.subscription.id, [other.subscription for other in facts.subscriptions.values()]
+    return any([body.purchase is not None and body.purchase.invoice_id == id != body.id for body in bodies])
 
 
 def _adds(other: EvaluatedSubscription) -> bool:

@@ -215,8 +215,9 @@ def find_subscription(facts: Facts, subscription_id: str, setting: Setting) -> t
     Raises:
         ChangeRejected: `no_subscription`.
     """
-    wanted = [key for key, entry in facts.subscriptions.items() if entry.subscription.id == subscription_id]
-    key = next(iter(wanted), None) if subscription_id else leader(facts, setting)
+    recurring = facts.recurring
+    wanted = [key for key, entry in recurring.items() if entry.subscription.id == subscription_id]
+    key = next(iter(wanted), None) if subscription_id else leader(replace(facts, subscriptions=recurring), setting)
     entry = None if key is None else facts.subscriptions[key]
     if key is None or entry is None or entry.subscription.status not in LIVE_STATUSES:
         raise ChangeRejected("no_subscription", "the tenant has no such live subscription")

@@ -168,6 +168,12 @@ def unknown_reason(prices: Collection[tuple[str, str]], setting: Setting) -> str
         f"the catalog has {price_id} for {environment}"
         for provider, price_id in sorted(prices)
         for (name, environment), known in setting.catalog.index.items()
-        if name == provider and isinstance(known.get(("prices", price_id)), Offer)
+        if name == provider and environment != setting.environment
+        if isinstance(known.get(("prices", price_id)), Offer)
+    ]
+    elsewhere += [
+        f"{found.key} has {price_id}, but not purchase = true"
+        for provider, price_id in sorted(prices)
+        if isinstance(found := setting.catalog.find(provider, setting.environment, price_id), Offer)
     ]
     return "; ".join((f"unknown price {shown} in {setting.environment}", *elsewhere[:PRICES_NAMED_MAX]))

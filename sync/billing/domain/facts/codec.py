@@ -14,6 +14,7 @@ import orjson
 from sync.billing.domain.facts import instructions, model
 from sync.billing.domain.facts.instructions import Override
 from sync.billing.domain.facts.model import NOTHING, Facts, Item, Order, Subscription, SubscriptionFacts
+from sync.billing.domain.facts.payments import Purchase, Refund, RefundKind, RefundStatus
 from sync.billing.domain.facts.steps import Kind, Seen, Step
 
 FORMAT = 1
@@ -22,10 +23,14 @@ FORMAT = 1
 
 def encode(facts: Facts) -> bytes:
     """Return the facts as canonical JSON; tuples become lists."""
-    document: dict[str, object] = {
+    document: dict[str, Any] = {
         "format": FORMAT,
-        "subscriptions": {key: _subscription_out(entry) for key, entry in facts.subscriptions.items()},
+        "subscriptions": {},
     }
+    for key, entry in facts.subscriptions.items():
+        # Older builds would take a purchase for a subscription.
+        member = "subscriptions" if entry.subscription.purchase is None else "purchases"
+        document.setdefault(member, {})[key] = _subscription_out(entry)
     if facts.scheduled_changes:
         # Older builds know one.
         document["held"], *more = [_without_empty_app(asdict(each)) for each in facts.scheduled_changes]
@@ -59,7 +64,11 @@ def decode(private: bytes) -> Facts:
         awaited = document.get("expected")
         changes = [document["held"], *document.get("held_more", ())] if "held" in document else ()
         return Facts(
-            {key: _subscription_in(entry) for key, entry in document["subscriptions"].items()},
+            {
+                key: _subscription_in(entry)
+                for member in (document["subscriptions"], document.get("purchases", {}))
+                for key, entry in member.items()
+            },
             tuple([_scheduled_change_in(change) for change in changes]),
             tuple([_override_in(entry) for name in _MEMBERS for entry in document.get(name, ())]),
             None
@@ -122,6 +131,7 @@ def _subscription_out(entry: SubscriptionFacts) -> dict[str, object]:
             "first_seen": entry.first_seen or None,
             "granted_in": entry.granted_in or None,
             "apps": entry.apps or None,
+            "refunds": list(entry.refunds.values()) or None,
         }
     )
 
@@ -134,6 +144,7 @@ def _body_out(body: Subscription) -> dict[str, object]:
         "customer_id": body.customer_id,
         "products": body.products or None,
         "lookup_keys": body.lookup_keys or None,
+        "purchase": body.purchase,
         "period_ns": body.period,
         "trial_ends_ns": body.trial_ends_ns,
         "scheduled": None if body.scheduled is None else [part for part in body.scheduled if part is not None],
@@ -169,6 +180,7 @@ def _subscription_in(entry: dict[str, Any]) -> SubscriptionFacts:
         first_seen=entry.get("first_seen", {}),
         granted_in={app: _some_granted_in(each) for app, each in entry.get("granted_in", {}).items()},
         apps=tuple(entry.get("apps", ())),
+        refunds={refund.id: refund for refund in map(_refund_in, entry.get("refunds", ()))},
     )
 
 
@@ -184,7 +196,13 @@ def _body_in(entry: dict[str, Any]) -> Subscription:
         model.Scheduled(*scheduled) if scheduled else None,
         products=entry.get("products", {}),
         lookup_keys=entry.get("lookup_keys", {}),
+        purchase=Purchase(*entry["purchase"]) if "purchase" in entry else None,
     )
+
+
+def _refund_in(refund: list[Any]) -> Refund:
+    place, id, kind, status, *more = refund
+    return Refund(tuple(place), id, RefundKind(kind), RefundStatus(status), *more)
 
 
 def _seen_in(seen: list[Any], newest: Order, shown: Subscription) -> Seen:

@@ -90,4 +90,8 @@ def shown_fields(body: Subscription) -> dict[str, object]:
     if body.scheduled is not None:
         action, effective_ns, resume_ns = body.scheduled
         shown["scheduled"] = [action, *(instants.text(ns) for ns in (effective_ns, resume_ns) if ns is not None)]
+    if body.purchase is not None:
+        bought_ns, total, currency, _ = body.purchase
+        paid = {} if total is None else {"total": total, "currency": currency}
+        shown["purchase"] = {"bought_at": instants.text(bought_ns), **paid}
     return shown

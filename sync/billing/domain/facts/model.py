@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from sync.billing.domain.facts.instructions import AwaitedPreview, Override, ScheduledPlanChange
 from sync.billing.domain.facts.order import FETCHED_ID as FETCHED_ID, Ahead as Ahead, Order as Order
+from sync.billing.domain.facts.payments import Purchase as Purchase, Refund as Refund
 from sync.billing.domain.facts.steps import Seen, Step
 from sync.billing.domain.money.model import Billed
 
@@ -75,14 +76,16 @@ class Period(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """A whole subscription, as one event shows it.
+    """A whole subscription, or a one-time purchase, as one event shows it.
 
     Attributes:
+        id: of a purchase: the id of its payment.
         status: one of KNOWN_STATUSES, or a status of the provider that this build does not know.
         trial_ends_ns: the end of its last trial; meaningful only while trialing.
         created_ns: when it was created; None if the provider does not say.
         products: price id -> product id. Not compared: older facts lack it.
         lookup_keys: price id -> lookup key, of the prices that have one. Not compared either.
+        purchase: what only a purchase has; None for a subscription.
     """
 
     id: str
@@ -95,6 +98,7 @@ class Subscription:
     created_ns: int | None = field(default=None, compare=False)
     products: Mapping[str, str] = field(default_factory=dict, compare=False)
     lookup_keys: Mapping[str, str] = field(default_factory=dict, compare=False)
+    purchase: Purchase | None = None
 
 
 class NamePlace(NamedTuple):
@@ -130,6 +134,8 @@ class Event:
         live_subscriptions: the ids of all live subscriptions of its customer; None if it does not list them.
         checkout_id: of the checkout that the event is about, or that made its subscription, if only that joins the two.
         billed: what a change or a renewal of a subscription was billed, if the event is about that.
+        refund: the money that goes back, of the subscription or purchase `subscription_id`; None for other events.
+        unlisted: the id of a paid checkout without its items, which has to be fetched; "" for other events.
     """
 
     provider: str
@@ -158,6 +164,13 @@ class Event:
     own: Order | None = None
     live_subscriptions: frozenset[str] | None = None
     billed: Billed | None = None
+    refund: Refund | None = None
+    unlisted: str = ""
+
+    @property
+    def is_of_payment(self) -> bool:
+        """Whether it is about a one-time purchase or a refund: there is no subscription to fetch."""
+        return self.refund is not None or (self.subscription is not None and self.subscription.purchase is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +218,7 @@ class SubscriptionFacts:
         ahead: the event from the future that is the newest by its own clock; None if there was none.
         former: what earlier bodies said of prices, if the newest one does not say the same; see `prices`.
         first_seen: price id -> the earliest time of an event that shows the price; see `prices`. Older facts lack it.
+        refunds: the money that goes back, by the provider's id; see `refunds`.
     """
 
     provider: str
@@ -222,6 +236,7 @@ class SubscriptionFacts:
     first_seen: Mapping[str, int] = field(default_factory=dict)
     granted_in: Mapping[str, Granted] = field(default_factory=dict)
     apps: tuple[str, ...] = ()
+    refunds: Mapping[str, Refund] = field(default_factory=dict)
 
     @property
     def customer(self) -> tuple[str, str] | None:
@@ -240,10 +255,8 @@ class SubscriptionFacts:
     ) -> SubscriptionFacts:
         """Return the facts after a newer event. Every event runs this; `dataclasses.replace` takes twice the time."""
         kept = (self.created_ns, self.is_vouched, self.moved_us, self.granted, self.recent, self.ahead)
-        prices = (self.former, self.first_seen)
-        return SubscriptionFacts(
-            self.provider, body, order, settled, past_due, *kept, *prices, granted_in=self.granted_in, apps=self.apps
-        )
+        more = (self.former, self.first_seen, self.granted_in, self.apps, self.refunds)
+        return SubscriptionFacts(self.provider, body, order, settled, past_due, *kept, *more)
 
     def stands_in(self, app: str) -> Granted | None:
         """Return what stands in for unknown items in an application, or in the whole catalog for ""."""
@@ -259,7 +272,7 @@ class Facts:
     """All that is known of a tenant; never changed in place.
 
     Attributes:
-        subscriptions: by `subscription_key`.
+        subscriptions: the subscriptions and the one-time purchases, by `subscription_key`.
         erased_ns: when the tenant was erased; then it has no other facts, now or later.
         scheduled_changes: at most one of each application.
         moved: the subscriptions that were moved to another tenant, by key, with the time of the move in microseconds
@@ -274,6 +287,11 @@ class Facts:
     erased_ns: int | None = None
     moved: Mapping[str, int] = field(default_factory=dict)
     kept: Mapping[str, Any] | None = None
+
+    @property
+    def recurring(self) -> dict[str, SubscriptionFacts]:
+        """The subscriptions without the one-time purchases: what the provider can be asked for and can change."""
+        return {key: entry for key, entry in self.subscriptions.items() if entry.subscription.purchase is None}
 
     def with_subscription(self, key: str, entry: SubscriptionFacts) -> Facts:
         """Return the facts with one subscription added or replaced; see `SubscriptionFacts.with_newest`."""

@@ -14,6 +14,7 @@ from sync.billing.domain.facts.instructions import ScheduledPlanChange
 from sync.billing.domain.facts.model import NOTHING, Facts, SubscriptionFacts
 from sync.billing.domain.facts.order import past_due_run
 from sync.billing.domain.facts.prices import joined_seen, with_former
+from sync.billing.domain.facts.refunds import with_refunds
 
 MOVED_MAX = 500
 """Maximum tombstones per tenant. Beyond it the oldest are dropped: their late events have long arrived."""
@@ -100,7 +101,7 @@ def joined(one: SubscriptionFacts | None, other: SubscriptionFacts | None) -> Su
         first_seen=joined_seen(one, other),
         ahead=max((entry.ahead for entry in (one, other) if entry.ahead is not None), default=None),
     )
-    whole = with_former(whole, one, other)
+    whole = with_refunds(with_former(whole, one, other), *one.refunds.values(), *other.refunds.values())
     if one.recent or other.recent:
         whole = with_former(recent_events.decided(whole, recent_events.united(one, other)), one, other)
     # Nothing stands in for the items of the newest body if all of them are known.

@@ -79,9 +79,9 @@ def _earliest(seen: Mapping[str, int]) -> dict[str, int]:
     return dict(sorted(seen.items(), key=lambda one: (one[1], one[0]))[:PRICES_MAX])
 
 
-def says_the_same(one: Subscription, *others: Subscription) -> bool:
-    """Return whether bodies say the same of prices."""
-    return all([one.products == other.products and one.lookup_keys == other.lookup_keys for other in others])
+def says_the_same(one: Subscription, other: Subscription) -> bool:
+    """Return whether two bodies say the same of prices."""
+    return one.products == other.products and one.lookup_keys == other.lookup_keys
 
 
 def _prices(body: Subscription) -> dict[str, Price]:

@@ -23,6 +23,7 @@ from sync.billing.domain.facts.model import (
 )
 from sync.billing.domain.facts.order import FETCHED_ID, is_from_future, past_due_run
 from sync.billing.domain.facts.prices import says_the_same, with_former, with_seen
+from sync.billing.domain.facts.refunds import with_status
 from sync.billing.domain.facts.steps import Seen
 
 SUBSCRIPTIONS_MAX = 500
@@ -105,9 +106,15 @@ def reduce(facts: Facts, event: Event, moved_us: int = 0) -> Reduced | Stale | M
             return Stale(_older(event.order, before.order))
         return Unusable(unusable)
     after = _joined(before, event, body)
-    if before is not None and not says_the_same(before.subscription, body, after.subscription):
-        after = with_former(after, before, body)
+    if before is not None:
+        old, new = before.subscription, after.subscription
+        is_other = old.products != body.products or old.lookup_keys != body.lookup_keys
+        if is_other or (new is not body and new is not old and not says_the_same(old, new)):
+            after = with_former(after, before, body)
     after = with_seen(after, before, event)
+    if body.purchase is not None:
+        after = with_status(after)
+        after = before if before is not None and after == before else after
     created_ns = _created_ns(before, event, body)
     is_vouched, ahead = event.is_signed or after.is_vouched, after.ahead
     if event.own is not None and (ahead is None or event.own > ahead.own):

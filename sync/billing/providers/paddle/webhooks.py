@@ -14,6 +14,7 @@ from sync.billing.providers import parsing
 from sync.billing.providers.base import Checkout, ProviderPreview
 from sync.billing.providers.hmac_signature import Scheme, SignedWebhooks
 from sync.billing.providers.paddle.money import BILLED, billed_of, money_of
+from sync.billing.providers.paddle.payments import ADJUSTED, PAID, purchase_of, refund_event
 from sync.billing.providers.parsing import ITEMS_MAX, LISTED
 from sync.core import instants
 
@@ -21,9 +22,6 @@ NAME = "paddle"
 METADATA = "custom_data"
 SCHEME = Scheme("Paddle-Signature", ";", "ts", "h1", b":")
 """`Paddle-Signature: ts=SECONDS;h1=HEX[;h1=HEX...]`: HMAC-SHA256 of `ts`, a colon and the raw body."""
-
-PAID = ("transaction.paid", "transaction.completed")
-"""The events of a checkout: Paddle sends the first before `subscription.created`, the second after it."""
 
 CUSTOMER = ("customer.created", "customer.updated", "customer.imported")
 
@@ -68,10 +66,16 @@ class PaddleWebhooks(SignedWebhooks):
             return event
         if kind in CUSTOMER:
             return parsing.customer(event, data, METADATA)
+        if kind in ADJUSTED:
+            return refund_event(event, data)
         if kind in BILLED:
             event = replace(event, billed=billed_of(kind, data))
         if kind not in PAID:
             return replace(event, ignored=f"events of type {kind[:60]} say nothing of entitlements")
+        purchase = purchase_of(data, kind, occurred_ns)
+        if purchase is not None:
+            order = Order.of(_instant(data, "updated_at"), occurred_ns, event_id)
+            return parsing.with_subscription(replace(event, order=order), purchase, parsing.names(data, METADATA))
         # Does not affect entitlements itself, but links the checkout's tenant to the new subscription. A transaction
         # that is only paid comes before its subscription, whose creation has the transaction's id.
         return replace(

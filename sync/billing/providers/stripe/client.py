@@ -29,10 +29,10 @@ from sync.billing.providers.parsing import ITEMS_MAX, customer_names
 from sync.billing.providers.stripe.answers import check, last_id, listed, path_of, split_account
 from sync.billing.providers.stripe.item_changes import item_fields, preview_form
 from sync.billing.providers.stripe.money import money_of
+from sync.billing.providers.stripe.payments import PAYMENT_EVENTS
 from sync.billing.providers.stripe.subscription import SECOND_NS, has_more_items
 from sync.billing.providers.stripe.webhooks import (
     AT_ONCE,
-    CHECKED_OUT,
     CUSTOMER,
     LISTED_TYPE,
     METADATA,
@@ -59,7 +59,7 @@ EVENT_TYPES = (
     "customer.subscription.resumed",
     "customer.subscription.pending_update_applied",
     "customer.subscription.trial_will_end",
-    CHECKED_OUT,
+    *PAYMENT_EVENTS,
     *CUSTOMER,
 )
 """The event types that catch-up reads. Stripe's list accepts up to 20 types."""
@@ -72,7 +72,7 @@ class StripeClient(api_client.ApiClient):
 
     _fetched = staticmethod(fetched)
     _checkout = staticmethod(checkout_of)
-    _checkout_path = "/v1/checkout/sessions/%s?expand[]=subscription"
+    _checkout_path = "/v1/checkout/sessions/%s?expand[]=subscription&expand[]=line_items"
     checkout_prefix = "cs_"
 
     def __init__(

@@ -19,6 +19,18 @@ from sync.billing.providers.base import Checkout, ProviderPreview
 from sync.billing.providers.hmac_signature import Scheme, SignedWebhooks
 from sync.billing.providers.parsing import LISTED, is_id
 from sync.billing.providers.stripe.money import BILLED, billed_of, money_of
+from sync.billing.providers.stripe.payments import (
+    CHECKED_OUT,
+    DISPUTED,
+    INVOICED,
+    PAID_LATER,
+    REFUNDED,
+    dispute_event,
+    invoice_event,
+    is_purchase,
+    purchase_event,
+    refund_event,
+)
 from sync.billing.providers.stripe.subscription import SECOND_NS, has_more_items, instant, step_of, subscription_of
 from sync.core import instants
 
@@ -33,8 +45,6 @@ THIN = "v2.core.event"
 """The `object` of a thin event: it names its subject (`related_object`) and does not contain it."""
 
 CUSTOMER = ("customer.created", "customer.updated")
-
-CHECKED_OUT = "checkout.session.completed"
 
 PRORATIONS = {
     "prorated_immediately": "always_invoice",
@@ -91,13 +101,22 @@ class StripeWebhooks(SignedWebhooks):
             return parsing.customer(event, body, METADATA)
         if kind in BILLED and isinstance(body, dict):
             event = replace(event, billed=billed_of(kind, body))
-        if kind != CHECKED_OUT or not isinstance(body, dict):
+        if kind == REFUNDED and isinstance(body, dict):
+            return refund_event(event, body)
+        if kind in DISPUTED and isinstance(body, dict):
+            return dispute_event(event, body)
+        if kind == INVOICED and isinstance(body, dict):
+            return invoice_event(event, body, parsing.names(body, METADATA))
+        if kind not in (CHECKED_OUT, PAID_LATER) or not isinstance(body, dict):
             return replace(event, ignored=f"events of type {kind[:60]} say nothing of entitlements")
-        # Does not affect entitlements itself, but links the checkout's tenant to the new subscription.
         own, *customers = parsing.names(body, METADATA)
+        names = (own, NamePlace("client_reference_id", body.get("client_reference_id")), *customers)
+        if is_purchase(body):
+            return purchase_event(event, body, names)
+        # Does not affect entitlements itself, but links the checkout's tenant to the new subscription.
         return replace(
             event,
-            names=(own, NamePlace("client_reference_id", body.get("client_reference_id")), *customers),
+            names=names,
             customer_id=parsing.optional_id(body, "customer"),
             subscription_id=parsing.optional_id(body, "subscription"),
             ignored="a completed checkout is a hint: the subscription's own events carry the state",

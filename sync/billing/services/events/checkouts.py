@@ -145,12 +145,16 @@ class Checkouts:
         if found.payment is None or found.payment.subscription_id is None:
             return CheckoutRead.VOID if found.is_final else CheckoutRead.INCOMPLETE
         payment, tenant_id = self._context.named(found.payment), Topic.parse(topic).id
+        if payment.subscription_id is None:
+            return CheckoutRead.VOID  # a purchase of other things
         link = await read_stored(self._store, SubscriptionRef.of(payment))
         is_its = tenant_id in (link.tenant_id, payment.tenant_id)
         if not is_its and payment.tenant_id is not None:
             return self._foreign(topic, checkout_id)
         background = background and not is_its  # the tenant has paid for it: this is no storm
-        fetched = found.fetched or await client.fetch(found.payment.subscription_id, MAX_WAIT_S, background=background)
+        fetched = payment if payment.is_of_payment else found.fetched
+        if fetched is None:
+            fetched = await client.fetch(found.payment.subscription_id, MAX_WAIT_S, background=background)
         fetched = self._context.named(fetched)
         if not is_its:
             fetched = await named_by_customer(self._context, fetched, background=background)

@@ -63,9 +63,32 @@ class ProviderFetch:
         event = attempt.event
         if tenant_resolution.is_unreal(event):
             return attempt.ended(EventResult(Outcome.IGNORED, "simulated event in the live environment"))
-        if event.ignored:
+        if event.ignored or event.is_of_payment:
             return attempt
+        if event.unlisted:
+            return await self._fetch_purchase(attempt)
         return await (self._ask(attempt) if event.subscription is not None else self._fetch_thin(attempt))
+
+    async def _fetch_purchase(self, attempt: Attempt) -> Attempt | Processed:
+        """Return the attempt of a purchase with its items, which its checkout shows; or its end."""
+        event, client = attempt.event, self._context.clients.get((attempt.event.provider, attempt.environment))
+        problem = f"set PLANWIRE_{event.provider.upper()}_API_KEYS={event.environment}:KEY"
+        if client is not None:
+            try:
+                payment = (await client.checkout(event.unlisted, FETCH_MAX_WAIT_S)).payment
+            except ProviderUnavailable as error:
+                _log.warning("not_fetched", checkout=event.unlisted, reason=error.reason)
+                return attempt.ended(EventResult(Outcome.PARKED, AWAY))._replace(retry_s=UNFETCHED_AGAIN_S)
+            except ProviderRejected as error:
+                problem = f"{event.provider} does not return it: {error}"
+            else:
+                if payment is not None and payment.subscription is not None:
+                    whole = replace(event, subscription=payment.subscription, unlisted="")
+                    whole = self._context.named(whole, attempt.catalog)
+                    return attempt._replace(event=whole, link=await find_link(self._store, whole), snapshot=None)
+                problem = f"{event.provider} does not show them"
+        reason = f"{event.type[:60]} of {event.unlisted} carries no items: {problem}"
+        return attempt.ended(EventResult(Outcome.PARKED, reason, waits=(WAITS_SOFTWARE,)))
 
     async def _fetch_thin(self, attempt: Attempt) -> Attempt | Processed:
         """Return the attempt of an event without a body, with the fetched body and its links; or its end."""

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from sync.billing.domain import tenant_resolution
-from sync.billing.domain.facts.model import PAID_STATUSES, Event, Facts
+from sync.billing.domain.facts.model import ENDED_STATUSES, NOTHING, PAID_STATUSES, Event, Facts
 from sync.billing.domain.outcome import OTHER_ACCOUNT, EventResult, Outcome
-from sync.billing.domain.tenant_resolution import CUSTOMERS, TOMBSTONE, Link, Strength, SubscriptionRef
+from sync.billing.domain.refund_decision import of_unknown_payment
+from sync.billing.domain.tenant_resolution import CUSTOMERS, TOMBSTONE, Link, Strength, SubscriptionRef, tenant_topic
 from sync.billing.providers.base import ProviderUnavailable
 from sync.billing.services.context import BillingContext
 from sync.billing.services.events.attempt import Attempt, Processed
@@ -16,6 +17,7 @@ from sync.billing.services.events.fetch import AWAY, UNFETCHED_AGAIN_S, named_by
 from sync.billing.services.move import Moves, move_cause
 from sync.billing.storage.environment import reconcile_requests
 from sync.billing.storage.links import (
+    CANDIDATES_MAX,
     Customer,
     find_link,
     flip,
@@ -44,6 +46,12 @@ class TenantResolver:
                 await self._compare_ended(event, event.live_subscriptions)
             is_customer = tenant_resolution.is_about_customer(event)
             return attempt.ended(await (self._name_subscriptions(event) if is_customer else self._unlinked(event)))
+        if event.refund is not None and link.tenant_id is None:
+            event, link = await self._of_customers_subscription(event, link)
+            attempt = attempt._replace(event=event)
+        if event.refund is not None and link.tenant_id is None:
+            setting = self._context.setting(event.environment, attempt.catalog)
+            return attempt.ended(of_unknown_payment(event, setting))._replace(rechecks_link=True)
         fetched = attempt.answer and attempt.answer.fetched
         try:
             resolved = await self.owner(event, link, move_cause(event), fetched)
@@ -56,7 +64,7 @@ class TenantResolver:
         snapshot = attempt.snapshot if is_as_read and attempt.snapshot and attempt.snapshot.topic == topic else None
         event = tenant_resolution.vouched(event, resolved)
         attempt = attempt._replace(event=event, topic=topic, link=resolved, snapshot=snapshot)
-        if event.subscription is not None:
+        if event.subscription is not None or event.refund is not None:
             return attempt
         if link.tenant_id != resolved.tenant_id:
             (version,) = await self._store.versions([attempt.topic])
@@ -200,6 +208,27 @@ class TenantResolver:
         batch = CommandPipeline(self._store)
         move_customer(batch, ref, str(event.customer_id), link)
         await batch.run()
+
+    async def _of_customers_subscription(self, event: Event, link: Link) -> tuple[Event, Link]:
+        """Return a refund as that of its customer's only live subscription, with its link, if there is just one.
+
+        Stripe's charges say that they are a subscription's, but not of which.
+        """
+        refund = event.refund
+        if refund is None or not refund.is_of_subscription or event.customer_id is None:
+            return event, link
+        found: list[str] = []
+        paid = (await read_customer(self._store, event)).subscriptions
+        for tenant_id in sorted(set(paid.values()))[:CANDIDATES_MAX]:
+            facts = known_facts(await self._store.read(tenant_topic(event.environment, tenant_id))) or NOTHING
+            for entry in facts.recurring.values():
+                body = entry.subscription
+                if entry.customer == (event.provider, event.customer_id) and body.status not in ENDED_STATUSES:
+                    found.append(body.id)
+        if len(found) != 1:
+            return event, link
+        event = replace(event, subscription_id=found[0])
+        return event, await read_stored(self._store, SubscriptionRef.of(event))
 
     async def _named_by(self, event: Event, link: Link, customer: Customer) -> Link:
         """Return the link with the names that the customer's own events have given."""

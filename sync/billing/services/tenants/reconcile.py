@@ -189,6 +189,6 @@ def _is_blank(snapshot: Snapshot) -> bool:
 
 def _chosen(facts: Facts) -> list[str]:
     """Return the keys to compare, ASKED_MAX at most: live subscriptions first, then the newest."""
-    subscriptions = facts.subscriptions
+    subscriptions = facts.recurring
     newest = sorted(subscriptions, key=lambda key: subscriptions[key].order, reverse=True)
     return sorted(newest, key=lambda key: subscriptions[key].subscription.status in ENDED_STATUSES)[:ASKED_MAX]

@@ -174,11 +174,19 @@ def test_an_id_is_listed_once(old: str, new: str, expected: str) -> None:
     assert str(raised.value).startswith(expected)
 
 
+def test_what_purchases_buy_is_known_by_provider_and_environment() -> None:
+    assert parse(VALID).purchases == set()
+    sold = parse(VALID.replace("rank = 20", 'rank = 20\npurchase = true\nexpires = "365d"'))
+    assert sold.purchases == {("paddle", "live"), ("paddle", "sandbox")}
+    assert (sold.plans["pro"].expires_ns, sold.addons["audit"].purchase) == (365 * 86_400 * 10**9, False)
+
+
 def test_policy_has_defaults() -> None:
     policy = parse('[plans.a]\nname="A"\nrank=0\ndefault=true').policy
     assert policy.grace_ns == 7 * 86_400 * 10**9
     assert set(policy.overdue.values()) == {"hold"}
     assert policy.second_customer == policy.unsigned_tenant == "accept"
+    assert policy.refund == "keep"
 
 
 @pytest.mark.parametrize(
@@ -220,6 +228,11 @@ def test_policy_has_defaults() -> None:
             "unsigned_tenant = true",
             'catalog.toml:2: policy.unsigned_tenant must be "accept" or "park"',
         ),
+        ('grace = "36h"', 'refund = "maybe"', 'catalog.toml:2: policy.refund must be "keep" or "revoke"'),
+        ("rank = 20", "rank = 20\npurchase = 1", "catalog.toml:13: plans.pro.purchase must be true or false"),
+        ("rank = 20", 'rank = 20\nexpires = "9d"', "catalog.toml:13: plans.pro.expires is for what a purchase buys"),
+        ("rank = 20", 'rank = 20\npurchase = true\nexpires = "0s"', "catalog.toml:14: plans.pro.expires is for"),
+        ("rank = 20", 'rank = 20\npurchase = true\nexpires = "1y"', "catalog.toml:14: plans.pro.expires must be a dur"),
         ("[plans.pro]", "[plans.Pro]", "catalog.toml:10: plans.Pro is no key"),
         ("[addons.audit]", "[addon.audit]", "catalog.toml:23: addon is not known here"),
         ('"pri_8"', '"pri_1"', "catalog.toml:28: ignore.prices.paddle.live has 'pri_1', which plans.pro.prices.paddle"),

@@ -69,13 +69,13 @@ def test_every_key_has_its_part_with_an_example(title: str, table: type[BaseMode
     assert set(parts) == keys_of(table)
     for key, text in parts.items():
         shown = [tomllib.loads(example) for example in re.findall(r"```toml\n(.*?)```", text, re.DOTALL)]
-        tables = [
-            next(iter(each["plans"].values())) if table is Plan else each[table.__name__.lower()] for each in shown
-        ]
+        offers = [offer for each in shown for kind in ("plans", "addons") for offer in each.get(kind, {}).values()]
+        named = [each.get(table.__name__.lower(), {}) for each in shown]
+        tables = offers if table is Plan else named
         assert any(key in leaves(each, table) for each in tables), key
 
 
 def test_add_ons_and_the_ignore_list_have_keys_of_a_plan() -> None:
     assert keys_of(Addon) == keys_of(Plan) - {"rank", "default", "version", "versions"}
-    assert keys_of(PlanVersion) == keys_of(Addon) - {"app"} | {"version", "until"}
+    assert keys_of(PlanVersion) == keys_of(Addon) - {"app", "purchase", "expires"} | {"version", "until"}
     assert keys_of(Ignored) == {"prices", "lookup_keys", "products"}
