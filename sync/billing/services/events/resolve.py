@@ -274,5 +274,5 @@ def _has_other(facts: Facts | None, event: Event, live: frozenset[str]) -> bool:
         and entry.subscription.status in PAID_STATUSES
         and entry.subscription.id not in live
         and entry.order.occurred_ns <= event.order.occurred_ns
-        for entry in facts.subscriptions.values()
+        for entry in facts.recurring.values()
     )
