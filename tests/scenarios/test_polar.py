@@ -222,6 +222,64 @@ class TestS86CustomerState:
             assert again["outcome"] == "duplicate"
 
 
+class TestS88Purchases:
+    """An order without a subscription; `order.refunded` shows the sum of its refunds."""
+
+    SOLD = (
+        SOLD
+        + f"""
+[plans.lifetime]
+name = "Lifetime"
+rank = 40
+purchase = true
+products.polar.live = ["{PRODUCTS["audit"]}"]
+"""
+    )
+
+    def bodies(self, tenant: str) -> list[bytes]:
+        """An order that is bought, refunded in part, and refunded as a whole."""
+        who = customer(tenant)
+        order_id, made = str(uuid.uuid4()), at(40)
+        bought = order(tenant=tenant, id=order_id, product_id=PRODUCTS["audit"], created_at=made)
+        bought |= {"customer": who, "customer_id": who["id"], "items": []}
+        part = {"status": "partially_refunded", "refunded_amount": 1000, "refunded_tax_amount": 200}
+        whole = {"status": "refunded", "refunded_amount": 2900, "refunded_tax_amount": 580}
+        return [
+            envelope(bought, "order.paid", 39),
+            envelope({**bought, **part, "modified_at": at(30)}, "order.refunded", 29),
+            envelope({**bought, **whole, "modified_at": at(20)}, "order.refunded", 19),
+        ]
+
+    async def test_s92_a_purchase_is_granted_until_all_of_it_goes_back(self, store_url: str, tmp_path: Path) -> None:
+        async with shop(store_url, tmp_path, self.SOLD) as system, system.tab() as tab:
+            bought, part, whole = self.bodies("acme")
+            assert (await post(system, bought))["outcome"] == "applied"
+            await shown(tab, "lifetime", status="active")
+            await post(system, part)
+            await tab.fence()
+            assert tab.plan == "lifetime"
+            await post(system, whole)
+            await shown(tab, "free", status="canceled")
+
+    async def test_s92_in_any_order(self, store_url: str, tmp_path: Path) -> None:
+        async with shop(store_url, tmp_path, self.SOLD) as system:
+            for number, places in enumerate(itertools.permutations(range(3))):
+                bodies = self.bodies(f"t{number}")
+                for place in (*places, places[0]):
+                    await post(system, bodies[place])
+                found = await system.state(f"tenant:t{number}")
+                assert (found["plan"]["key"], found["status"]) == ("free", "canceled")
+            assert await system.parked() == []
+
+    async def test_s92_a_product_that_is_not_sold_so_is_parked_with_the_reason(
+        self, store_url: str, tmp_path: Path
+    ) -> None:
+        async with shop(store_url, tmp_path) as system:
+            await post(system, self.bodies("acme")[0])
+            (parked,) = await system.parked()
+            assert PRODUCTS["audit"] in parked["reason"]
+
+
 async def test_s87_reconcile_and_the_timer_ask_polar(store_url: str, tmp_path: Path) -> None:
     async with organization() as polar, shop(store_url, tmp_path, **asking(polar)) as system, system.tab() as tab:
         data = polar.subscriptions[polar.add(seats=2)]

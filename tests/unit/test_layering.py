@@ -203,6 +203,7 @@ PURE = [
     "sync.billing.providers.paddle.money",
     "sync.billing.providers.paddle.payments",
     "sync.billing.providers.paddle.webhooks",
+    "sync.billing.providers.polar.payments",
     "sync.billing.providers.polar.subscription",
     "sync.billing.providers.polar.webhooks",
     "sync.billing.providers.stripe.money",

@@ -18,6 +18,7 @@ from sync.billing.providers import parsing
 from sync.billing.providers.base import ProviderPreview
 from sync.billing.providers.hmac_signature import SignedWebhooks
 from sync.billing.providers.parsing import ITEMS_MAX, LISTED, is_id
+from sync.billing.providers.polar.payments import REFUNDED, purchase_of, refund_event
 from sync.billing.providers.polar.subscription import (
     METADATA,
     customer_names,
@@ -42,8 +43,8 @@ CUSTOMER = ("customer.created", "customer.updated", STATE)
 
 ORDERED = ("order.created", "order.updated", "order.paid")
 
-FIRST_ORDERS = ("purchase", "subscription_create")
-"""The `billing_reason` of orders whose metadata is the checkout's."""
+FIRST_ORDER = "subscription_create"
+"""The `billing_reason` of the order of a subscription whose metadata is the checkout's."""
 
 
 class PolarWebhooks(SignedWebhooks):
@@ -77,7 +78,12 @@ class PolarWebhooks(SignedWebhooks):
         if kind in CUSTOMER:
             customer = replace(parsing.customer(event, data, METADATA), names=customer_names(data))
             return replace(customer, live_subscriptions=_live(data)) if kind == STATE else customer
-        if kind in ORDERED and data.get("billing_reason") in FIRST_ORDERS:
+        if kind == REFUNDED:
+            return refund_event(event, data)
+        if kind in ORDERED and (purchase := purchase_of(data)) is not None:
+            event = replace(event, order=Order.of(modified_ns(data), occurred_ns, event_id))
+            return parsing.with_subscription(event, purchase, names(data))
+        if kind in ORDERED and data.get("billing_reason") == FIRST_ORDER:
             # Does not affect entitlements itself, but links the checkout's tenant to the new subscription.
             return replace(
                 event,
