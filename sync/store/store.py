@@ -152,16 +152,9 @@ class Store:
 
     async def read_many(self, topics: Sequence[str]) -> list[Snapshot]:
         """Return the topics' snapshots, in order, without their private parts, in one round trip."""
-        return await self._read_many(topics, FIELDS)
-
-    async def read_whole(self, topics: Sequence[str]) -> list[Snapshot]:
-        """Return the topics' snapshots, in order, with their private parts, in one round trip."""
-        return await self._read_many(topics, ALL_FIELDS)
-
-    async def _read_many(self, topics: Sequence[str], names: Sequence[str]) -> list[Snapshot]:
         pipeline = self.pipeline()
         for topic in topics:
-            pipeline.command("HMGET", self.keys.snap(topic), *names)
+            pipeline.command("HMGET", self.keys.snap(topic), *FIELDS)
         replies = await pipeline.run()
         return [snapshot_of(topic, fields) for topic, fields in zip(topics, replies, strict=True)]
 

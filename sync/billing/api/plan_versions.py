@@ -12,11 +12,11 @@ from planwire_client.core.topic import Topic, decode_id
 from sync.billing.api.operations import Asked, BillingOperations, Document, operation
 from sync.billing.domain.entitlements.evaluation import Setting
 from sync.billing.domain.entitlements.held_versions import held_versions
-from sync.billing.storage.tenants import FactsError, facts_of
+from sync.billing.domain.facts.model import Facts
+from sync.billing.storage.tenants import read_all_facts
 from sync.http.fields import Model
 from sync.http.openapi import Answer
 from sync.http.parameters import FROM, LIMIT, QueryText
-from sync.store.models import Snapshot
 
 PLAN_PARAMETER = QueryText("plan", "Only of this plan, by its key in the catalog.", r"^[a-z][a-z0-9_-]{0,63}$")
 
@@ -66,21 +66,19 @@ class PlanVersions(BillingOperations):
         """
         environment = self._services.environment(asked.environment)
         topics, following = await environment.topics_page(cursor, limit)
-        snapshots = await self._services.store.read_whole(topics) if topics else []
+        facts = await read_all_facts(self._services.store, asked.environment, topics)
         setting = self._services.setting(asked.environment)
-        found = [row for snapshot in snapshots for row in _rows(snapshot, setting) if plan in ("", row["plan"])]
+        found = [row for topic, each in facts for row in _rows(topic, each, setting) if plan in ("", row["plan"])]
         named = {key: [plan.version] for key, plan in setting.catalog.plans.items()}
         named |= {key: list(versions.by_name) for key, versions in setting.catalog.versions.items()}
         document: Document = {"versions": found, "catalog": named}
         return document | ({"next": following} if following else {})
 
 
-def _rows(snapshot: Snapshot, setting: Setting) -> Iterator[Document]:
-    try:
-        held = held_versions(facts_of(snapshot), setting)
-    except FactsError as error:
-        _log.error("facts_unreadable", topic=snapshot.topic, error=str(error))
+def _rows(topic: str, facts: Facts | str, setting: Setting) -> Iterator[Document]:
+    if isinstance(facts, str):
+        _log.error("facts_unreadable", topic=topic, error=facts)
         return
-    for key, (plan, version, by) in held.items():
-        tenant = decode_id(Topic.parse(snapshot.topic).id)
+    tenant = decode_id(Topic.parse(topic).id)
+    for key, (plan, version, by) in held_versions(facts, setting).items():
         yield {"tenant": tenant, "subscription": key, "plan": plan, "version": version, "by": by}

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import orjson
 
 from planwire_client.core.commit import BILLING, PUBLISHER
+from planwire_client.core.topic import TopicError
 from sync.billing.domain.decision import Tenant
 from sync.billing.domain.facts import codec
 from sync.billing.domain.facts.model import NOTHING, Facts
+from sync.billing.storage.environment import checked_topic
 from sync.core.errors import SyncError
-from sync.store.models import ABSENT, Change, Snapshot
+from sync.store.command_pipeline import CommandPipeline, failure
+from sync.store.models import ABSENT, ALL_FIELDS, Change, Snapshot, StoreRejected, snapshot_of
+from sync.store.store import Store
 
 FACTS_MARK = b'"subscriptions":{'
 """What facts of builds from before the owner contain. commit.lua looks for it, too."""
@@ -77,6 +82,29 @@ def facts_of(snapshot: Snapshot) -> Facts:
         return codec.decode(snapshot.private)
     except ValueError as error:
         raise FactsError(f"{snapshot.topic}: this build cannot read what billing has stored: {error}") from error
+
+
+async def read_all_facts(store: Store, environment: str, topics: Sequence[str]) -> list[tuple[str, Facts | str]]:
+    """Return each of an environment's topics with its facts, in order, in one round trip.
+
+    A topic whose facts cannot be read has the problem instead, so that it does not hide the others.
+
+    Raises:
+        StoreError: the store is unreachable or failing.
+    """
+    batch = CommandPipeline(store)
+    for topic in topics:
+        batch.command("HMGET", store.keys.snap(topic), *ALL_FIELDS)
+    found: list[tuple[str, Facts | str]] = []
+    for topic, reply in zip(topics, await batch.attempt(), strict=True):
+        try:
+            checked_topic(environment, topic)
+            if isinstance(reply, Exception):
+                raise failure(reply)
+            found.append((topic, facts_of(snapshot_of(topic, reply))))
+        except (FactsError, StoreRejected, TopicError) as error:
+            found.append((topic, str(error)))
+    return found
 
 
 def has_facts(snapshot: Snapshot) -> bool:

@@ -12,7 +12,7 @@ from sync.billing.domain.entitlements.items import Setting
 from sync.billing.domain.entitlements.projection import Unprojectable, project
 from sync.billing.domain.facts.model import NOTHING, Facts
 from sync.billing.storage.environment import Environment
-from sync.billing.storage.tenants import FactsError, facts_of
+from sync.billing.storage.tenants import read_all_facts
 from sync.store.store import Store
 
 PAGE = 500
@@ -41,15 +41,13 @@ async def effects(store: Store, environment: str, old: Catalog, new: Catalog, no
     known, seen, cursor = Environment(store, environment, lease_s=1), set[str](), "0"
     while cursor:
         topics, cursor = await known.topics_page(cursor, PAGE)
-        for snapshot in await store.read_whole([topic for topic in topics if topic not in seen]):
-            seen.add(snapshot.topic)
-            tenant = decode_id(Topic.parse(snapshot.topic).id)
-            try:
-                facts = facts_of(snapshot)
-            except FactsError as error:
-                yield Effect(tenant, "", "", Difference([], [], []), str(error))
-                continue
-            if facts != NOTHING and facts.erased_ns is None:
+        new_topics = [topic for topic in topics if topic not in seen]
+        seen.update(new_topics)
+        for topic, facts in await read_all_facts(store, environment, new_topics):
+            if isinstance(facts, str):
+                yield Effect(topic, "", "", Difference([], [], []), facts)
+            elif facts != NOTHING and facts.erased_ns is None:
+                tenant = decode_id(Topic.parse(topic).id)
                 yield effect_of(tenant, facts, *(Setting(one, environment, (), now_ns) for one in (old, new)))
 
 

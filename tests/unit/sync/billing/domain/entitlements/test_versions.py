@@ -305,3 +305,16 @@ def test_parts_of_a_history_that_are_joined_say_the_same_as_the_whole(data: st.D
     one, other = (folded(*part).subscriptions.get("paddle:sub_1") for part in parts)
     together, expected = joined(one, other), whole.subscriptions.get("paddle:sub_1")
     assert (together and together.first_seen) == (expected and expected.first_seen)
+
+
+@given(st.data())
+def test_a_move_counts_the_same_before_and_after_events_that_come_late(data: st.DataObject) -> None:
+    terms = {key: data.draw(st.lists(TERMS, min_size=3, max_size=3)) for key in ("basic", "team", "pro")}
+    using = edited(terms, [5, 12])
+    events = data.draw(arrivals(data.draw(histories())))
+    cut, day = data.draw(st.integers(0, len(events))), data.draw(st.integers(0, 25))
+    moved = Override(VERSION, "pro", data.draw(st.sampled_from(["v0", "v1", "current"])), "announced")
+    facts = folded(*events[cut:], facts=add_override(folded(*events[:cut]), moved, setting(day, using)))
+    assert facts == add_override(folded(*events), moved, setting(day, using))
+    later = data.draw(st.integers(0, 30))
+    assert project(facts, setting(later, using)) == project(codec.decode(codec.encode(facts)), setting(later, using))
