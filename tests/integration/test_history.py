@@ -43,7 +43,9 @@ async def test_two_attempts_tell_one_result_once(store: Store) -> None:
     assert await tell(store, "evt_2", AT_US + 9_000, since_us=AT_US) == 1
     assert await tell(store, "evt_1", AT_US + 9_000, "refused", since_us=AT_US) == 1
     assert await tell(store, "evt_1", AT_US + 12_000, "refused", "why else", since_us=AT_US) == 1
-    assert await tell(store, "evt_1", AT_US + 15_000, "refused", "or so", since_us=AT_US, any_reason=True) == 0
+    assert await tell(store, "evt_1", AT_US + 15_000, "refused", "or so", since_us=AT_US, any_end=True) == 0
+    assert await tell(store, "evt_2", AT_US + 15_000, "refused", since_us=AT_US, any_end=True) == 0
+    assert await tell(store, "evt_2", AT_US + 15_000, "parked", since_us=AT_US, any_end=True) == 1
     assert await tell(store, "evt_1", AT_US + 18_000, since_us=AT_US + 18_000) == 1, "before it could be told first"
 
 

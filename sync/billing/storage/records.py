@@ -41,19 +41,19 @@ def append_event(
     at_us: int,
     *,
     since_us: int | None = None,
-    any_reason: bool = False,
+    any_end: bool = False,
 ) -> None:
     """Add to `batch` an entry in a topic's event log. It is written once, even if the batch is sent again.
 
     Args:
         since_us: when the event may have been logged first: an entry of it since then is this one, written by another
             attempt; None if the event is logged by one caller only, at `at_us`.
-        any_reason: whether such an entry may give another reason.
+        any_end: whether such an entry may give another reason, and another outcome unless one of the two is "parked".
     """
     entry = (event_id, type, result.outcome, result.reason, at_us)
     id = f"{at_us // 1000}-{crc32(f'{event_id} {type} {result.outcome} {at_us}'.encode())}"
     since = "" if since_us is None else f"{since_us // 1000}-0"
-    batch.script(_APPEND, (batch.keys.events(topic),), id, EVENTS_KEPT, *entry, since, int(any_reason))
+    batch.script(_APPEND, (batch.keys.events(topic),), id, EVENTS_KEPT, *entry, since, int(any_end))
 
 
 def who_and_why(cause: Mapping[str, str]) -> str:

@@ -85,8 +85,9 @@ class Finisher:
 
     def _log(self, batch: CommandPipeline, processed: Processed) -> None:
         event, result = processed.event, processed.result
-        # What an event is older than, and what it is beside, may be something else by now.
-        any_reason = processed.is_recovered or result.outcome is Outcome.REFUSED
+        # What an event is older than, and what it is beside, may be something else by now; and of one that is committed
+        # already nobody knows whether it was the newest then.
+        any_end = processed.is_recovered or result.outcome is Outcome.REFUSED
         append_event(
             batch,
             result.topic,
@@ -95,7 +96,7 @@ class Finisher:
             result,
             self._context.now_us,
             since_us=max(0, processed.received_us - CLOCKS_DIFFER_US),
-            any_reason=any_reason,
+            any_end=any_end,
         )
 
     async def _recheck(self, processed: Processed) -> None:
