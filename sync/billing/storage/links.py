@@ -23,6 +23,7 @@ from sync.billing.domain.tenant_resolution import (
     naming_order,
     order_key,
     subjects,
+    with_learned,
 )
 from sync.store.command_pipeline import CommandPipeline, Script, run_script
 from sync.store.store import Store
@@ -72,27 +73,39 @@ def query_link(batch: CommandPipeline, event: Event | Unparsable) -> None:
     if name is None and event.subscription is None:
         return
     store_name(batch, event)
-    if name is not None and event.customer_id is not None:
-        key = _customer_key(batch, event, "subscriptions")
-        batch.command("HSETNX", key, event.subscription_id, name.tenant_id)
-        batch.command("HGET", key, event.subscription_id)
+    if name is not None:
+        _query_customer(batch, event, name)
 
 
 def read_link(event: Event, replies: Sequence[Any]) -> Link | None:
     """Return an event's link from the replies to `query_link`; None if the event needs no tenant."""
     if not replies or event.subscription_id is None:
         return None
-    is_new, tenant = (bool(replies[1]), replies[2].decode()) if len(replies) > 1 else (False, None)
-    return _link(replies[0], name_in(event), event.event_id, is_new, tenant)
+    return _event_link(event, name_in(event), replies)
+
+
+async def with_name(store: Store, event: Event, link: Link, name: Name) -> Link:
+    """Return the link of an event's subscription with a name, which is stored unless the link has it.
+
+    Raises:
+        StoreError: the store is unreachable or failing.
+    """
+    if link.names.get(name.strength) == name.tenant_id:
+        return link
+    batch = CommandPipeline(store)
+    _store(batch, _keys(batch, event.environment, subjects(event)[0]), name, event.event_id)
+    _query_customer(batch, event, name)
+    return with_learned(_event_link(event, name, await batch.run()), link)
 
 
 def store_name(batch: CommandPipeline, event: Event) -> None:
     """Add to `batch` the storing of the name that the event gives to its subscription, if any, and the link's query."""
-    name = name_in(event)
+    name, keys = name_in(event), _keys(batch, event.environment, subjects(event)[0])
+    if name is not None:
+        _store(batch, keys, name, event.event_id)
+        return
     is_body = event.subscription is not None and not is_ending(event)
-    order = order_key(naming_order(event)) if name is not None or is_body else ""
-    fields = ("", "", order) if name is None else (name.strength, name.tenant_id, order)
-    batch.script(_NAME, _keys(batch, event.environment, subjects(event)[0]), *fields, event.event_id)
+    batch.script(_NAME, keys, "", "", order_key(naming_order(event)) if is_body else "", event.event_id)
 
 
 async def read_stored(store: Store, ref: SubscriptionRef) -> Link:
@@ -195,7 +208,7 @@ async def name_subscriptions(store: Store, event: Event, customer: Customer) -> 
     for subscription_id in customer.subscriptions:
         keys = _keys(batch, event.environment, link_subjects(event.provider, subscription_id, None)[0])
         for name in customer.names:
-            batch.script(_NAME, keys, name.strength, name.tenant_id, order_key(name.order), event.event_id)
+            _store(batch, keys, name, event.event_id)
     replies, last = await batch.run(), len(customer.names)
     return {
         subscription_id: _link(reply, customer.names[-1], customers_tenant=tenant)
@@ -242,6 +255,23 @@ def erase_links(batch: CommandPipeline, environment: str, subjects: Sequence[str
         batch.command("SREM", batch.keys.link(environment, customer), tenant_id)
         members = [f"{strength} {tenant_id}" for strength in (Strength.SIGNED_CUSTOMER, Strength.CUSTOMER)]
         batch.command("ZREM", batch.keys.customer(environment, provider, customer_id, "metadata"), *members)
+
+
+def _store(batch: CommandPipeline, keys: tuple[str, str], name: Name, event_id: str) -> None:
+    batch.script(_NAME, keys, name.strength, name.tenant_id, order_key(name.order), event_id)
+
+
+def _query_customer(batch: CommandPipeline, event: Event, name: Name) -> None:
+    """Add to `batch` that the event's customer, if any, pays for the named tenant, unless another one is stored."""
+    if event.customer_id is not None:
+        key = _customer_key(batch, event, "subscriptions")
+        batch.command("HSETNX", key, event.subscription_id, name.tenant_id)
+        batch.command("HGET", key, event.subscription_id)
+
+
+def _event_link(event: Event, name: Name | None, replies: Sequence[Any]) -> Link:
+    is_new, tenant = (bool(replies[1]), replies[2].decode()) if len(replies) > 1 else (False, None)
+    return _link(replies[0], name, event.event_id, is_new, tenant)
 
 
 def _customer_key(batch: CommandPipeline, event: Event, name: str) -> str:

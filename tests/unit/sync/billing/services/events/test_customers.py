@@ -204,3 +204,29 @@ async def test_an_erased_tenant_is_no_name_of_its_customer_any_more(make: Make) 
         assert ":metadata" not in await shop.keys()
         await shop.take(make("customer", 3, "b"), make("subscription", 4))
         assert await shop.homes() == {}
+
+
+CUSTOMER_A: dict[str, Any] = {"customer": {"custom_data": {"tenant_id": "a"}}}
+
+
+@pytest.mark.parametrize(
+    ("checkout", "wanted"),
+    [
+        ({"custom_data": {"tenant_id": "b"}}, "b"),
+        ({"custom_data": None, "customer": {"custom_data": {"tenant_id": "b"}}}, "a"),
+    ],
+    ids=["its own metadata", "those of its customer"],
+)
+async def test_a_checkout_that_made_it_is_stronger_than_the_customer_in_its_body_by_its_own_metadata_alone(
+    checkout: dict[str, Any], wanted: str
+) -> None:
+    """Of the names of a customer the newest counts, wherever it stands."""
+    history = [
+        paddle("checkout", 1, **checkout, subscription_id=None),
+        paddle("subscription", 2, transaction_id="txn_sub_1", **CUSTOMER_A),
+        paddle("subscription", 3, **CUSTOMER_A, status="past_due"),
+    ]
+    for order in itertools.permutations(history):
+        with open_shop(paddle) as shop:
+            await shop.take(*order)
+            assert (await shop.homes(), await shop.parked()) == ({wanted: ["sub_1"]}, [])
