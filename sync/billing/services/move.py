@@ -28,7 +28,8 @@ from sync.billing.domain.tenant_resolution import (
 from sync.billing.services.committer import CONFLICTS_MAX, Commit, Committer, Decision
 from sync.billing.services.context import BillingContext
 from sync.billing.services.reproject import Refresh, decide_refresh
-from sync.billing.storage.links import end_moves, flip, move_customer, read_all_stored, read_stored
+from sync.billing.storage.customers import move_customer
+from sync.billing.storage.links import end_moves, flip, read_all_stored, read_stored
 from sync.billing.storage.records import append_event, who_and_why
 from sync.billing.storage.tenants import FactsError, known_facts
 from sync.store.command_pipeline import CommandPipeline

@@ -14,16 +14,8 @@ from sync.billing.services.context import BillingContext
 from sync.billing.services.events.attempt import Attempt, Processed
 from sync.billing.services.events.fetch import AWAY, UNFETCHED_AGAIN_S, named_by_customer
 from sync.billing.services.move import Moves, move_cause
-from sync.billing.storage.links import (
-    Customer,
-    find_link,
-    flip,
-    move_customer,
-    name_subscriptions,
-    read_customer,
-    read_stored,
-    with_name,
-)
+from sync.billing.storage.customers import Customer, move_customer, read_customer
+from sync.billing.storage.links import find_link, flip, name_subscriptions, read_stored, with_name
 from sync.billing.storage.tenants import known_facts
 from sync.store.command_pipeline import CommandPipeline
 
