@@ -181,6 +181,7 @@ class Moves:
         """
         batch, key, event_id = CommandPipeline(self._store), ref.key, cause.get("event_id", "")
         about = who_and_why(cause)  # an ended subscription makes no version that has the cause
+        left_us = {ref.topic(tenant): at_us for at_us, tenant in sorted(link.left.items())}
         here, *others = commits
         entry = here.decision.after.subscriptions.get(key)
         is_given = entry is not None and entry.moved_us == link.moved_us
@@ -188,13 +189,14 @@ class Moves:
             self._committer.follow_up(batch, commit)
         for commit in others:
             if commit.decision.after.moved.get(key) == link.moved_us:
-                about = _dropped_change(key, commit, here) + about
-                result = EventResult(Outcome.APPLIED, f"{ref.subscription_id} moved to {here.topic}{about}")
+                what = _dropped_change(key, commit, here) + about
+                result = EventResult(Outcome.APPLIED, f"{ref.subscription_id} moved to {here.topic}{what}")
                 append_event(batch, commit.topic, event_id, MOVED_TYPE, result, link.moved_us)
                 if is_given:
-                    reason = f"{ref.subscription_id} moved here from {commit.topic}{about}"
+                    reason = f"{ref.subscription_id} moved here from {commit.topic}{what}"
                     result = EventResult(Outcome.APPLIED, reason)
-                    append_event(batch, here.topic, event_id, MOVED_TYPE, result, link.moved_us)
+                    # Each at a time of its own, or the second would count as a repetition of the first.
+                    append_event(batch, here.topic, event_id, MOVED_TYPE, result, left_us[commit.topic])
         if entry is not None and entry.subscription.customer_id is not None:
             customer = entry.subscription.customer_id
             move_customer(batch, ref, customer, link)
