@@ -179,11 +179,12 @@ def vouched(event: Event, link: Link) -> Event:
 
 
 def with_learned(link: Link, earlier: Link) -> Link:
-    """Return a link that was read again, with what the event had learned when `earlier` was read."""
+    """Return a link that was read again, with what `earlier` says of the event and of its customer."""
     return replace(
         link,
         learned_subscription=earlier.learned_subscription or link.learned_subscription,
         learned_customer=earlier.learned_customer or link.learned_customer,
+        customers_tenant=link.customers_tenant or earlier.customers_tenant,
     )
 
 

@@ -24,6 +24,7 @@ from sync.billing.domain.tenant_resolution import (
     SubscriptionRef,
     is_vouched,
     strongest,
+    with_learned,
 )
 from sync.billing.services.committer import CONFLICTS_MAX, Commit, Committer, Decision
 from sync.billing.services.context import BillingContext
@@ -211,13 +212,7 @@ class Moves:
         if now.moved_us > link.moved_us and link.left and link.tenant_id is not None:
             # It was moved on meanwhile, perhaps before it was given to the tenant of this move.
             left = {now.moved_us: link.tenant_id, **left}
-        return replace(
-            now,
-            left=left,
-            learned_subscription=link.learned_subscription,
-            learned_customer=link.learned_customer,
-            customers_tenant=link.customers_tenant,
-        )
+        return replace(with_learned(now, link), left=left)
 
     async def _rejected(self, ref: SubscriptionRef, link: Link, tenant_id: str, *, is_sure: bool) -> EventResult | None:
         """Return why a subscription stays where it is: the named tenant is erased, or not its customer's by the policy.
