@@ -85,8 +85,9 @@ class TenantResolver:
         if link.tenant_id is None:
             event = await named_by_customer(self._context, event, background=background)
             link = await self._with_name(link, event)
-        customer, name = Customer(), tenant_resolution.strongest(link)
-        if link.tenant_id is None or (name is not None and name[0] is Strength.ENDING):
+        customer, name, own = Customer(), tenant_resolution.strongest(link), tenant_resolution.name_in(event)
+        is_by_customer = own is not None and own.strength in (Strength.SIGNED_CUSTOMER, Strength.CUSTOMER)
+        if link.tenant_id is None or is_by_customer or (name is not None and name[0] is Strength.ENDING):
             customer = await read_customer(self._store, event)
             link = await self._named_by(event, link, customer)
         if link.tenant_id is None:

@@ -230,3 +230,13 @@ async def test_a_checkout_that_made_it_is_stronger_than_the_customer_in_its_body
         with open_shop(paddle) as shop:
             await shop.take(*order)
             assert (await shop.homes(), await shop.parked()) == ({wanted: ["sub_1"]}, [])
+
+
+async def test_the_customer_in_a_body_is_one_of_its_names() -> None:
+    """A signed one of its own event is stronger, and so is a newer one."""
+    for tenant, day in ((tenant_reference(SECRET, "c"), 1), ("c", 3)):
+        history = paddle("subscription", 2, **CUSTOMER_A), paddle("customer", day, tenant)
+        for order in itertools.permutations(history):
+            with open_shop(paddle) as shop:
+                await shop.take(*order)
+                assert await shop.homes() == {"c": ["sub_1"]}
