@@ -240,3 +240,16 @@ async def test_the_customer_in_a_body_is_one_of_its_names() -> None:
             with open_shop(paddle) as shop:
                 await shop.take(*order)
                 assert await shop.homes() == {"c": ["sub_1"]}
+
+
+async def test_the_oldest_name_of_a_checkout_counts_whatever_comes_first() -> None:
+    """Neither event of the checkout has the subscription's id."""
+    history = [
+        paddle("checkout", 1, "a", subscription_id=None),
+        paddle("checkout", 2, "b", subscription_id=None),
+        paddle("subscription", 3, transaction_id="txn_sub_1"),
+    ]
+    for order in itertools.permutations(history):
+        with open_shop(paddle) as shop:
+            await shop.take(*order)
+            assert await shop.homes() == {"a": ["sub_1"]}
