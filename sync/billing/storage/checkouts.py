@@ -10,8 +10,16 @@ from dataclasses import replace
 from typing import Any
 
 from sync.billing.domain.facts.model import Event, Order, Unparsable
-from sync.billing.domain.tenant_resolution import Link, Strength, is_unreal, order_key, with_learned
-from sync.billing.storage.links import find_link
+from sync.billing.domain.tenant_resolution import (
+    Link,
+    Name,
+    Strength,
+    is_about_customer,
+    is_unreal,
+    naming_order,
+    order_key,
+)
+from sync.billing.storage.links import find_link, with_name
 from sync.store.command_pipeline import CommandPipeline, Script
 from sync.store.store import Store
 
@@ -27,9 +35,9 @@ def query_checkout(batch: CommandPipeline, event: Event | Unparsable) -> bool:
         return False
     if event.subscription is not None:
         field, value = "subscription", event.subscription.id
-    elif event.subscription_id is None and event.tenant_id is not None:
-        field = Strength.SIGNED_CHECKOUT if event.is_signed else Strength.CHECKOUT
-        value = f"{order_key(event.order)} {event.tenant_id}"
+    elif event.subscription_id is None and event.tenant_id is not None and not is_about_customer(event):
+        strength = Strength.SIGNED_CHECKOUT if event.is_signed else Strength.CHECKOUT
+        field, value = f"{strength} {order_key(naming_order(event))}", event.tenant_id
     else:
         return False
     key = batch.keys.checkout(event.environment, event.provider, event.checkout_id)
@@ -45,22 +53,17 @@ async def with_checkout(store: Store, event: Event, link: Link | None, reply: An
     Raises:
         StoreError: the store is unreachable or failing.
     """
-    subscription_id, *names = [part.decode() for part in reply]
+    flat = [part.decode() for part in reply]
+    known = dict(zip(flat[::2], flat[1::2], strict=True))
+    subscription_id = known.pop("subscription", None)
     if event.subscription is None:
-        if not subscription_id:
+        if subscription_id is None:
             return event, link
         event = replace(event, subscription_id=subscription_id)
         return event, await find_link(store, event)
     assert link is not None
-    for strength, text in zip((Strength.SIGNED_CHECKOUT, Strength.CHECKOUT), names, strict=True):
-        key, _, tenant_id = text.partition(" ")
-        if not text or link.names.get(strength) == tenant_id:
-            continue
-        is_signed = strength is Strength.SIGNED_CHECKOUT
+    for field, tenant_id in sorted(known.items()):  # the oldest of each strength first: it is the one that counts
+        strength, _, key = field.partition(" ")
         order = Order(int(key[:20]), int(key[20:40]), key[40:])
-        named = await find_link(
-            store, replace(event, subscription=None, tenant_id=tenant_id, is_signed=is_signed, order=order)
-        )
-        assert named is not None
-        link = with_learned(named, link)
+        link = await with_name(store, event, link, Name(Strength(strength), tenant_id, order))
     return event, link
