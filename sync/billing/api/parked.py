@@ -80,13 +80,17 @@ class ParkedEvents(BillingOperations):
         """Retry a parked event now; return its outcome.
 
         Raises:
-            Problem: no such event is parked, or its record cannot be read.
+            Problem: no such event is parked, or its record or its tenant's data cannot be read.
             StoreError: the store is unreachable or failing.
         """
+        services = self._services
+        record = await services.environment(asked.environment).inbox.read(event_id)
+        if record is not None and record.status == UNREADABLE:
+            raise Problem("not_changed", f"{record.reason}; repair it, or drop the event")
         try:
-            result = await self._services.ingest.retry(asked.environment, event_id)
+            result = await services.ingest.retry(asked.environment, event_id)
         except StoreRejected as error:
-            raise Problem("not_changed", f"its record cannot be read: {error}; repair it, or drop the event") from None
+            raise Problem("not_changed", f"its tenant's data cannot be used: {error}; it stays parked") from None
         if result is None:
             raise Problem("not_found", "no event of this id is parked")
         return result_document(result)

@@ -141,3 +141,16 @@ class TestEvents:
         assert await redis.zcard(keys.inbox("live", "parked")) == 0
         with pytest.raises(Problem, match="no event of this id is parked"):
             await ParkedEvents(services).drop(LIVE, "evt_1", REASON)
+
+    async def test_one_whose_tenant_cannot_be_read_stays_parked_and_is_not_to_be_dropped(
+        self, services: Billing
+    ) -> None:
+        redis: Any = services.store.redis
+        stored = {"body": services.body(event_id="evt_1"), "provider": "paddle", "status": "parked", "attempts": 1}
+        await redis.zadd(keys.inbox("live", "parked"), {"evt_1": 5})
+        await redis.hset(keys.inbox("live", "event:evt_1"), mapping=stored)
+        await redis.set(keys.snap("tenant:acme"), "a string where a hash should be")
+        with pytest.raises(Problem, match=r"its tenant's data cannot be used: WRONGTYPE .*; it stays parked"):
+            await ParkedEvents(services).retry(LIVE, "evt_1")
+        await redis.delete(keys.snap("tenant:acme"))
+        assert (await ParkedEvents(services).retry(LIVE, "evt_1"))["outcome"] == "applied"
