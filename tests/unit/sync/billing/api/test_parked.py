@@ -91,6 +91,15 @@ class TestItems:
             await ParkedItems(services).retry(LIVE, named)
         assert await ParkedItems(services).retry(SANDBOX, named) == {"outcome": "queued"}
 
+    @pytest.mark.parametrize("member", [b"weird/thing", b"sandbox/no topic", b"\xff/tenant:acme"])
+    async def test_damaged_items_of_a_queue_of_all_environments_are_in_reach(
+        self, services: Billing, member: bytes
+    ) -> None:
+        await park(services, "reconcile", "live", member)
+        (found,) = await listed(services)
+        dropped = requests.DroppedItem(queue="reconcile", item=found["item"], reason="damaged")
+        assert await ParkedItems(services).drop(LIVE, dropped) == {"outcome": "dropped"}
+
     async def test_an_unknown_queue_is_answered_with_the_known_ones(self, services: Billing) -> None:
         with pytest.raises(Problem, match=r"queue must be one of audits, .*timers"):
             Reader(requests.QueueItem).read({"queue": "inbox", "item": "evt_1"})
