@@ -160,10 +160,12 @@ def unknown_prices(of: Event | SubscriptionFacts, setting: Setting) -> list[str]
     An item of quantity 0 is not asked for.
     """
     body, catalog = of.subscription, setting.catalog
-    where = (of.provider, setting.environment)
-    known, items = catalog.prices(*where), () if body is None else body.items
-    unknown = [price_id for price_id, quantity in items if quantity and price_id not in known]
-    return [id for id in unknown if body is not None and not catalog.ignores(*where, id, body.products.get(id, ""))]
+    if body is None:
+        return []
+    where, products = (of.provider, setting.environment), body.products
+    known = catalog.prices(*where)
+    unknown = [price_id for price_id, quantity in body.items if quantity and price_id not in known]
+    return [price_id for price_id in unknown if not catalog.ignores(*where, price_id, products.get(price_id, ""))]
 
 
 def without_ignored_names(event: Event, setting: Setting) -> Event:
