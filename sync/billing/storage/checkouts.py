@@ -36,8 +36,8 @@ def query_checkout(batch: CommandPipeline, event: Event | Unparsable) -> bool:
     if event.subscription is not None:
         field, value = "subscription", event.subscription.id
     elif event.subscription_id is None and event.tenant_id is not None and not is_about_customer(event):
-        strength = Strength.SIGNED_CHECKOUT if event.is_signed else Strength.CHECKOUT
-        field, value = f"{strength} {order_key(naming_order(event))}", event.tenant_id
+        field = Strength.SIGNED_CHECKOUT if event.is_signed else Strength.CHECKOUT
+        value = f"{order_key(naming_order(event))} {event.tenant_id}"
     else:
         return False
     key = batch.keys.checkout(event.environment, event.provider, event.checkout_id)
@@ -53,17 +53,16 @@ async def with_checkout(store: Store, event: Event, link: Link | None, reply: An
     Raises:
         StoreError: the store is unreachable or failing.
     """
-    flat = [part.decode() for part in reply]
-    known = dict(zip(flat[::2], flat[1::2], strict=True))
-    subscription_id = known.pop("subscription", None)
+    subscription_id, *names = [part.decode() for part in reply]
     if event.subscription is None:
-        if subscription_id is None:
+        if not subscription_id:
             return event, link
         event = replace(event, subscription_id=subscription_id)
         return event, await find_link(store, event)
     assert link is not None
-    for field, tenant_id in sorted(known.items()):  # the oldest of each strength first: it is the one that counts
-        strength, _, key = field.partition(" ")
-        order = Order(int(key[:20]), int(key[20:40]), key[40:])
-        link = await with_name(store, event, link, Name(Strength(strength), tenant_id, order))
+    for strength, text in zip((Strength.SIGNED_CHECKOUT, Strength.CHECKOUT), names, strict=True):
+        if text:
+            key, _, tenant_id = text.partition(" ")
+            order = Order(int(key[:20]), int(key[20:40]), key[40:])
+            link = await with_name(store, event, link, Name(strength, tenant_id, order))
     return event, link

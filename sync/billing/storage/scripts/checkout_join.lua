@@ -1,14 +1,18 @@
 -- Store what one event knows of a checkout, and return what all have stored: its subscription, and the tenants it names.
 --
--- KEYS[1] checkout   hash. subscription: the one that it made. "signed_checkout ORDER", "checkout ORDER": a tenant that it
---                    names, by the order of the event
+-- KEYS[1] checkout   hash. subscription: the one that it made. signed_checkout, checkout: "ORDER TENANT", the oldest name,
+--                    whichever event came first
 --
 -- ARGV[1] field
 -- ARGV[2] value
 -- ARGV[3] ttl        seconds
 --
--- Returns the fields and values.
+-- Returns {subscription or empty, signed_checkout or empty, checkout or empty}.
 
-redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
+local stored = redis.call('HGET', KEYS[1], ARGV[1])
+if not stored or (ARGV[1] ~= 'subscription' and ARGV[2] < stored) then
+  redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+end
 redis.call('EXPIRE', KEYS[1], ARGV[3])
-return redis.call('HGETALL', KEYS[1])
+local known = redis.call('HMGET', KEYS[1], 'subscription', 'signed_checkout', 'checkout')
+return {known[1] or '', known[2] or '', known[3] or ''}
