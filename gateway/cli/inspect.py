@@ -83,8 +83,11 @@ def _chain(chain: Mapping[str, Any]) -> Iterator[str]:
         yield f"  gateway {silent}  does not answer: it is deaf, stopping or gone"
     if not chain["gateways"]:
         yield "  no gateway has a tab of it"
+    used: set[str] = set()  # the newest outcomes come first: what has been used since waits for nothing
     for event in chain["events"]:
-        if event["outcome"] in UNUSED:
+        if event["outcome"] not in UNUSED:
+            used.add(event["event_id"])
+        elif event["event_id"] not in used:
             shown = "  ".join(plain(event[name]) for name in ("event_id", "outcome", "type", "reason"))
             yield f"  event {shown}"
 

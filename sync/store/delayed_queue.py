@@ -200,7 +200,7 @@ class DelayedQueue:
         batch.command("HLEN", self._keys[3])
 
     async def retry(self, topic: str) -> bool:
-        """Make a parked topic due now; return False if it is not parked.
+        """Make a parked topic due now, even if it was queued for later since; return False if it is not parked.
 
         Raises:
             StoreError: the store is unreachable or failing.
@@ -208,9 +208,7 @@ class DelayedQueue:
         member = member_of(topic)
         (note,) = await run_commands(self._store, ("HGET", self._keys[3], member))
         if note is not None:
-            batch = CommandPipeline(self._store)
-            self.request(batch, [member])
-            await batch.run()
+            await self._hasten([member])
         return note is not None
 
     async def drop(self, topic: str) -> bool:
@@ -224,17 +222,18 @@ class DelayedQueue:
         return bool(gone)
 
     async def reopen(self) -> int:
-        """Make all parked topics due now; return their number.
+        """Make all parked topics due now, even if they were queued for later since; return their number.
 
         Raises:
             StoreError: the store is unreachable or failing.
         """
         (members,) = await run_commands(self._store, ("HKEYS", self._keys[3]))
         for start in range(0, len(members), PAGE):
-            batch = CommandPipeline(self._store)
-            self.request(batch, members[start : start + PAGE])
-            await batch.run()
+            await self._hasten(members[start : start + PAGE])
         return len(members)
+
+    async def _hasten(self, members: Sequence[bytes]) -> None:
+        await run_script(self._store, _SCHEDULE, self._keys[:2], "", "LT", *members)
 
     async def _end(self, due: Due, how: str, value: int | str | bytes, kept: int | str = "") -> bool:
         claim = (due.member, due.lease, due.token)

@@ -104,7 +104,7 @@ class Keys(Names):
         return f"{self.link(environment, f'customer:{provider}:{customer_id}')}:{name}"
 
     def checkout(self, environment: str, provider: str, checkout_id: str) -> str:
-        """Hash of a checkout: the subscription that it made, and who is named by it. Three fields; TTL 7 days."""
+        """Hash of a checkout: the subscription that it made, the tenants that it names. A few fields; TTL 7 days."""
         return self.link(environment, f"checkout:{provider}:{checkout_id}")
 
     def tenants(self, environment: str) -> str:

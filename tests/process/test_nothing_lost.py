@@ -247,17 +247,17 @@ async def test_what_was_answered_counts_exactly_once_whatever_is_killed(data_dir
         try:
             await until(lambda: ready(provider.url), timeout_s=30)
             began = time.monotonic()
-            killing = asyncio.create_task(slaughter(crew, Random(f"kills {SEED}"), began + SOAK_S))
             deadline = began + SOAK_S + REST_S / 2
             async with (
                 httpx2.AsyncClient(base_url=provider.url, timeout=MAX_WAIT_S) as http,
                 asyncio.TaskGroup() as group,
             ):
+                killing = group.create_task(slaughter(crew, Random(f"kills {SEED}"), began + SOAK_S))
                 for index, sent in enumerate(events):
                     await asyncio.sleep(max(0.0, began + index * SOAK_S / len(events) - time.monotonic()))
                     group.create_task(provider.deliver(http, sent, deadline))
-            killed = await killing
             print(f"answered after {time.monotonic() - began:.1f} s")
+            killed = killing.result()
             print(f"killed {killed}; {provider.failures} deliveries failed, {dict(provider.outcomes)} were answered")
             environment = Environment(store, "live", LEASE_S)
             await until(lambda: at_rest(store, environment), timeout_s=REST_S, every_s=0.1)

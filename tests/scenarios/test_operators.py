@@ -96,6 +96,7 @@ class TestLinkedSubscription:
             ({"tenant": "new "}, "request_invalid", "'new ' begins or ends with white space"),
             ({"subscription": "sub 1"}, "request_invalid", "'sub 1' is not a subscription's id"),
             ({"subscription": "paddle:"}, "request_invalid", "'paddle:' is not a subscription's id"),
+            ({"subscription": "Paddle:sub_1"}, "no_subscription", "whose 'Paddle:sub_1' is: write paddle:sub_1"),
         ):
             body = {"subscription": "sub_1", "tenant": "new", "reason": "x", **asked}
             response = await system.http.post("/v1/links", json=body, headers=system.key)

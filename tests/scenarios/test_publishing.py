@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import orjson
 import pytest
@@ -33,26 +34,12 @@ async def system(store_url: str, tmp_path: Path) -> AsyncIterator[System]:
         yield system
 
 
-async def from_paddle(
-    system: System,
-    plan: str,
-    quantity: int = 1,
-    status: str = "active",
-    age_s: float = 60,
-    outcomes: Sequence[str] = ("applied",),
-) -> None:
+async def send_paddle(system: System, plan: str, quantity: int, status: str, age_s: float) -> str:
     items = [(f"pri_{plan}_live", quantity)]
-    assert await system.outcome(event(ago(age_s), items=items, status=status)) in outcomes
+    return await system.outcome(event(ago(age_s), items=items, status=status))
 
 
-async def from_stripe(
-    system: System,
-    plan: str,
-    quantity: int = 1,
-    status: str = "active",
-    age_s: float = 60,
-    outcomes: Sequence[str] = ("applied",),
-) -> None:
+async def send_stripe(system: System, plan: str, quantity: int, status: str, age_s: float) -> str:
     now = int(time.time())
     period = {"current_period_start": now - 100, "current_period_end": now + 10_000}
     item = {"id": "si_1", "price": {"id": f"price_{plan}_live"}, "quantity": quantity, **period}
@@ -67,10 +54,27 @@ async def from_stripe(
     }
     response = await post_stripe(system, envelope)
     assert response.status_code == 200, response.text
-    assert response.json()["outcome"] in outcomes, response.text
+    return str(response.json()["outcome"])
 
 
-Deliver = Callable[..., Awaitable[None]]
+class Deliver(NamedTuple):
+    """Delivers an event of one provider: TOPIC buys a plan, or its subscription changes."""
+
+    send: Callable[[System, str, int, str, float], Awaitable[str]]
+
+    async def __call__(
+        self,
+        system: System,
+        plan: str,
+        quantity: int = 1,
+        status: str = "active",
+        age_s: float = 60,
+        outcomes: Sequence[str] = ("applied",),
+    ) -> None:
+        assert await self.send(system, plan, quantity, status, age_s) in outcomes
+
+
+from_paddle, from_stripe = Deliver(send_paddle), Deliver(send_stripe)
 providers = pytest.mark.parametrize("deliver", [from_paddle, from_stripe], ids=["paddle", "stripe"])
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import orjson
 
 from sync.billing.catalog.watcher import CatalogWatcher
+from sync.billing.domain.facts.model import Event, NamePlace
 from sync.billing.domain.outcome import EventResult
-from sync.billing.providers.paddle.webhooks import PaddleWebhooks
+from sync.billing.providers.paddle.webhooks import PaddleWebhooks, fetched
 from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.tenants import facts_of
 from sync.core import instants
@@ -58,6 +59,42 @@ class Billing(BillingServices):
         for each in due:
             await self.wakeup.fire("live", each)
         return len(due)
+
+
+class PaddleApi:
+    """Paddle's API for the live environment: it shows the subscription `body`, or raises `failure`.
+
+    Attributes:
+        asked: the ids that it was asked for.
+    """
+
+    checkout_prefix = ""
+
+    def __init__(self, services: Billing) -> None:
+        """Let the services ask it."""
+        self.services = services
+        self.body: dict[str, Any] = {}
+        self.failure: Exception | None = None
+        self.asked: list[str] = []
+        clients: Any = {("paddle", "live"): self}
+        services.clients = clients
+
+    def shown(self) -> Event:
+        """The subscription in an answer of now."""
+        return fetched(self.body, "live", self.services.now_ns())
+
+    async def fetch(self, subscription_id: str, max_wait_s: float, *, background: bool = False) -> Event:
+        """Return the subscription."""
+        self.asked.append(subscription_id)
+        if self.failure is not None:
+            raise self.failure
+        return self.shown()
+
+    async def customer_names(
+        self, customer_id: str, max_wait_s: float, *, background: bool = False
+    ) -> tuple[NamePlace, ...]:
+        """Return nothing: its customers name no tenant."""
+        return ()
 
 
 async def fire_now(services: BillingServices, topic: str = TOPIC) -> None:

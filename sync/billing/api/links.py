@@ -109,12 +109,12 @@ class Links(BillingOperations):
         provider, colon, id = text.partition(":")
         if colon and provider in self._services.adapters:
             return SubscriptionRef(environment, provider, id)
-        refs = [SubscriptionRef(environment, name, text) for name in self._providers]
+        refs = [] if colon else [SubscriptionRef(environment, name, text) for name in self._providers]
         stored = await read_all_stored(self._services.store, refs)
         known = [ref for ref, link in zip(refs, stored, strict=True) if link.tenant_id is not None]
         if len(known) == 1 or len(refs) == 1:
             return (known or refs)[0]
-        expected = " or ".join(f"{name}:{text}" for name in self._providers) or "PROVIDER:ID"
+        expected = " or ".join(f"{name}:{id or text}" for name in self._providers) or "PROVIDER:ID"
         raise Problem("no_subscription", f"it is not clear whose {shown(text)} is: write {expected}")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import structlog
 
-from planwire_client.core.topic import environment_of
+from planwire_client.core.topic import LIVE, Topic, TopicError
 from sync.billing.api import answers, requests
 from sync.billing.api.operations import Asked, BillingOperations, Document, operation, result_document
 from sync.billing.domain.entitlements.items import unknown_prices
@@ -80,13 +80,17 @@ class ParkedEvents(BillingOperations):
         """Retry a parked event now; return its outcome.
 
         Raises:
-            Problem: no such event is parked, or its record cannot be read.
+            Problem: no such event is parked, or its record or its tenant's data cannot be read.
             StoreError: the store is unreachable or failing.
         """
+        services = self._services
+        record = await services.environment(asked.environment).inbox.read(event_id)
+        if record is not None and record.status == UNREADABLE:
+            raise Problem("not_changed", f"{record.reason}; repair it, or drop the event")
         try:
-            result = await self._services.ingest.retry(asked.environment, event_id)
+            result = await services.ingest.retry(asked.environment, event_id)
         except StoreRejected as error:
-            raise Problem("not_changed", f"its record cannot be read: {error}; repair it, or drop the event") from None
+            raise Problem("not_changed", f"its tenant's data cannot be used: {error}; it stays parked") from None
         if result is None:
             raise Problem("not_found", "no event of this id is parked")
         return result_document(result)
@@ -150,7 +154,7 @@ class ParkedItems(BillingOperations):
             except StoreRejected as error:
                 parked = {"*": {"attempts": 0, "reason": f"the list cannot be read: {error}"}}
             for item, note in parked.items():
-                if (own or environment_of(item)) == asked.environment:
+                if (own or _environment_of(item)) == asked.environment:
                     found.append({"queue": name, "item": item, "env": asked.environment, **note})
         return {"items": found[:limit]}
 
@@ -205,9 +209,17 @@ class ParkedItems(BillingOperations):
         """
         queues = {name: (own, queue) for name, own, queue in parking_queues(self._services.store, (asked.environment,))}
         own, queue = queues[body.queue]
-        if (own or environment_of(body.item)) != asked.environment:
+        if (own or _environment_of(body.item)) != asked.environment:
             raise _not_parked(body)
         return queue
+
+
+def _environment_of(item: str) -> str:
+    """Return the environment of an item in a queue of all environments; LIVE for damaged ones, which have none."""
+    try:
+        return Topic.parse(item.partition(" ")[0]).env  # a checkout follows its topic after a space
+    except TopicError:
+        return LIVE
 
 
 def _not_parked(body: requests.QueueItem) -> Problem:

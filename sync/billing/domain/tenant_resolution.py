@@ -179,11 +179,12 @@ def vouched(event: Event, link: Link) -> Event:
 
 
 def with_learned(link: Link, earlier: Link) -> Link:
-    """Return a link that was read again, with what the event had learned when `earlier` was read."""
+    """Return a link that was read again, with what `earlier` says of the event and of its customer."""
     return replace(
         link,
         learned_subscription=earlier.learned_subscription or link.learned_subscription,
         learned_customer=earlier.learned_customer or link.learned_customer,
+        customers_tenant=link.customers_tenant or earlier.customers_tenant,
     )
 
 
@@ -275,7 +276,7 @@ class SubscriptionRef:
     @property
     def link_subject(self) -> str:
         """The subject of its link."""
-        return link_subjects(self.provider, self.subscription_id, None)[0]
+        return f"subscription:{self.provider}:{self.subscription_id}"
 
     def topic(self, tenant_id: str) -> str:
         """Return the topic of a tenant of its environment."""
@@ -285,16 +286,16 @@ class SubscriptionRef:
 def subjects(event: Event) -> tuple[str, ...]:
     """Return the link subjects that the event may wait on: its subscription, and its customer if it names one."""
     assert event.subscription_id is not None
-    return link_subjects(event.provider, event.subscription_id, event.customer_id)
+    subscription = SubscriptionRef.of(event).link_subject
+    return (subscription, customer_subject(event.provider, event.customer_id)) if event.customer_id else (subscription,)
 
 
 def customer_subjects(event: Event) -> tuple[str, str]:
     """Return what waits for any name of the event's customer, and what waits for that in its metadata."""
-    of = f"{event.provider}:{event.customer_id}"
-    return f"customer:{of}", f"customer-metadata:{of}"
+    any_name = customer_subject(event.provider, str(event.customer_id))
+    return any_name, f"customer-metadata:{event.provider}:{event.customer_id}"
 
 
-def link_subjects(provider: str, subscription_id: str, customer_id: str | None) -> tuple[str, ...]:
-    """Return the link subjects of a subscription, and of its customer if there is one."""
-    subscription = f"subscription:{provider}:{subscription_id}"
-    return (subscription, f"customer:{provider}:{customer_id}") if customer_id else (subscription,)
+def customer_subject(provider: str, customer_id: str) -> str:
+    """Return the link subject of a customer."""
+    return f"customer:{provider}:{customer_id}"

@@ -24,11 +24,13 @@ from sync.billing.domain.tenant_resolution import (
     SubscriptionRef,
     is_vouched,
     strongest,
+    with_learned,
 )
 from sync.billing.services.committer import CONFLICTS_MAX, Commit, Committer, Decision
 from sync.billing.services.context import BillingContext
 from sync.billing.services.reproject import Refresh, decide_refresh
-from sync.billing.storage.links import end_moves, flip, move_customer, read_all_stored, read_stored
+from sync.billing.storage.customers import move_customer
+from sync.billing.storage.links import end_moves, flip, read_all_stored, read_stored
 from sync.billing.storage.records import append_event, who_and_why
 from sync.billing.storage.tenants import FactsError, known_facts
 from sync.store.command_pipeline import CommandPipeline
@@ -187,6 +189,7 @@ class Moves:
         """
         batch, key, event_id = CommandPipeline(self._store), ref.key, cause.get("event_id", "")
         about = who_and_why(cause)  # an ended subscription makes no version that has the cause
+        left_us = {ref.topic(tenant): at_us for at_us, tenant in sorted(link.left.items())}
         here, *others = commits
         entry = here.decision.after.subscriptions.get(key)
         is_given = entry is not None and entry.moved_us == link.moved_us
@@ -194,13 +197,14 @@ class Moves:
             self._committer.follow_up(batch, commit)
         for commit in others:
             if commit.decision.after.moved.get(key) == link.moved_us:
-                about = _dropped_change(key, commit, here) + about
-                result = EventResult(Outcome.APPLIED, f"{ref.subscription_id} moved to {here.topic}{about}")
+                what = _dropped_change(key, commit, here) + about
+                result = EventResult(Outcome.APPLIED, f"{ref.subscription_id} moved to {here.topic}{what}")
                 append_event(batch, commit.topic, event_id, MOVED_TYPE, result, link.moved_us)
                 if is_given:
-                    reason = f"{ref.subscription_id} moved here from {commit.topic}{about}"
+                    reason = f"{ref.subscription_id} moved here from {commit.topic}{what}"
                     result = EventResult(Outcome.APPLIED, reason)
-                    append_event(batch, here.topic, event_id, MOVED_TYPE, result, link.moved_us)
+                    # Each at a time of its own, or the second would count as a repetition of the first.
+                    append_event(batch, here.topic, event_id, MOVED_TYPE, result, left_us[commit.topic])
         if entry is not None and entry.subscription.customer_id is not None:
             customer = entry.subscription.customer_id
             move_customer(batch, ref, customer, link)
@@ -215,13 +219,7 @@ class Moves:
         if now.moved_us > link.moved_us and link.left and link.tenant_id is not None:
             # It was moved on meanwhile, perhaps before it was given to the tenant of this move.
             left = {now.moved_us: link.tenant_id, **left}
-        return replace(
-            now,
-            left=left,
-            learned_subscription=link.learned_subscription,
-            learned_customer=link.learned_customer,
-            customers_tenant=link.customers_tenant,
-        )
+        return replace(with_learned(now, link), left=left)
 
     async def _rejected(self, ref: SubscriptionRef, link: Link, tenant_id: str, *, is_sure: bool) -> EventResult | None:
         """Return why a subscription stays where it is: the named tenant is erased, or not its customer's by the policy.

@@ -10,8 +10,16 @@ from dataclasses import replace
 from typing import Any
 
 from sync.billing.domain.facts.model import Event, Order, Unparsable
-from sync.billing.domain.tenant_resolution import Link, Strength, is_unreal, order_key, with_learned
-from sync.billing.storage.links import find_link
+from sync.billing.domain.tenant_resolution import (
+    Link,
+    Name,
+    Strength,
+    is_about_customer,
+    is_unreal,
+    naming_order,
+    order_key,
+)
+from sync.billing.storage.links import find_link, with_name
 from sync.store.command_pipeline import CommandPipeline, Script
 from sync.store.store import Store
 
@@ -27,9 +35,9 @@ def query_checkout(batch: CommandPipeline, event: Event | Unparsable) -> bool:
         return False
     if event.subscription is not None:
         field, value = "subscription", event.subscription.id
-    elif event.subscription_id is None and event.tenant_id is not None:
+    elif event.subscription_id is None and event.tenant_id is not None and not is_about_customer(event):
         field = Strength.SIGNED_CHECKOUT if event.is_signed else Strength.CHECKOUT
-        value = f"{order_key(event.order)} {event.tenant_id}"
+        value = f"{order_key(naming_order(event))} {event.tenant_id}"
     else:
         return False
     key = batch.keys.checkout(event.environment, event.provider, event.checkout_id)
@@ -53,14 +61,8 @@ async def with_checkout(store: Store, event: Event, link: Link | None, reply: An
         return event, await find_link(store, event)
     assert link is not None
     for strength, text in zip((Strength.SIGNED_CHECKOUT, Strength.CHECKOUT), names, strict=True):
-        key, _, tenant_id = text.partition(" ")
-        if not text or link.names.get(strength) == tenant_id:
-            continue
-        is_signed = strength is Strength.SIGNED_CHECKOUT
-        order = Order(int(key[:20]), int(key[20:40]), key[40:])
-        named = await find_link(
-            store, replace(event, subscription=None, tenant_id=tenant_id, is_signed=is_signed, order=order)
-        )
-        assert named is not None
-        link = with_learned(named, link)
+        if text:
+            key, _, tenant_id = text.partition(" ")
+            order = Order(int(key[:20]), int(key[20:40]), key[40:])
+            link = await with_name(store, event, link, Name(strength, tenant_id, order))
     return event, link

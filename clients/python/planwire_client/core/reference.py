@@ -13,7 +13,7 @@ import hashlib
 import hmac
 from collections.abc import Sequence
 
-from planwire_client.core.topic import LIVE, TENANT_KIND, Topic, TopicError, shown, topic
+from planwire_client.core.topic import LIVE, TENANT_KIND, WHITE_SPACE, Topic, TopicError, shown, topic
 
 PREFIX = "pwt1_"
 """The beginning of every reference; a tenant id that begins so is always read as one."""
@@ -36,7 +36,7 @@ def checked_tenant(id: str | int) -> str:
         TopicError: it names nobody, is too long, has white space around it, or is a reference itself.
     """
     topic_id, text = Topic.parse(topic(TENANT_KIND, id)).id, str(id)
-    if text != text.strip():
+    if text != text.strip(WHITE_SPACE):
         raise TopicError(f"{shown(text)} begins or ends with white space: give the id without it")
     if is_reference(text):
         raise TopicError(f"{shown(text)} is a signed reference: give the id of the tenant that it names")

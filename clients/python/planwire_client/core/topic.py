@@ -56,9 +56,13 @@ SHOWN_MAX_CHARS = 60
 matched = re.compile(rf"(?!{LIVE}/){PATTERN}").fullmatch
 """Return a match if the text is a topic's only valid name, else None."""
 
+WHITE_SPACE = (
+    " \t\n\v\f\r\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000\ufeff"
+)
+"""What a browser's `\\s` matches and its `trim()` removes, so that both clients reject the same texts."""
+
 _parts = re.compile(rf"(?:({_SEGMENT})/)?({_SEGMENT}):(.*)", re.DOTALL).fullmatch
-# White space as in a browser's `\s`, so that both clients refuse the same texts.
-_blank = re.compile("[ \t\n\v\f\r\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]*").fullmatch
 
 
 class TopicError(ValueError):
@@ -153,7 +157,7 @@ def not_a_topic(text: str) -> TopicError:
 
 
 def _check(id: str) -> None:
-    if _blank(id) or id in MISSING_VALUES:
+    if not id.strip(WHITE_SPACE) or id in MISSING_VALUES:
         raise TopicError(f"{shown(id)} names nobody: it is what programs write for a missing value; give the id")
 
 

@@ -38,7 +38,8 @@ from sync.billing.services.move import MOVED_TYPE
 from sync.billing.services.reproject import Refresh, Reprojection
 from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.backfill_progress import ItemResult
-from sync.billing.storage.links import find_link, read_customer, read_stored
+from sync.billing.storage.customers import read_customer
+from sync.billing.storage.links import find_link, read_stored
 from sync.billing.storage.tenants import FactsError, has_facts
 from sync.store.command_pipeline import CommandPipeline, run_commands
 from sync.store.models import Committed, Snapshot, Verdict

@@ -20,10 +20,9 @@ from sync.billing.services.events.fetch import named_by_customer
 from sync.billing.services.events.ingest import Ingest
 from sync.billing.services.events.resolve import TenantResolver
 from sync.billing.services.reproject import Refresh, Reprojection
-from sync.billing.storage.environment import reconcile_requests
 from sync.billing.storage.links import find_link, read_stored
 from sync.store.checkout_reads import REMEMBERED_S, CheckoutRead
-from sync.store.command_pipeline import CommandPipeline, run_commands
+from sync.store.command_pipeline import run_commands
 from sync.store.delayed_queue import DelayedQueue, Due
 
 QUEUE, DOUBTFUL_QUEUE = "checkouts", "checkouts_doubtful"
@@ -75,13 +74,12 @@ class Checkouts:
         topic, _, checkout_id = due.topic.partition(" ")
         client = self._client(Topic.parse(topic), checkout_id)
         (foreign,) = await run_commands(self._store, ("GET", self._store.keys.asked(topic, "foreign")))
-        if client is None or (foreign is not None and queue is self.queue):
-            batch = CommandPipeline(self._store)
-            if client is None:
-                reconcile_requests(self._store).request(batch, [topic])
-            else:
-                self.doubtful.request(batch, [due.topic])
-            await batch.run()
+        if client is None:
+            await self._store.want_reconcile([topic])
+            await queue.ack(due)
+            return
+        if foreign is not None and queue is self.queue:
+            await self._store.request(self._store.keys.doubtful_checkouts, [due.topic])
             await queue.ack(due)
             return
         pause_s = await self._read(topic, checkout_id, client, int(foreign or 0))

@@ -19,8 +19,9 @@ from sync.billing.services.context import BillingContext
 from sync.billing.services.events.attempt import Answer, Processed
 from sync.billing.services.events.event_queue import RELEASE_MAX, EventQueue, Processing
 from sync.billing.services.events.resolve import TenantResolver
+from sync.billing.storage.customers import store_customers
 from sync.billing.storage.environment import reconcile_requests
-from sync.billing.storage.links import erase_links, store_customers, store_name
+from sync.billing.storage.links import erase_links, store_name
 from sync.billing.storage.quotes import claim_bill, find_quote
 from sync.billing.storage.records import append_event, record_snapshots
 from sync.billing.storage.tenants import known_facts
@@ -63,7 +64,7 @@ class Finisher:
             link = processed.link
             is_its = link is None or link.tenant_id in (event.tenant_id, tenant_resolution.TOMBSTONE)
             if event.tenant_id is not None and is_its:  # its subscription may have been unknown until now
-                erase_links(batch, processed.environment, subjects(event), event.tenant_id)
+                erase_links(batch, SubscriptionRef.of(event), event.customer_id, event.tenant_id)
         if processed.commit is not None and isinstance(event, Event):
             self._committer.follow_up(batch, processed.commit)
             decision, tenant_id = processed.commit.decision, Topic.parse(processed.commit.topic).id

@@ -9,23 +9,15 @@ from sync.billing.domain import tenant_resolution
 from sync.billing.domain.facts.model import ENDED_STATUSES, NOTHING, PAID_STATUSES, Event, Facts
 from sync.billing.domain.outcome import OTHER_ACCOUNT, EventResult, Outcome
 from sync.billing.domain.refund_decision import of_unknown_payment
-from sync.billing.domain.tenant_resolution import CUSTOMERS, TOMBSTONE, Link, Strength, SubscriptionRef, tenant_topic
+from sync.billing.domain.tenant_resolution import TOMBSTONE, Link, Strength, SubscriptionRef, tenant_topic
 from sync.billing.providers.base import ProviderUnavailable
 from sync.billing.services.context import BillingContext
 from sync.billing.services.events.attempt import Attempt, Processed
 from sync.billing.services.events.fetch import AWAY, UNFETCHED_AGAIN_S, named_by_customer
 from sync.billing.services.move import Moves, move_cause
+from sync.billing.storage.customers import CANDIDATES_MAX, Customer, move_customer, read_customer
 from sync.billing.storage.environment import reconcile_requests
-from sync.billing.storage.links import (
-    CANDIDATES_MAX,
-    Customer,
-    find_link,
-    flip,
-    move_customer,
-    name_subscriptions,
-    read_customer,
-    read_stored,
-)
+from sync.billing.storage.links import find_link, flip, name_subscriptions, read_stored, with_name
 from sync.billing.storage.tenants import known_facts
 from sync.store.command_pipeline import CommandPipeline
 
@@ -103,8 +95,9 @@ class TenantResolver:
         if link.tenant_id is None:
             event = await named_by_customer(self._context, event, background=background)
             link = await self._with_name(link, event)
-        customer, name = Customer(), tenant_resolution.strongest(link)
-        if link.tenant_id is None or (name is not None and name[0] is Strength.ENDING):
+        customer, name, own = Customer(), tenant_resolution.strongest(link), tenant_resolution.name_in(event)
+        is_by_customer = own is not None and own.strength in (Strength.SIGNED_CUSTOMER, Strength.CUSTOMER)
+        if link.tenant_id is None or is_by_customer or (name is not None and name[0] is Strength.ENDING):
             customer = await read_customer(self._store, event)
             link = await self._named_by(event, link, customer)
         if link.tenant_id is None:
@@ -170,11 +163,7 @@ class TenantResolver:
     async def _with_name(self, link: Link, event: Event) -> Link:
         """Return the link with the name that the event gives, with its id and what the provider answered."""
         name = tenant_resolution.name_in(event)
-        if name is None or link.names.get(name.strength) == name.tenant_id:
-            return link
-        named = await find_link(self._store, event)
-        assert named is not None
-        return tenant_resolution.with_learned(named, link)
+        return link if name is None else await with_name(self._store, event, link, name)
 
     async def _name_subscriptions(self, event: Event) -> EventResult:
         """Name a customer's subscriptions by its metadata, and move those that nothing stronger names."""
@@ -233,9 +222,7 @@ class TenantResolver:
     async def _named_by(self, event: Event, link: Link, customer: Customer) -> Link:
         """Return the link with the names that the customer's own events have given."""
         for name in customer.names:
-            is_signed = name.strength is Strength.SIGNED_CUSTOMER
-            named = replace(event, order=name.order, tenant_id=name.tenant_id, is_signed=is_signed)
-            link = await self._with_name(link, replace(named, named_by=CUSTOMERS, subscription=None, step=None))
+            link = await with_name(self._store, event, link, name)
         return link
 
     async def _guessed(self, event: Event, link: Link, candidates: Sequence[str]) -> Link:

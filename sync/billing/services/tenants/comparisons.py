@@ -15,7 +15,7 @@ from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.environment import RECONCILE_LEASE_S, reconcile_requests
 from sync.process.supervisor import Supervisor
 from sync.store import losses
-from sync.store.command_pipeline import CommandPipeline, run_commands
+from sync.store.command_pipeline import run_commands
 from sync.store.delayed_queue import DelayedQueue, Due
 from sync.store.isolation import Failure, failure_of
 
@@ -58,9 +58,7 @@ class Comparisons:
         asked, pause_ms = self._store.keys.asked(due.topic, "state"), int(self._services.comparison_pause_s * 1000)
         (same,) = await run_commands(self._store, ("GET", self._store.keys.asked(due.topic, "same")))
         if same is not None and queue is self.requests:
-            batch = CommandPipeline(self._store)
-            self.repeated.request(batch, [due.topic])
-            await batch.run()
+            await self._store.request(self._store.keys.repeated, [due.topic])
             await queue.ack(due)
             return
         is_first, left_ms = await run_commands(self._store, ("SET", asked, b"1", "NX", "PX", pause_ms), ("PTTL", asked))

@@ -18,7 +18,7 @@ from planwire_client.core.topic import Topic
 from sync.billing.domain.entitlements.projection import Projected, project
 from sync.billing.domain.facts.model import NOTHING, Event, Facts
 from sync.billing.domain.outcome import ERASED, EventResult, Outcome
-from sync.billing.domain.tenant_resolution import link_subjects, named_topic, subjects
+from sync.billing.domain.tenant_resolution import SubscriptionRef, named_topic
 from sync.billing.services.committer import Committer, Decision, Write
 from sync.billing.services.context import BillingContext
 from sync.billing.storage.environment import reconcile_requests
@@ -115,10 +115,13 @@ class Erasure:
         for _, fields in entries:
             if fields[b"event_id"]:
                 known.inbox.drop_body(batch, fields[b"event_id"].decode())
-        linked = {link_subjects(*member.decode().split("\n")) for member in members}
-        linked |= await self._end_parked(environment, topic, batch, {subscription for subscription, *_ in linked})
-        for found in linked:
-            erase_links(batch, environment, found, tenant)
+        linked: set[tuple[SubscriptionRef, str | None]] = set()
+        for member in members:
+            provider, subscription_id, customer_id = member.decode().split("\n")
+            linked.add((SubscriptionRef(environment, provider, subscription_id), customer_id or None))
+        linked |= await self._end_parked(environment, topic, batch, {ref for ref, _ in linked})
+        for ref, customer in linked:
+            erase_links(batch, ref, customer, tenant)
         known.strike(batch, topic)
         reconcile_requests(self._store).cancel(batch, topic)
         losses.searches(self._store).cancel(batch, topic)
@@ -132,11 +135,11 @@ class Erasure:
         await run_commands(self._store, ("DEL", keys.erasing(topic)))
 
     async def _end_parked(
-        self, environment: str, topic: str, batch: CommandPipeline, subscriptions: set[str]
-    ) -> set[tuple[str, ...]]:
-        """Add to `batch` the end of every parked event of the tenant; return their link subjects."""
+        self, environment: str, topic: str, batch: CommandPipeline, subscriptions: set[SubscriptionRef]
+    ) -> set[tuple[SubscriptionRef, str | None]]:
+        """Add to `batch` the end of every parked event of the tenant; return their subscriptions and customers."""
         inbox = self._context.environment(environment).inbox
-        linked: set[tuple[str, ...]] = set()
+        linked: set[tuple[SubscriptionRef, str | None]] = set()
         after: tuple[int, str] | None = None
         while True:
             page = await inbox.parked(after, PAGE)
@@ -144,10 +147,10 @@ class Erasure:
                 event = self._parsed(record, environment)
                 is_about = record.topic == topic or (event is not None and named_topic(event) == topic)
                 if event is not None and event.subscription_id is not None:
-                    found = subjects(event)
-                    is_about = is_about or found[0] in subscriptions
+                    ref = SubscriptionRef.of(event)
+                    is_about = is_about or ref in subscriptions
                     if is_about:
-                        linked.add(found)
+                        linked.add((ref, event.customer_id))
                 if is_about:
                     inbox.end(batch, record.event_id, ERASED)
             if len(page) < PAGE:

@@ -29,6 +29,9 @@ CHAIN: dict[str, Any] = {
 }
 
 
+EVENT = {"event_id": "evt_1", "outcome": "parked", "type": "t", "reason": "why"}
+
+
 def run(monkeypatch: pytest.MonkeyPatch, answers: dict[str, dict[str, Any]], *arguments: str) -> Result:
     def send(_: Api, method: str, path: str, query: dict[str, str]) -> tuple[int, dict[str, Any]]:
         name = path.removeprefix("/console/api/").partition("/")[0]
@@ -39,8 +42,7 @@ def run(monkeypatch: pytest.MonkeyPatch, answers: dict[str, dict[str, Any]], *ar
 
 
 def trace(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Result:
-    events = [{"event_id": "evt_1", "outcome": "parked", "type": "t", "reason": "why"}] * 9
-    answers = {"topics": CHAIN | changes, "events": {"events": [*events, {"outcome": "applied"}]}}
+    answers = {"topics": CHAIN | changes, "events": {"events": [*[EVENT] * 9, EVENT | {"outcome": "applied"}]}}
     return run(monkeypatch, answers, "trace", "acme")
 
 
@@ -58,6 +60,12 @@ def test_the_chain_has_each_step_with_what_it_took(monkeypatch: pytest.MonkeyPat
         "  event evt_1  parked  t  why",
     ]
     assert result.output.count("event evt_1") == 5, "the newest few"
+
+
+def test_an_event_that_was_used_since_it_was_parked_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    events = [EVENT | {"outcome": "applied"}, EVENT, EVENT | {"event_id": "evt_2"}]
+    output = run(monkeypatch, {"topics": CHAIN, "events": {"events": events}}, "trace", "acme").output
+    assert ("event evt_1" in output, "event evt_2" in output) == (False, True)
 
 
 @pytest.mark.parametrize(

@@ -254,6 +254,18 @@ class TestAttempts:
         assert await queue.ack(await self.begun(store, queue))
         assert await queue.parked() == {}
 
+    @pytest.mark.parametrize("way", ["retry", "reopen"])
+    async def test_what_is_parked_is_due_now_though_it_was_queued_for_later_since(
+        self, store: Store, queue: DelayedQueue, way: str
+    ) -> None:
+        await request(store, queue, "tenant:a")
+        assert await queue.park(await self.begun(store, queue), "KeyError('x')")
+        await earlier(store, queue, "tenant:a", START_US + 10**12)
+        assert await queue.claim(1) == []
+        assert await (queue.retry("tenant:a") if way == "retry" else queue.reopen())
+        assert await queue.ack(await self.begun(store, queue))
+        assert await queue.parked() == {}
+
     async def test_a_request_while_it_fails_for_the_last_time_is_not_lost(
         self, store: Store, queue: DelayedQueue
     ) -> None:

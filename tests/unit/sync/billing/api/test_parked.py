@@ -91,6 +91,15 @@ class TestItems:
             await ParkedItems(services).retry(LIVE, named)
         assert await ParkedItems(services).retry(SANDBOX, named) == {"outcome": "queued"}
 
+    @pytest.mark.parametrize("member", [b"weird/thing", b"sandbox/no topic", b"\xff/tenant:acme"])
+    async def test_damaged_items_of_a_queue_of_all_environments_are_in_reach(
+        self, services: Billing, member: bytes
+    ) -> None:
+        await park(services, "reconcile", "live", member)
+        (found,) = await listed(services)
+        dropped = requests.DroppedItem(queue="reconcile", item=found["item"], reason="damaged")
+        assert await ParkedItems(services).drop(LIVE, dropped) == {"outcome": "dropped"}
+
     async def test_an_unknown_queue_is_answered_with_the_known_ones(self, services: Billing) -> None:
         with pytest.raises(Problem, match=r"queue must be one of audits, .*timers"):
             Reader(requests.QueueItem).read({"queue": "inbox", "item": "evt_1"})
@@ -141,3 +150,16 @@ class TestEvents:
         assert await redis.zcard(keys.inbox("live", "parked")) == 0
         with pytest.raises(Problem, match="no event of this id is parked"):
             await ParkedEvents(services).drop(LIVE, "evt_1", REASON)
+
+    async def test_one_whose_tenant_cannot_be_read_stays_parked_and_is_not_to_be_dropped(
+        self, services: Billing
+    ) -> None:
+        redis: Any = services.store.redis
+        stored = {"body": services.body(event_id="evt_1"), "provider": "paddle", "status": "parked", "attempts": 1}
+        await redis.zadd(keys.inbox("live", "parked"), {"evt_1": 5})
+        await redis.hset(keys.inbox("live", "event:evt_1"), mapping=stored)
+        await redis.set(keys.snap("tenant:acme"), "a string where a hash should be")
+        with pytest.raises(Problem, match=r"its tenant's data cannot be used: WRONGTYPE .*; it stays parked"):
+            await ParkedEvents(services).retry(LIVE, "evt_1")
+        await redis.delete(keys.snap("tenant:acme"))
+        assert (await ParkedEvents(services).retry(LIVE, "evt_1"))["outcome"] == "applied"

@@ -26,6 +26,7 @@ from sync.billing.providers.paddle.webhooks import PaddleWebhooks
 from sync.billing.services.move import MOVED_TYPE
 from sync.billing.services.reproject import Refresh
 from sync.billing.services.wiring import BillingServices
+from sync.billing.storage.links import flip, read_stored
 from sync.billing.storage.tenants import facts_of
 from sync.core import instants
 from sync.store.coalescer import Coalescer
@@ -94,6 +95,13 @@ async def shown(store: Store, tenants: Sequence[str] = ("a", "b", "c")) -> dict[
 async def moves(store: Store, tenant: str) -> list[str]:
     entries: Any = await store.redis.xrange(store.keys.events(f"tenant:{tenant}"))
     return [fields[b"reason"].decode() for _, fields in entries if fields[b"type"].decode() == MOVED_TYPE]
+
+
+async def schedule(services: BillingServices, tenant: str, key: str) -> None:
+    """Schedule a change to Basic for a tenant's subscription."""
+    change = ScheduledPlanChange(key, "basic", at(60), ())
+    refresh = Refresh({"source": "app"}, change=partial(replace, scheduled_changes=(change,)))
+    await services.reprojection.refresh("live", f"tenant:{tenant}", refresh)
 
 
 async def drained(services: BillingServices, clock: Clock) -> None:
@@ -454,14 +462,30 @@ async def test_a_scheduled_change_that_the_new_tenant_has_no_room_for_is_reporte
     with memory_store() as store:
         services = services_of(store, catalog)
         await receive(services, body(1, "a"), body(1, "b", id="sub_2"))
-        for tenant, key in (("a", SUBJECT.key), ("b", "paddle:sub_2")):
-            change = ScheduledPlanChange(key, "basic", at(60), ())
-            refresh = Refresh({"source": "app"}, change=partial(replace, scheduled_changes=(change,)))
-            await services.reprojection.refresh("live", f"tenant:{tenant}", refresh)
+        await schedule(services, "a", SUBJECT.key)
+        await schedule(services, "b", "paddle:sub_2")
         await receive(services, body(2, "b"))
         dropped = "; its scheduled change to basic is dropped: tenant:b has one of paddle:sub_2"
         assert await moves(store, "a") == [f"sub_1 moved to tenant:b{dropped}"]
         assert await moves(store, "b") == [f"sub_1 moved here from tenant:a{dropped}"]
+
+
+async def test_two_moves_that_end_together_are_each_told_by_their_own_tenant(catalog: CatalogWatcher) -> None:
+    """The scheduled change was the first tenant's."""
+    with memory_store() as store:
+        services = services_of(store, catalog)
+        await receive(services, body(1, "a"), body(1, "b", id="sub_3"), body(1, "c", id="sub_2"))
+        await schedule(services, "a", SUBJECT.key)
+        await schedule(services, "c", "paddle:sub_2")
+        assert await flip(store, SUBJECT, await read_stored(store, SUBJECT), "b")
+        await receive(services, body(2, "c"))
+        dropped = "; its scheduled change to basic is dropped: tenant:c has one of paddle:sub_2"
+        assert await moves(store, "a") == [f"sub_1 moved to tenant:c{dropped}"]
+        assert await moves(store, "b") == ["sub_1 moved to tenant:c"]
+        assert set(await moves(store, "c")) == {
+            f"sub_1 moved here from tenant:a{dropped}",
+            "sub_1 moved here from tenant:b",
+        }
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(2))))

@@ -2,59 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import orjson
 import pytest
 
-from sync.billing.catalog.watcher import EXAMPLE, CatalogWatcher
-from sync.billing.domain.facts.model import Event
 from sync.billing.domain.outcome import Outcome
 from sync.billing.providers.base import ListedSubscription, SubscriptionPage
-from sync.billing.providers.paddle.webhooks import fetched
 from sync.billing.services.background.backfill_item import BackfillItem, DryRun
 from tests.support.bodies import subscription
 from tests.support.paddle import price_id
-from tests.support.services import Billing, billing
+from tests.support.services import Billing, PaddleApi
 
 DAY = "2026-11-{:02d}T00:00:00.000000Z"
 
 
-class Provider:
+class Provider(PaddleApi):
     """A provider's API with one subscription, as `shows` says."""
-
-    def __init__(self, services: Billing) -> None:
-        self.services = services
-        self.body: dict[str, Any] = {}
 
     def shows(self, day: int, tenant: str | None, **fields: Any) -> None:
         """From now on the subscription was last changed on this day, and names this tenant."""
         self.body = made(day, tenant, **fields)
 
-    async def fetch(self, subscription_id: str, max_wait_s: float, *, background: bool = False) -> Event:
-        return fetched(self.body, "live", self.services.now_ns())
-
     async def subscriptions(self, after: str, max_wait_s: float) -> SubscriptionPage:
         return SubscriptionPage([self.listed()], "")
 
     def listed(self) -> ListedSubscription:
-        event = fetched(self.body, "live", self.services.now_ns())
-        return ListedSubscription("sub_1", "listed_1", orjson.dumps(self.body), event)
-
-
-@pytest.fixture
-def services() -> Iterator[Billing]:
-    with billing(CatalogWatcher(EXAMPLE)) as services:
-        yield services
+        return ListedSubscription("sub_1", "listed_1", orjson.dumps(self.body), self.shown())
 
 
 @pytest.fixture
 def provider(services: Billing) -> Provider:
-    provider: Any = Provider(services)
-    services.clients = {("paddle", "live"): provider}
-    found: Provider = provider
-    return found
+    return Provider(services)
 
 
 def made(day: int, tenant: str | None, **fields: Any) -> dict[str, Any]:

@@ -2,41 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from sync.billing.catalog.watcher import EXAMPLE, CatalogWatcher
-from sync.billing.domain.facts.model import Event, NamePlace
+from sync.billing.domain.facts.model import NamePlace
 from sync.billing.providers.base import Checkout, ProviderRejected, ProviderUnavailable
-from sync.billing.providers.paddle.webhooks import checkout_of, fetched
+from sync.billing.providers.paddle.webhooks import checkout_of
 from sync.billing.services.context import CHECKOUT_PAUSE_S
 from sync.billing.services.events.checkouts import RETRIED_WITHIN_S, STORM_READS
 from sync.core import instants
 from sync.store.checkout_reads import REMEMBERED_S, CheckoutRead
 from tests.support.bodies import subscription
 from tests.support.paddle import price_id
-from tests.support.services import TOPIC, Billing, billing
+from tests.support.services import TOPIC, Billing, PaddleApi
 
 
-class Provider:
-    """A provider's API: its transactions and its subscription, its customer's metadata, or `failure`.
+class Provider(PaddleApi):
+    """A provider's API: its transactions and its subscription, and its customer's metadata.
 
     `shows`: whether a transaction shows its subscription.
     """
 
     checkout_prefix = "txn_"
 
-    def __init__(self) -> None:
-        self.services: Billing | None = None
-        self.transaction: dict[str, Any] = {}
-        self.body: dict[str, Any] = {}
+    def __init__(self, services: Billing) -> None:
+        super().__init__(services)
+        now = instants.text(services.now_ns())
+        self.body = subscription(items=[(price_id("pro"), 1)], updated_at=now)
+        self.transaction: dict[str, Any] = {
+            "id": "txn_1",
+            "status": "completed",
+            "updated_at": now,
+            "subscription_id": "sub_1",
+        }
+        self.transaction |= {"custom_data": {"tenant_id": "acme"}, "customer_id": "ctm_1"}
         self.customer: dict[str, Any] = {}
         self.shows = False
-        self.failure: Exception | None = None
-        self.asked: list[str] = []
         self.background: list[bool] = []
 
     async def checkout(self, checkout_id: str, max_wait_s: float, *, background: bool = False) -> Checkout:
@@ -46,7 +49,7 @@ class Provider:
         if self.failure is not None:
             raise self.failure
         found = checkout_of(self.transaction, "live", 0)
-        return replace(found, fetched=self._fetched()) if self.shows else found
+        return replace(found, fetched=self.shown()) if self.shows else found
 
     async def customer_names(
         self, customer_id: str, max_wait_s: float, *, background: bool = False
@@ -54,30 +57,10 @@ class Provider:
         """Return the customer's metadata."""
         return (NamePlace("customer.custom_data", self.customer),)
 
-    async def fetch(self, subscription_id: str, max_wait_s: float, *, background: bool = False) -> Event:
-        """Return the subscription."""
-        self.asked.append(subscription_id)
-        return self._fetched()
-
-    def _fetched(self) -> Event:
-        assert self.services is not None
-        return fetched(self.body, "live", self.services.now_ns())
-
 
 @pytest.fixture
-def provider() -> Provider:
-    return Provider()
-
-
-@pytest.fixture
-def services(provider: Provider) -> Iterator[Billing]:
-    with billing(CatalogWatcher(EXAMPLE), clients={("paddle", "live"): provider}) as services:
-        provider.services = services
-        now = instants.text(services.now_ns())
-        provider.body = subscription(items=[(price_id("pro"), 1)], updated_at=now)
-        provider.transaction = {"id": "txn_1", "status": "completed", "updated_at": now, "subscription_id": "sub_1"}
-        provider.transaction |= {"custom_data": {"tenant_id": "acme"}, "customer_id": "ctm_1"}
-        yield services
+def provider(services: Billing) -> Provider:
+    return Provider(services)
 
 
 async def request(services: Billing, checkout: str = "txn_1", topic: str = TOPIC) -> None:

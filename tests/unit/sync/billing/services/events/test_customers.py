@@ -204,3 +204,52 @@ async def test_an_erased_tenant_is_no_name_of_its_customer_any_more(make: Make) 
         assert ":metadata" not in await shop.keys()
         await shop.take(make("customer", 3, "b"), make("subscription", 4))
         assert await shop.homes() == {}
+
+
+CUSTOMER_A: dict[str, Any] = {"customer": {"custom_data": {"tenant_id": "a"}}}
+
+
+@pytest.mark.parametrize(
+    ("checkout", "wanted"),
+    [
+        ({"custom_data": {"tenant_id": "b"}}, "b"),
+        ({"custom_data": None, "customer": {"custom_data": {"tenant_id": "b"}}}, "a"),
+    ],
+    ids=["its own metadata", "those of its customer"],
+)
+async def test_a_checkout_that_made_it_is_stronger_than_the_customer_in_its_body_by_its_own_metadata_alone(
+    checkout: dict[str, Any], wanted: str
+) -> None:
+    """Of the names of a customer the newest counts, wherever it stands."""
+    history = [
+        paddle("checkout", 1, **checkout, subscription_id=None),
+        paddle("subscription", 2, transaction_id="txn_sub_1", **CUSTOMER_A),
+        paddle("subscription", 3, **CUSTOMER_A, status="past_due"),
+    ]
+    for order in itertools.permutations(history):
+        with open_shop(paddle) as shop:
+            await shop.take(*order)
+            assert (await shop.homes(), await shop.parked()) == ({wanted: ["sub_1"]}, [])
+
+
+async def test_the_customer_in_a_body_is_one_of_its_names() -> None:
+    """A signed one of its own event is stronger, and so is a newer one."""
+    for tenant, day in ((tenant_reference(SECRET, "c"), 1), ("c", 3)):
+        history = paddle("subscription", 2, **CUSTOMER_A), paddle("customer", day, tenant)
+        for order in itertools.permutations(history):
+            with open_shop(paddle) as shop:
+                await shop.take(*order)
+                assert await shop.homes() == {"c": ["sub_1"]}
+
+
+async def test_the_oldest_name_of_a_checkout_counts_whatever_comes_first() -> None:
+    """Neither event of the checkout has the subscription's id."""
+    history = [
+        paddle("checkout", 1, "a", subscription_id=None),
+        paddle("checkout", 2, "b", subscription_id=None),
+        paddle("subscription", 3, transaction_id="txn_sub_1"),
+    ]
+    for order in itertools.permutations(history):
+        with open_shop(paddle) as shop:
+            await shop.take(*order)
+            assert await shop.homes() == {"a": ["sub_1"]}

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from sync.billing.catalog.watcher import EXAMPLE, CatalogWatcher
-from sync.billing.domain.facts.model import Event, NamePlace
+from sync.billing.domain.facts.model import Event
 from sync.billing.providers.base import ProviderRejected, ProviderUnavailable
-from sync.billing.providers.paddle.webhooks import fetched
 from sync.billing.services.context import COMPARISON_PAUSE_S
 from sync.billing.services.tenants.comparisons import RETRY_MAX_S, RETRY_MIN_S, SAME_S, Comparisons
 from sync.core import instants
@@ -18,49 +15,28 @@ from sync.process.supervisor import Supervisor
 from sync.store.isolation import is_away
 from tests.support.bodies import subscription
 from tests.support.paddle import price_id
-from tests.support.services import TOPIC, Billing, billing
+from tests.support.services import TOPIC, Billing, PaddleApi
 
 
-class Provider:
-    """A provider's API: its subscription's plan, or `failure`."""
+class Provider(PaddleApi):
+    """A provider's API with a subscription to `plan`."""
 
-    checkout_prefix = ""
-
-    def __init__(self) -> None:
-        self.services: Billing | None = None
+    def __init__(self, services: Billing) -> None:
+        super().__init__(services)
         self.plan = "basic"
-        self.failure: Exception | None = None
-        self.asked = 0
         self.background: list[bool] = []
-
-    async def customer_names(
-        self, customer_id: str, max_wait_s: float, *, background: bool = False
-    ) -> tuple[NamePlace, ...]:
-        """Return nothing."""
-        return ()
 
     async def fetch(self, subscription_id: str, max_wait_s: float, *, background: bool = False) -> Event:
         """Return the subscription."""
-        assert self.services is not None
-        self.asked += 1
         self.background.append(background)
-        if self.failure is not None:
-            raise self.failure
-        now_ns = self.services.now_ns()
-        body = subscription(items=[(price_id(self.plan), 1)], updated_at=instants.text(now_ns))
-        return fetched(body, "live", now_ns)
+        now = instants.text(self.services.now_ns())
+        self.body = subscription(items=[(price_id(self.plan), 1)], updated_at=now)
+        return await super().fetch(subscription_id, max_wait_s)
 
 
 @pytest.fixture
-def provider() -> Provider:
-    return Provider()
-
-
-@pytest.fixture
-def services(provider: Provider) -> Iterator[Billing]:
-    with billing(CatalogWatcher(EXAMPLE), clients={("paddle", "live"): provider}) as services:
-        provider.services = services
-        yield services
+def provider(services: Billing) -> Provider:
+    return Provider(services)
 
 
 async def ask(services: Billing) -> float:
@@ -133,4 +109,4 @@ async def test_a_tenant_without_subscriptions_costs_no_call(services: Billing, p
     for _ in range(3):
         assert await ask(services) == -1
         services.clock.advance(COMPARISON_PAUSE_S + 0.1)
-    assert provider.asked == 0
+    assert provider.asked == []

@@ -2,50 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import orjson
 import pytest
 
-from sync.billing.catalog.watcher import EXAMPLE, CatalogWatcher
-from sync.billing.domain.facts.model import Event
 from sync.billing.domain.outcome import Outcome
 from sync.billing.providers.base import ProviderRejected, ProviderUnavailable
-from sync.billing.providers.paddle.webhooks import fetched
 from tests.support.bodies import subscription
 from tests.support.paddle import price_id
-from tests.support.services import TOPIC, Billing, billing
+from tests.support.services import TOPIC, Billing, PaddleApi
 
 
-class Provider:
-    """A provider's API: answers with `body`, or raises `failure`."""
-
-    def __init__(self) -> None:
-        self.body: dict[str, Any] = {}
-        self.failure: Exception | None = None
-        self.asked: list[str] = []
-        self.now_ns: Callable[[], int] = lambda: 0
-
-    async def fetch(self, subscription_id: str, max_wait_s: float, *, background: bool = False) -> Event:
-        """Return the subscription."""
-        self.asked.append(subscription_id)
-        if self.failure is not None:
-            raise self.failure
-        return fetched(self.body, "live", self.now_ns())
-
-
-@pytest.fixture
-def provider() -> Provider:
-    return Provider()
-
-
-@pytest.fixture
-def services(provider: Provider) -> Iterator[Billing]:
-    with billing(CatalogWatcher(EXAMPLE), clients={("paddle", "live"): provider}) as services:
-        provider.now_ns = services.now_ns
-        provider.body = subscription(items=[(price_id("pro"), 1)])
-        yield services
+@pytest.fixture(autouse=True)
+def provider(services: Billing) -> PaddleApi:
+    provider = PaddleApi(services)
+    provider.body = subscription(items=[(price_id("pro"), 1)])
+    return provider
 
 
 async def reconcile(services: Billing) -> Any:
@@ -59,7 +32,7 @@ async def test_a_tenant_that_agrees_with_its_provider_is_unchanged(services: Bil
     assert (report.result.outcome, report.asked, report.drift) == (Outcome.UNCHANGED, 1, [])
 
 
-async def test_a_missed_change_is_repaired_and_recorded_as_drift(services: Billing, provider: Provider) -> None:
+async def test_a_missed_change_is_repaired_and_recorded_as_drift(services: Billing, provider: PaddleApi) -> None:
     await services.receive()
     provider.body = subscription(items=[(price_id("basic"), 2)], updated_at="2026-11-24T00:00:00Z")
     report = await reconcile(services)
@@ -74,7 +47,7 @@ async def test_a_missed_change_is_repaired_and_recorded_as_drift(services: Billi
 
 @pytest.mark.parametrize("failure", [ProviderUnavailable("no answer"), ProviderRejected("forbidden", "wrong key")])
 async def test_a_provider_that_does_not_answer_changes_nothing(
-    services: Billing, provider: Provider, failure: Exception
+    services: Billing, provider: PaddleApi, failure: Exception
 ) -> None:
     await services.receive()
     (version,) = await services.store.versions([TOPIC])
@@ -86,7 +59,7 @@ async def test_a_provider_that_does_not_answer_changes_nothing(
 
 
 async def test_a_subscription_that_the_provider_does_not_have_is_reported_and_stays(
-    services: Billing, provider: Provider
+    services: Billing, provider: PaddleApi
 ) -> None:
     await services.receive()
     provider.failure = ProviderRejected("not_found", "no such subscription")
@@ -95,7 +68,7 @@ async def test_a_subscription_that_the_provider_does_not_have_is_reported_and_st
     assert await services.plan() == "pro"
 
 
-async def test_an_erased_tenant_is_not_asked_about(services: Billing, provider: Provider) -> None:
+async def test_an_erased_tenant_is_not_asked_about(services: Billing, provider: PaddleApi) -> None:
     await services.receive()
     await services.erasure.erase("live", TOPIC, "asked for it", {})
     provider.asked.clear()

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import orjson
 import pytest
 
-from sync.billing.catalog.watcher import EXAMPLE, CatalogWatcher
 from sync.billing.domain.facts.instructions import ScheduledPlanChange
 from sync.billing.domain.facts.model import Event
-from sync.billing.providers.base import ProviderClient
-from sync.billing.providers.paddle.webhooks import fetched
 from sync.billing.services.reproject import Refresh
 from sync.core import instants
 from tests.support.bodies import subscription
 from tests.support.paddle import price_id
-from tests.support.services import DAY_S, TOPIC, Billing, billing
+from tests.support.services import DAY_S, TOPIC, Billing, PaddleApi
 
 
 async def test_grace_ends_without_a_webhook_and_only_then(services: Billing) -> None:
@@ -64,51 +61,40 @@ async def test_each_of_several_instants_fires_in_turn(services: Billing) -> None
     assert state["pending"]["reason"] == "awaiting_provider"
 
 
-class Provider:
+class Provider(PaddleApi):
     """A provider's API that counts the changes it is asked for."""
 
-    def __init__(self) -> None:
-        self.services: Billing | None = None
-        self.body: dict[str, Any] = {}
-        self.changed = 0
-
-    async def fetch(self, subscription_id: str, max_wait_s: float, *, background: bool = False) -> Event:
-        """Return the subscription."""
-        assert self.services is not None
-        return fetched(self.body, "live", self.services.now_ns())
+    changed = 0
 
     async def change_items(self, *_: object) -> Event:
         """Change the plan."""
-        assert self.services is not None
         self.changed += 1
         self.body = {**self.body, "items": subscription(items=[(price_id("basic"), 1)])["items"]}
-        return fetched(self.body, "live", self.services.now_ns())
+        return self.shown()
 
 
 async def test_a_worker_that_was_paused_beyond_its_lease_does_not_have_its_successors_change_made_again(
-    monkeypatch: pytest.MonkeyPatch,
+    services: Billing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    provider = Provider()
-    with billing(CatalogWatcher(EXAMPLE), clients={("paddle", "live"): cast(ProviderClient, provider)}) as services:
-        provider.services = services
-        provider.body = orjson.loads(services.body())["data"]
-        await services.receive()
-        change = ScheduledPlanChange("paddle:sub_1", "basic", services.now_ns() + DAY_S * 10**9, ())
-        refresh = Refresh({"source": "app"}, change=partial(replace, scheduled_changes=(change,)))
-        await services.reprojection.refresh("live", TOPIC, refresh)
-        services.clock.advance(DAY_S + 1)
-        (due,) = await services.environment("live").timers.claim(10)
+    provider = Provider(services)
+    provider.body = orjson.loads(services.body())["data"]
+    await services.receive()
+    change = ScheduledPlanChange("paddle:sub_1", "basic", services.now_ns() + DAY_S * 10**9, ())
+    refresh = Refresh({"source": "app"}, change=partial(replace, scheduled_changes=(change,)))
+    await services.reprojection.refresh("live", TOPIC, refresh)
+    services.clock.advance(DAY_S + 1)
+    (due,) = await services.environment("live").timers.claim(10)
 
-        record_drift = services.reconciliation.record_drift
+    record_drift = services.reconciliation.record_drift
 
-        async def pause(*about: Any) -> None:
-            """Between the decision and the change."""
-            monkeypatch.undo()
-            await record_drift(*about)
-            services.clock.advance(31)
-            assert await services.fire_due() == 1
+    async def pause(*about: Any) -> None:
+        """Between the decision and the change."""
+        monkeypatch.undo()
+        await record_drift(*about)
+        services.clock.advance(31)
+        assert await services.fire_due() == 1
 
-        monkeypatch.setattr(services.reconciliation, "record_drift", pause)
-        await services.wakeup.fire("live", due)
-        assert provider.changed == 1
-        assert await services.plan() == "basic"
+    monkeypatch.setattr(services.reconciliation, "record_drift", pause)
+    await services.wakeup.fire("live", due)
+    assert provider.changed == 1
+    assert await services.plan() == "basic"
