@@ -14,8 +14,9 @@ import structlog
 from sync.billing.catalog.catalog import CatalogError
 from sync.billing.catalog.watcher import CatalogWatcher
 from sync.billing.providers import registry
-from sync.billing.providers.base import ProviderClient, SdkMissingError
+from sync.billing.providers.base import ProviderClient
 from sync.billing.providers.rate_limit import LocalRateLimiter, RedisRateLimiter
+from sync.billing.providers.spec import SdkMissingError
 from sync.billing.services.background.backfill import BackfillError
 from sync.billing.services.wiring import BillingServices
 from sync.settings import SettingsError, SyncSettings

@@ -62,7 +62,8 @@ def backfill(provider: str, environ: str, as_json: bool, **how: Any) -> None:
     import structlog
 
     from sync.billing.catalog.catalog import CatalogError
-    from sync.billing.providers.base import ProviderRejected, SdkMissingError
+    from sync.billing.providers.base import ProviderRejected
+    from sync.billing.providers.spec import SdkMissingError
     from sync.billing.services.background.backfill import BackfillError
     from sync.core.errors import SyncError
     from sync.settings import SettingsError

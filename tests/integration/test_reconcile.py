@@ -19,10 +19,11 @@ from sync.billing.catalog.watcher import EXAMPLE, CatalogWatcher
 from sync.billing.domain.facts import codec
 from sync.billing.domain.facts.model import FETCHED, Event
 from sync.billing.domain.outcome import EventResult
-from sync.billing.providers.base import ProviderRejected, ProviderUnavailable, SdkMissingError
+from sync.billing.providers.base import ProviderRejected, ProviderUnavailable
 from sync.billing.providers.paddle.client import PaddleClient
 from sync.billing.providers.paddle.webhooks import PaddleWebhooks as Adapter
 from sync.billing.providers.rate_limit import LocalRateLimiter
+from sync.billing.providers.spec import SdkMissingError
 from sync.billing.services.background.catch_up import CatchUp
 from sync.billing.services.tenants.comparisons import Comparisons
 from sync.billing.services.wiring import BillingServices

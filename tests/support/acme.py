@@ -9,14 +9,10 @@ from typing import Any
 from sync.billing.domain.facts.model import Event, NamePlace, Order, Purchase, Refund, Subscription
 from sync.billing.domain.facts.payments import RefundKind, RefundStatus
 from sync.billing.providers import parsing
-from sync.billing.providers.base import (
-    ProviderClient,
-    ProviderPreview,
-    ProviderSpec,
-    RateLimiter,
-)
+from sync.billing.providers.base import ProviderClient, ProviderPreview, RateLimiter
 from sync.billing.providers.hmac_signature import Scheme, SignedWebhooks
 from sync.billing.providers.settings import ProviderSettings
+from sync.billing.providers.spec import ProviderSpec
 
 SCHEME = Scheme("Acme-Signature", ",", "at", "mac", b"\n")
 

@@ -15,8 +15,8 @@ from sync.billing.api.money import Expected
 from sync.billing.domain.entitlements.overrides import KINDS
 from sync.billing.domain.entitlements.preview import ITEMS_MAX
 from sync.billing.domain.facts.instructions import PLAN
-from sync.billing.providers.base import BILLING_MODES
 from sync.billing.providers.parsing import QUANTITY_MAX, is_id
+from sync.billing.providers.spec import BILLING_MODES
 from sync.billing.storage.environment import PARKING_QUEUES
 from sync.http.fields import Instant, Model, OneOf, Text
 

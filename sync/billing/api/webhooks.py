@@ -25,8 +25,9 @@ from starlette.types import ASGIApp
 from sync.billing.api import answers
 from sync.billing.api.operations import RETRY_AFTER_S, result_document
 from sync.billing.providers import registry
-from sync.billing.providers.base import Expired, Invalid, Malformed, ProviderSpec, Verified, WebhookAdapter
 from sync.billing.providers.settings import ProviderSettings
+from sync.billing.providers.spec import ProviderSpec
+from sync.billing.providers.webhook_adapter import Expired, Invalid, Malformed, Verified, WebhookAdapter
 from sync.billing.services.wiring import BillingServices
 from sync.core.errors import SyncError
 from sync.http.body import BODY_PROBLEMS, json_response, read_body

@@ -1,109 +1,14 @@
-"""The contract of a billing provider: a `WebhookAdapter` reads its webhooks (pure), a `ProviderClient` calls its API.
-
-Some providers deliver in no order, sign in their own way, or send thin events without a body. So `Event.subscription`
-is optional, and the adapter derives `Event.order` from the fields that the provider sends.
-"""
+"""The contract of a provider's API: a `ProviderClient`, its answers and its errors."""
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
-from sync.billing.domain.facts.model import Event, Item, NamePlace, Subscription, Unparsable
+from sync.billing.domain.facts.model import Event, Item, NamePlace, Subscription
 from sync.billing.domain.money.model import Money
 from sync.core.errors import CodedError, SyncError
-
-if TYPE_CHECKING:
-    from sync.billing.providers.settings import ProviderSettings
-
-BILLING_MODES = (
-    "prorated_immediately",
-    "prorated_next_billing_period",
-    "full_immediately",
-    "full_next_billing_period",
-    "do_not_bill",
-)
-"""How a plan change can be billed. The names are Paddle's; other providers translate the modes that they support."""
-
-
-@dataclass(frozen=True, slots=True)
-class Secret:
-    """One signing secret and its environment, which webhook bodies often do not name."""
-
-    environment: str
-    value: bytes = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Verified:
-    """The body was signed by the provider with a secret of this environment.
-
-    `event_id` is the event's id if it is in the signed headers, and not in the body; else "".
-    """
-
-    environment: str
-    event_id: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Malformed:
-    """The signature header is missing or cannot be read; `problem` says why."""
-
-    problem: str
-
-
-@dataclass(frozen=True, slots=True)
-class Invalid:
-    """No configured secret made this signature."""
-
-
-@dataclass(frozen=True, slots=True)
-class Expired:
-    """The signature is genuine, but its time differs from our clock by `skew_s` (positive: past), beyond the tolerance.
-
-    The cause is a wrong clock or a replay, never a wrong secret.
-    """
-
-    skew_s: int
-
-
-Verification = Verified | Malformed | Invalid | Expired
-
-
-class WebhookAdapter(Protocol):
-    """Reads one provider's webhooks. Pure.
-
-    Attributes:
-        name: the provider's name in the registry.
-        has_coarse_clock: whether several events of one subscription can have the same time, and their ids have no order
-            (times in whole seconds). Then `Event.step` is set.
-    """
-
-    name: str
-    has_coarse_clock: bool
-
-    def verify(
-        self, body: bytes, headers: Mapping[str, str], secrets: Sequence[Secret], now_s: float, tolerance_s: float
-    ) -> Verification:
-        """Return the result of checking the signature of the raw bytes. Never raises: the input is untrusted."""
-
-    def split(self, body: bytes, event_id: str) -> Sequence[tuple[str, bytes]]:
-        """Return the events in a verified body, each as its id and a body for `parse`. Never raises.
-
-        Most providers send one event at a time: the body as it is.
-
-        Args:
-            event_id: see `parse`.
-        """
-
-    def parse(self, body: bytes, environment: str, event_id: str = "") -> Event | Unparsable:
-        """Return the event in a verified body. Never raises. Types that do not affect entitlements are events too.
-
-        Args:
-            event_id: the id of an event whose body has none: that of the signed headers (`Verified`).
-        """
 
 
 class ProviderUnavailable(SyncError):
@@ -275,53 +180,3 @@ class ProviderClient(Protocol):
 
     async def aclose(self) -> None:
         """Close every connection."""
-
-
-class SdkMissingError(SyncError):
-    """API keys are set for `provider`, but its SDK, the package `package`, is not installed."""
-
-    def __init__(self, provider: str, package: str) -> None:
-        super().__init__(
-            f"PLANWIRE_{provider.upper()}_API_KEYS: {package} is not installed: "
-            f"pip install 'planwire[{provider}]', or leave the keys out"
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class ProviderSpec:
-    """One provider's interface to the rest of the code.
-
-    Args:
-        name: used in URLs, settings, the catalog and subscription keys; lower case.
-        title: display name.
-        adapter: reads its webhooks.
-        signature_header: the header that `adapter.verify` reads.
-        signature_format: description of that header, for people.
-        settings: model of `PLANWIRE_<NAME>_...`.
-        make_client: (environment, API key, base URL or "" for its own, rate limiter) -> client. It may block for a
-            second to import the SDK.
-        billing_modes: those of BILLING_MODES that it supports.
-        read_preview: (document, subscription id, billing mode) -> the provider's preview, parsed. Raises ValueError.
-        sdk: module and package of the provider's own library, if `make_client` needs one.
-    """
-
-    name: str
-    title: str
-    adapter: WebhookAdapter
-    signature_header: str
-    signature_format: str
-    settings: type[ProviderSettings]
-    make_client: Callable[[str, str, str, RateLimiter], ProviderClient]
-    billing_modes: Sequence[str]
-    read_preview: Callable[[Mapping[str, object], str, str], ProviderPreview]
-    sdk: tuple[str, str] | None = None
-
-    def check_sdk(self) -> None:
-        """Check that the SDK is installed, if one is needed.
-
-        Raises:
-            SdkMissingError: it is not installed.
-        """
-        # Do not import the SDK here: that may take a second.
-        if self.sdk is not None and importlib.util.find_spec(self.sdk[0]) is None:
-            raise SdkMissingError(self.name, self.sdk[1])

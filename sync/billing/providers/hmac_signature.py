@@ -18,8 +18,8 @@ import orjson
 
 from sync.billing.domain.facts.model import Event, Unparsable
 from sync.billing.providers import parsing
-from sync.billing.providers.base import Expired, Invalid, Malformed, Secret, Verification, Verified
 from sync.billing.providers.parsing import is_id
+from sync.billing.providers.webhook_adapter import Expired, Invalid, Malformed, Secret, Verification, Verified
 
 HEADER_MAX_CHARS = 2048
 SIGNATURES_MAX = 16

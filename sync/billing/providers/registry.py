@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sync.billing.providers.base import ProviderSpec
 from sync.billing.providers.paddle.spec import PADDLE
 from sync.billing.providers.polar.spec import POLAR
+from sync.billing.providers.spec import ProviderSpec
 from sync.billing.providers.stripe.spec import STRIPE
 
 PROVIDERS: dict[str, ProviderSpec] = {spec.name: spec for spec in (PADDLE, STRIPE, POLAR)}

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
-from sync.billing.providers.base import Secret
+from sync.billing.providers.webhook_adapter import Secret
 from sync.process.settings import SettingsModel
 
 TOLERANCE_MAX_S = 86_400

@@ -14,9 +14,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sync.billing.providers.base import Malformed
 from sync.billing.providers.hmac_signature import DIGITS, SIGNATURES_MAX, Signature, header_of
 from sync.billing.providers.parsing import is_id
+from sync.billing.providers.webhook_adapter import Malformed
 
 ID, TIMESTAMP, SIGNATURE = "webhook-id", "webhook-timestamp", "webhook-signature"
 PREFIX = b"whsec_"

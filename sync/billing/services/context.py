@@ -14,7 +14,8 @@ from sync.billing.catalog.watcher import CatalogWatcher
 from sync.billing.domain.entitlements.items import Setting, as_hint_unless_sold, without_ignored_names
 from sync.billing.domain.facts.model import Event, Unparsable
 from sync.billing.domain.tenant_naming import TENANT_FIELDS, Naming, of_own_account, sanitize
-from sync.billing.providers.base import ProviderClient, WebhookAdapter
+from sync.billing.providers.base import ProviderClient
+from sync.billing.providers.webhook_adapter import WebhookAdapter
 from sync.billing.storage.environment import Environment
 from sync.store.isolation import Isolation, described
 from sync.store.store import Store

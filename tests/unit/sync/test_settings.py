@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from gateway.cli.settings_reference import Reader, collect
 from sync.billing.catalog.watcher import EXAMPLE
 from sync.billing.providers import registry
-from sync.billing.providers.base import Secret
+from sync.billing.providers.webhook_adapter import Secret
 from sync.outbox import relay
 from sync.process.settings import SettingsModel
 from sync.settings import SettingsError, SyncSettings

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from sync.billing.providers.base import BILLING_MODES, ProviderClient, ProviderSpec, RateLimiter
+from sync.billing.providers.base import ProviderClient, RateLimiter
 from sync.billing.providers.paddle.webhooks import NAME, SCHEME, PaddleWebhooks, read_preview
 from sync.billing.providers.settings import API_RATE, API_RATE_MAX, ByEnvironment, ProviderSettings
+from sync.billing.providers.spec import BILLING_MODES, ProviderSpec
 
 
 class PaddleSettings(ProviderSettings):

@@ -24,8 +24,7 @@ from sync.billing.providers.base import (
     RateLimiter,
     SubscriptionPage,
 )
-from sync.billing.providers.polar.spec import PRORATIONS
-from sync.billing.providers.polar.subscription import customer_names
+from sync.billing.providers.polar.subscription import PRORATIONS, customer_names
 from sync.billing.providers.polar.webhooks import LISTED_TYPE, fetched
 from sync.core import instants
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from sync.billing.providers.base import ProviderClient, ProviderSpec, RateLimiter
+from sync.billing.providers.base import ProviderClient, RateLimiter
+from sync.billing.providers.polar.subscription import PRORATIONS
 from sync.billing.providers.polar.webhooks import NAME, SCHEME, PolarWebhooks, read_preview
 from sync.billing.providers.settings import API_RATE, API_RATE_MAX, ByEnvironment, ProviderSettings
-
-PRORATIONS = {"prorated_immediately": "invoice", "prorated_next_billing_period": "prorate"}
-"""Billing mode -> Polar's `proration_behavior`. With its others the change itself waits, or resets the period."""
+from sync.billing.providers.spec import ProviderSpec
 
 
 class PolarSettings(ProviderSettings):

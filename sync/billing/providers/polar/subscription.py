@@ -22,6 +22,9 @@ EXTERNAL_ID = "customer.external_id"
 METERED = "metered_unit"
 """The `amount_type` of a price for metered use."""
 
+PRORATIONS = {"prorated_immediately": "invoice", "prorated_next_billing_period": "prorate"}
+"""Billing mode -> Polar's `proration_behavior`. With its others the change itself waits, or resets the period."""
+
 ENDED = ("canceled", "incomplete_expired", "unpaid")
 """The statuses in which nothing is scheduled any more."""
 

@@ -18,13 +18,7 @@ from planwire_client.http import NO_ANSWER
 from sync.billing.domain.facts.model import Event, Item, NamePlace
 from sync.billing.domain.tenant_naming import of_account
 from sync.billing.providers import api_client
-from sync.billing.providers.base import (
-    ProviderEvent,
-    ProviderPreview,
-    ProviderRejected,
-    RateLimiter,
-    SubscriptionPage,
-)
+from sync.billing.providers.base import ProviderEvent, ProviderPreview, ProviderRejected, RateLimiter, SubscriptionPage
 from sync.billing.providers.parsing import ITEMS_MAX, customer_names
 from sync.billing.providers.stripe.answers import check, last_id, listed, path_of, split_account
 from sync.billing.providers.stripe.item_changes import item_fields, preview_form

@@ -8,8 +8,9 @@ from typing import Annotated, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from planwire_client.core.topic import LIVE
-from sync.billing.providers.base import ProviderClient, ProviderSpec, RateLimiter
+from sync.billing.providers.base import ProviderClient, RateLimiter
 from sync.billing.providers.settings import API_RATE, API_RATE_MAX, ByEnvironment, ProviderSettings
+from sync.billing.providers.spec import ProviderSpec
 from sync.billing.providers.stripe.webhooks import NAME, PRORATIONS, SCHEME, StripeWebhooks, read_preview
 
 _MODE = re.compile(r"[a-z]+_(live|test)_")

@@ -22,7 +22,7 @@ from sync.billing.domain.outcome import (
     most_telling,
 )
 from sync.billing.domain.tenant_resolution import subjects
-from sync.billing.providers.base import WebhookAdapter
+from sync.billing.providers.webhook_adapter import WebhookAdapter
 from sync.billing.services.committer import Commit, Committer, Decision
 from sync.billing.services.context import BillingContext
 from sync.billing.services.events.attempt import Attempt, Processed, decide_attempt, unblocked_by, unparsable

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from sync.billing.domain.facts.model import Event, Order, Unparsable
-from sync.billing.providers.base import Expired, Invalid, Malformed, Secret, Verified
 from sync.billing.providers.hmac_signature import SIGNATURES_MAX, SignedWebhooks
 from sync.billing.providers.standard_webhooks import StandardScheme, any_key, decoded_key
+from sync.billing.providers.webhook_adapter import Expired, Invalid, Malformed, Secret, Verified
 from tests.support.polar_bodies import signed
 
 KEY = b"a key of the standard, 32 bytes."

@@ -12,8 +12,8 @@ from sync.billing.domain.facts.drift import money_drift
 from sync.billing.domain.facts.model import Event
 from sync.billing.domain.money.model import Billed, Money
 from sync.billing.domain.money.quote import Quote
-from sync.billing.providers.base import BILLING_MODES
 from sync.billing.providers.paddle.webhooks import PaddleWebhooks, read_preview
+from sync.billing.providers.spec import BILLING_MODES
 from sync.simulator.paddle import api, entities
 from sync.simulator.world import rules
 from sync.simulator.world.model import DAY_US, MINUTE_US, Item, Subscription

@@ -11,9 +11,10 @@ from paddle_billing.Notifications import Secret as OfficialSecret, Verifier as O
 
 from sync.billing.domain.facts.model import Event, Item, Period, Scheduled, Unparsable
 from sync.billing.domain.tenant_naming import sanitize
-from sync.billing.providers.base import Checkout, Expired, Invalid, Malformed, Secret, Verification, Verified
+from sync.billing.providers.base import Checkout
 from sync.billing.providers.hmac_signature import HEADER_MAX_CHARS, SIGNATURES_MAX
 from sync.billing.providers.paddle.webhooks import PaddleWebhooks, checkout_of
+from sync.billing.providers.webhook_adapter import Expired, Invalid, Malformed, Secret, Verification, Verified
 from sync.core import instants
 from tests.support.bodies import SANDBOX_SECRET, SECRET, envelope, official, signature, subscription
 

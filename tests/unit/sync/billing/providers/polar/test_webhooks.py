@@ -21,8 +21,8 @@ from sync.billing.domain.facts.model import (
 )
 from sync.billing.domain.facts.reducer import Reduced, reduce
 from sync.billing.domain.tenant_naming import sanitize
-from sync.billing.providers.base import Secret, Verified
 from sync.billing.providers.polar.webhooks import STATE, PolarWebhooks, fetched, read_preview
+from sync.billing.providers.webhook_adapter import Secret, Verified
 from sync.core import instants
 from tests.support.polar_bodies import (
     PRICES,

@@ -11,10 +11,11 @@ from hypothesis import given, strategies as st
 
 from sync.billing.domain.facts.model import Event, Item, Period, Scheduled, Unparsable
 from sync.billing.domain.tenant_naming import sanitize
-from sync.billing.providers.base import Checkout, Expired, Invalid, Malformed, Secret, Verified
+from sync.billing.providers.base import Checkout
 from sync.billing.providers.hmac_signature import HEADER_MAX_CHARS, SIGNATURES_MAX
 from sync.billing.providers.stripe.subscription import subscription_of
 from sync.billing.providers.stripe.webhooks import StripeWebhooks, checkout_of, fetched
+from sync.billing.providers.webhook_adapter import Expired, Invalid, Malformed, Secret, Verified
 from tests.support.stripe_bodies import NOW, body, envelope
 
 SECRETS = (Secret("live", b"whsec_a"), Secret("sandbox", b"whsec_b"))

@@ -16,9 +16,9 @@ from sync.billing.catalog import catalog
 from sync.billing.catalog.watcher import CatalogWatcher
 from sync.billing.domain.outcome import Outcome
 from sync.billing.domain.tenant_resolution import SubscriptionRef
-from sync.billing.providers.base import WebhookAdapter
 from sync.billing.providers.paddle.webhooks import PaddleWebhooks
 from sync.billing.providers.stripe.webhooks import StripeWebhooks
+from sync.billing.providers.webhook_adapter import WebhookAdapter
 from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.tenants import facts_of
 from sync.core import instants
