@@ -21,6 +21,7 @@ from sync.http.fields import Model, Version
 from sync.http.openapi import CODES, VERSION, Answer, Operation
 from sync.http.problem import Problem, problem_of
 from sync.store.models import Change, Committed as Commit, StoreError, Verdict
+from sync.store.patches import with_previous
 
 BATCH_MAX_CONTAINERS = 100_000
 """Maximum number of objects and arrays in a batch. It bounds how long parsing the JSON blocks the event loop."""
@@ -89,7 +90,7 @@ class Publishing:
         item = await read_json(request, settings.body_max_bytes, settings.body_timeout_s)
         change = read_change(item, settings, origin(key.name, time.time()))
         require_right(node, key, Scope.PUBLISH, change.topic)
-        (change,) = await store.with_previous([change])
+        (change,) = await with_previous(store, [change])
         commit = await store.commit(change)
         await store.wait_durable()
         node.metrics.verdicts[commit.verdict] += 1
@@ -159,7 +160,7 @@ class Publishing:
     async def _commit(self, changes: list[Change]) -> list[dict[str, object]]:
         """Return one result for each change, in order."""
         store = self._node.store
-        changes = await store.with_previous(changes)
+        changes = await with_previous(store, changes)
         commits = await store.commit_many(changes)
         await store.wait_durable()
         results: list[dict[str, object]] = []

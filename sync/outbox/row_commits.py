@@ -16,6 +16,7 @@ from planwire_client.core.topic import RESERVED_KINDS, Topic, TopicError
 from sync.process.supervisor import backoff_s
 from sync.store.isolation import ATTEMPTS_MAX, Failure, Isolation, described, failure_of, is_away
 from sync.store.models import Change, Committed, StoreError, StoreRejected, Verdict
+from sync.store.patches import with_previous
 from sync.store.store import Store
 
 QUEUE = "outbox"
@@ -143,7 +144,7 @@ class RowCommitter:
         return found
 
     async def _commit_many(self, changes: Sequence[Change]) -> list[Committed | StoreError]:
-        return await self._store.commit_many(await self._store.with_previous(changes))
+        return await self._store.commit_many(await with_previous(self._store, changes))
 
     def _pauses(self, row: Row) -> bool:
         return self._failures.get(row.id, (0, 0.0))[1] > time.monotonic()

@@ -32,6 +32,7 @@ from sync.simulator.world import actions
 from sync.simulator.world.actions import Scene
 from sync.simulator.world.errors import ApiError, ControlError, invalid_parameter
 from sync.simulator.world.model import Json, Transaction
+from sync.simulator.world.parameters import COMMON, validated
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 """Host names that the simulator accepts."""
@@ -100,7 +101,7 @@ class _Control:
 
     async def vocabulary(self, request: Request) -> JSONResponse:
         """Answer with the actions and their parameters."""
-        common = sorted(actions.COMMON)
+        common = sorted(COMMON)
         return JSONResponse(
             {
                 "environments": list(self._provider.envs),
@@ -127,7 +128,7 @@ class _Control:
 
     async def replay(self, request: Request) -> JSONResponse:
         """Deliver an event again under a new notification id, like Paddle's replay."""
-        params = actions.validated(_Replay, await _values(request))
+        params = validated(_Replay, await _values(request))
         event = next((event for event in self._provider.world.events if event.id == params.event_id), None)
         if event is None:
             raise ControlError(404, "no_event", f"no event {params.event_id} is remembered; GET /events lists them")
@@ -142,7 +143,7 @@ class _Control:
         name = request.path_params["name"]
         if name not in BUNDLED:
             raise ControlError(404, "no_scenario", f"no scenario {name}; there are: {', '.join(BUNDLED)}")
-        params = actions.validated(_Play, await _values(request))
+        params = validated(_Play, await _values(request))
         try:
             report = await self._provider.play(name, params.seed)
         except ScenarioError as error:

@@ -6,7 +6,6 @@ import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Collection, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
@@ -26,9 +25,6 @@ from sync.store.redis.cluster_commands import ClusterRedis
 from sync.store.redis.slots import WHOLE, Layout, slot_of, variants
 
 log = structlog.get_logger()
-
-PATCH_MIN_BYTES = 1024
-"""Minimum size of a state with a merge patch. For smaller ones, reading the stored state costs more than it saves."""
 
 UNANNOUNCED_LOG_S = 10.0
 """Minimum time between two log lines of unannounced commits: without the rights, every commit would write one."""
@@ -130,22 +126,6 @@ class Store:
                 log.error("commit_unannounced", topic=change.topic, error=done.unannounced, count=self.unannounced)
         return done
 
-    async def with_previous(self, changes: Sequence[Change]) -> list[Change]:
-        """Return the changes, in order, and add the stored snapshots to the larger ones (one round trip).
-
-        With them the store can announce merge patches. If a patch's base is not stored any more, the commit script
-        drops the patch and announces the whole state only.
-        """
-        large = dict.fromkeys(change.topic for change in changes if len(change.state) >= PATCH_MIN_BYTES)
-        if not large:
-            return list(changes)
-        found = {one.topic: one for one in await self.read_many(list(large))}
-        # Of several changes of a topic, only the first replaces the stored state; the others get no patch.
-        return [
-            replace(change, previous=found.pop(change.topic, None)) if len(change.state) >= PATCH_MIN_BYTES else change
-            for change in changes
-        ]
-
     async def read(self, topic: str) -> Snapshot:
         """Return the topic's snapshot with its private part."""
         return snapshot_of(topic, await self._one("HMGET", self.keys.snap(topic), *ALL_FIELDS))
@@ -234,10 +214,8 @@ class Store:
 
     async def expire(self, topic: str, after_s: int) -> None:
         """Let the topic's state, log and event ids expire in `after_s` seconds."""
-        pipeline = self.pipeline()
-        for key in (self.keys.snap(topic), self.keys.log(topic), self.keys.seen(topic)):
-            pipeline.command("EXPIRE", key, after_s)
-        await pipeline.run()
+        names = (self.keys.snap(topic), self.keys.log(topic), self.keys.seen(topic))
+        await run_commands(self, *(("EXPIRE", name, after_s) for name in names))
 
     async def log(self, topic: str, count: int = 100) -> list[LogEntry]:
         """Return the topic's newest `count` versions, newest first (about 200 are kept)."""

@@ -7,58 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal, TypeVar
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from planwire_client.core.topic import TopicError, encode_id
 from sync.simulator.world import rules
-from sync.simulator.world.errors import ControlError, in_words, invalid_parameter
-from sync.simulator.world.model import DAY_US, SECOND_US, InstantUs, Json, Price, Subscription
+from sync.simulator.world.errors import ControlError, invalid_parameter
+from sync.simulator.world.model import DAY_US, SECOND_US, Json, Price, Subscription
 from sync.simulator.world.offers import BillingMode, Offer, Offers
-from sync.simulator.world.rules import QUANTITY_MAX, Lines, Patch
+from sync.simulator.world.parameters import COMMON, Params, validated
+from sync.simulator.world.rules import Lines, Patch
 from sync.simulator.world.turn import Outcome, Turn
-
-P = TypeVar("P", bound=BaseModel)
-Text = Annotated[str, Field(min_length=1)]
-
-
-class Params(BaseModel):
-    """The parameters of an action, each with the default that counts where it is not given."""
-
-    model_config = ConfigDict(frozen=True, strict=True)
-
-    tenant: Text
-    env: Text | None = None
-    subscription_id: Text | None = None
-    wait: bool = False
-    deliver: bool = True
-    plan: Text | None = None
-    addon: Text | None = None
-    app: Text | None = None
-    quantity: Annotated[int, Field(ge=1, le=QUANTITY_MAX)] | None = None
-    new: bool = False
-    linked: bool = True
-    days: Annotated[int, Field(ge=1, le=365)] = 14
-    ends_in_s: Annotated[int, Field(ge=1, le=366 * 24 * 3600)] | None = None
-    when: Literal["period_end", "now"] = "period_end"
-    resume_at: InstantUs | None = None
-
-
-COMMON = frozenset({"tenant", "env", "app", "subscription_id", "wait", "deliver"})
-"""The parameters that every action takes."""
-
-
-def validated(kind: type[P], values: Mapping[str, Json]) -> P:
-    """Return `values` as parameters of this kind.
-
-    Raises:
-        ControlError: a parameter is missing or wrong.
-    """
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        raise invalid_parameter(in_words(error)) from error
 
 
 def read(action: str, values: Mapping[str, Json]) -> Params:
