@@ -159,6 +159,7 @@ PURE = [
     "sync.billing.catalog.catalog",
     "sync.billing.catalog.difference",
     "sync.billing.catalog.tables",
+    "sync.billing.catalog.values",
     "sync.billing.catalog.versions",
     "sync.billing.catalog.positions",
     "sync.billing.domain.facts.codec",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from planwire_client.core.topic import decode_id, shown
-from sync.billing.api import answers, requests
+from sync.billing.api.bodies import answers, requests, tenant_answers
 from sync.billing.api.operations import Asked, BillingOperations, Document, operation
 from sync.billing.domain.entitlements.held_versions import held_versions
 from sync.billing.domain.facts.customers import second_customers
@@ -66,7 +66,7 @@ class Links(BillingOperations):
         "/v1/tenants/{id}/links",
         "listLinks",
         "The subscriptions that belong to a tenant, and what names it; and those that were moved away.",
-        Answer("All of them.", answers.TenantLinks, VERSION),
+        Answer("All of them.", tenant_answers.TenantLinks, VERSION),
         ("not_changed",),
     )
     async def links(self, asked: Asked) -> Document:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Mapping
 
 from planwire_client.core.topic import Topic
-from sync.billing.api import requests
+from sync.billing.api.bodies import requests
 from sync.billing.api.links import Links
 from sync.billing.api.operations import ERRORS, Asked, Document, known_environment
 from sync.billing.api.overrides import Overrides

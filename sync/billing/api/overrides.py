@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sync.billing.api import answers, requests
+from sync.billing.api.bodies import answers, requests, tenant_answers
 from sync.billing.api.operations import Asked, BillingOperations, Document, operation
 from sync.billing.domain.entitlements.overrides import KINDS, add_override, remove_override
 from sync.billing.domain.facts.instructions import Override, label
@@ -98,7 +98,7 @@ class Overrides(BillingOperations):
         "/v1/tenants/{id}/overrides",
         "listOverrides",
         "What operators have granted or taken.",
-        Answer("All of them.", answers.Overrides, VERSION),
+        Answer("All of them.", tenant_answers.Overrides, VERSION),
         ("not_changed",),
     )
     async def overrides(self, asked: Asked) -> Document:

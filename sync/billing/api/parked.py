@@ -5,7 +5,7 @@ from __future__ import annotations
 import structlog
 
 from planwire_client.core.topic import LIVE, Topic, TopicError
-from sync.billing.api import answers, requests
+from sync.billing.api.bodies import answers, requests
 from sync.billing.api.operations import Asked, BillingOperations, Document, operation, result_document
 from sync.billing.domain.entitlements.items import unknown_prices
 from sync.billing.domain.facts.model import Event

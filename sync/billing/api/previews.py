@@ -9,7 +9,7 @@ from functools import partial
 
 import orjson
 
-from sync.billing.api import answers, requests
+from sync.billing.api.bodies import answers, requests
 from sync.billing.api.operations import CHANGE_PROBLEMS, Asked, BillingOperations, Document, changed_document, operation
 from sync.billing.domain.entitlements.preview import Preview, PreviewRequest, await_preview, difference, preview
 from sync.billing.domain.facts.model import Event, Item, Subscription

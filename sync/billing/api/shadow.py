@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from planwire_client.core.topic import TENANT_KIND, Topic, decode_id
-from sync.billing.api import shadow_bodies
+from sync.billing.api.bodies import shadow as bodies
 from sync.billing.api.operations import ERRORS, Asked, BillingOperations, Document, operation
 from sync.billing.services.tenants.shadow import Compared
 from sync.http.openapi import Answer
@@ -22,11 +22,11 @@ class Shadows(BillingOperations):
         "/v1/tenants/{id}/shadow",
         "postShadowAnswer",
         "What the entitlement system that exists says of a tenant; compared with what billing computes.",
-        Answer("What differs.", shadow_bodies.ShadowCompared),
+        Answer("What differs.", bodies.ShadowCompared),
         ("not_changed",),
-        body=shadow_bodies.ShadowAnswer,
+        body=bodies.ShadowAnswer,
     )
-    async def post(self, asked: Asked, body: shadow_bodies.ShadowAnswer) -> Document:
+    async def post(self, asked: Asked, body: bodies.ShadowAnswer) -> Document:
         """Compare a tenant with the other system's answer, and return what differs.
 
         Raises:
@@ -40,10 +40,10 @@ class Shadows(BillingOperations):
         "/v1/shadow/answers",
         "postShadowAnswers",
         "The same of up to 500 tenants; the body may have 4 MiB.",
-        Answer("What differs, for each.", shadow_bodies.ShadowResults),
-        body=shadow_bodies.ShadowAnswers,
+        Answer("What differs, for each.", bodies.ShadowResults),
+        body=bodies.ShadowAnswers,
     )
-    async def post_batch(self, asked: Asked, body: shadow_bodies.ShadowAnswers) -> Document:
+    async def post_batch(self, asked: Asked, body: bodies.ShadowAnswers) -> Document:
         """Compare each tenant with its answer; one that fails stops no other."""
         results: list[Document] = []
         for one in body.answers:
@@ -60,7 +60,7 @@ class Shadows(BillingOperations):
         "/v1/shadow",
         "readShadowReport",
         "How billing compares with the other system: counts by field and by plan, and examples.",
-        Answer("As known now.", shadow_bodies.ShadowReport),
+        Answer("As known now.", bodies.ShadowReport),
         parameters=(LIMIT,),
     )
     async def report(self, asked: Asked, limit: int) -> Document:
@@ -87,12 +87,12 @@ class Shadows(BillingOperations):
         "/v1/shadow/switch",
         "switchShadow",
         "Let pages see what billing computes: of some tenants, of a share of them, or of all; or no longer.",
-        Answer("It is switched.", shadow_bodies.ShadowSwitched),
+        Answer("It is switched.", bodies.ShadowSwitched),
         ("not_changed",),
-        body=shadow_bodies.SwitchRequest,
+        body=bodies.SwitchRequest,
         scope="admin",
     )
-    async def switch(self, asked: Asked, body: shadow_bodies.SwitchRequest) -> Document:
+    async def switch(self, asked: Asked, body: bodies.SwitchRequest) -> Document:
         """Switch tenants: those with names at once; a worker switches the others.
 
         Raises:
@@ -116,7 +116,7 @@ class Shadows(BillingOperations):
         await self._services.committer.wait_durable()
         return {"tenants": done, "queued": queued}
 
-    async def _compared(self, environment: str, topic: str, body: shadow_bodies.ShadowAnswer) -> Document:
+    async def _compared(self, environment: str, topic: str, body: bodies.ShadowAnswer) -> Document:
         services = self._services
         at_us = services.now_us if body.at is None else body.at // 1000
         found = await services.shadowing.answered(environment, topic, body.answer, at_us, "posted")

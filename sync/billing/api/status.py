@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from sync.billing.api import answers
+from sync.billing.api.bodies import tenant_answers
 from sync.billing.api.operations import Asked, BillingOperations, Document, operation
 from sync.billing.domain.entitlements.preview import difference
 from sync.billing.domain.facts.customers import second_customers
@@ -40,7 +40,7 @@ class Statuses(BillingOperations):
         "/v1/tenants/{id}/history",
         "readHistory",
         "What changed, when and why; what was refused or parked.",
-        Answer("The newest first.", answers.History),
+        Answer("The newest first.", tenant_answers.History),
         parameters=(LIMIT,),
     )
     async def history(self, asked: Asked, limit: int) -> Document:
@@ -67,7 +67,7 @@ class Statuses(BillingOperations):
         "/v1/tenants/{id}/status",
         "readStatus",
         "Provider, store and tabs side by side: what the provider said last, what is held, what tabs show.",
-        Answer("As known now.", answers.TenantStatus, VERSION),
+        Answer("As known now.", tenant_answers.TenantStatus, VERSION),
     )
     async def status(self, asked: Asked) -> Document:
         """Return the status of provider, store and tabs. Only the store and the gateways are queried.

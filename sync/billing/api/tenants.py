@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from planwire_client.core.topic import RESERVED_KINDS, TENANT_KIND, TopicError, decoded_topic
-from sync.billing.api import answers, requests
+from sync.billing.api.bodies import answers, requests
 from sync.billing.api.operations import (
     APP,
     CHANGE_PROBLEMS,

@@ -22,7 +22,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from sync.billing.api import answers
+from sync.billing.api.bodies import answers
 from sync.billing.api.operations import RETRY_AFTER_S, result_document
 from sync.billing.providers import registry
 from sync.billing.providers.settings import ProviderSettings

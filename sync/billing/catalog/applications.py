@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeVar
 
-from sync.billing.catalog.tables import Addon, Offer, Plan, Policy, wrong
+from sync.billing.catalog.tables import Addon, Offer, Plan, Policy
+from sync.billing.catalog.values import wrong
 
 _LEADING = ("policy", "app")
 

@@ -44,20 +44,22 @@ from pydantic_core import PydanticCustomError
 
 from sync.billing.catalog import applications, positions, versions
 from sync.billing.catalog.tables import (
-    LEVELS as LEVELS,
     NO_PLAN as NO_PLAN,
-    NUMBER_MAX as NUMBER_MAX,
-    OVERDUE_KINDS as OVERDUE_KINDS,
     SOLD_BY,
-    UNLIMITED as UNLIMITED,
     Addon as Addon,
     Document,
-    Ids,
     Ignored as Ignored,
     Offer as Offer,
     Plan as Plan,
     Policy as Policy,
     Shadow as Shadow,
+)
+from sync.billing.catalog.values import (
+    LEVELS as LEVELS,
+    NUMBER_MAX as NUMBER_MAX,
+    OVERDUE_KINDS as OVERDUE_KINDS,
+    UNLIMITED as UNLIMITED,
+    Ids,
     check_known,
     wrong,
 )

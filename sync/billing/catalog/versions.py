@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from sync.billing.catalog import positions
-from sync.billing.catalog.tables import SOLD_BY, Plan, PlanVersion, wrong
+from sync.billing.catalog.tables import SOLD_BY, Plan, PlanVersion
+from sync.billing.catalog.values import wrong
 
 TERMS = ("name", "features", "limits", "per_unit", "modules")
 """The fields in which versions of a plan differ."""

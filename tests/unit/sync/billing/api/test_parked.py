@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sync.billing.api import requests
+from sync.billing.api.bodies import requests
 from sync.billing.api.operations import Asked
 from sync.billing.api.parked import ParkedEvents, ParkedItems
 from sync.billing.catalog.watcher import EXAMPLE, CatalogWatcher

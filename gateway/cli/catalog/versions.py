@@ -1,4 +1,4 @@
-"""Commands of `planwire catalog` about versions of plans: who has which, and moving tenants to another."""
+"""Commands about versions of plans: who has which, and moving tenants to another."""
 
 from __future__ import annotations
 

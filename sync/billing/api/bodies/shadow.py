@@ -1,4 +1,4 @@
-"""The bodies and answers of the operations on the shadow. The OpenAPI document is generated from them."""
+"""The bodies and answers of the operations on the shadow."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, JsonValue, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from sync.billing.api.answers import TenantChanged
-from sync.billing.api.requests import TenantId
+from sync.billing.api.bodies.answers import TenantChanged
+from sync.billing.api.bodies.requests import TenantId
 from sync.http.fields import Instant, Model, OneOf, Text, Time
 
 SHADOW_BATCH_MAX, SWITCH_MAX = 500, 100

@@ -1,4 +1,4 @@
-"""`planwire catalog`: whether a catalog can be used, and whom an edit affects. Versions: `plan_versions`."""
+"""Commands about the file of a catalog: whether it can be used, and whom an edit of it affects."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import click
 
 from gateway.cli.common import Failed, environment, environment_option, json_lines_option
 from gateway.cli.output import note, say, say_json
-from gateway.cli.plan_versions import migrate, versions
 
 if TYPE_CHECKING:
     from sync.billing.catalog.catalog import Catalog
@@ -27,15 +26,7 @@ _WHO = {"existing": "existing customers of", "new": "new customers of", "without
 file_argument = click.Path(dir_okay=False, path_type=Path)
 
 
-@click.group(commands=(versions, migrate))
-def catalog() -> None:
-    """Check a catalog, see whom an edit affects, and move customers to another version of a plan.
-
-    Example: planwire catalog check catalog.toml
-    """
-
-
-@catalog.command()
+@click.command()
 @click.argument("file", type=file_argument, required=False)
 def check(file: Path | None) -> None:
     """Check whether the catalog in FILE can be used, and say what is in it.  [default: $PLANWIRE_CATALOG]
@@ -61,7 +52,7 @@ def check(file: Path | None) -> None:
             say(f"  version {version.version}{until}{shared}")
 
 
-@catalog.command()
+@click.command()
 @click.argument("old", metavar="OLD_FILE", type=file_argument)
 @click.argument("new", metavar="NEW_FILE", type=file_argument, required=False)
 @click.option("--tenants", is_flag=True, help="Compare the entitlements of every tenant in the store.")

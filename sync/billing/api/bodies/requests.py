@@ -1,4 +1,4 @@
-"""The request bodies of billing's operations. The OpenAPI document is generated from them."""
+"""The request bodies of billing's operations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic.json_schema import SkipJsonSchema
 from planwire_client.core import reference
 from planwire_client.core.limits import VERSION_MAX
 from planwire_client.core.topic import ID_MAX_BYTES, MISSING_VALUES, shown
-from sync.billing.api.money import Expected
+from sync.billing.api.bodies.money import Expected
 from sync.billing.domain.entitlements.overrides import KINDS
 from sync.billing.domain.entitlements.preview import ITEMS_MAX
 from sync.billing.domain.facts.instructions import PLAN

@@ -1,14 +1,13 @@
-"""The answer bodies of billing's operations. The OpenAPI document is generated from them."""
+"""The answer bodies of billing's operations; for what is known about one tenant see `tenant_answers`."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
 from planwire_client.core.limits import VERSION_MAX
-from sync.billing.api.money import Quoted
-from sync.billing.api.requests import Kind
+from sync.billing.api.bodies.money import Quoted
 from sync.billing.domain.outcome import Outcome
 from sync.http.fields import TIME, Model, OneOf, Version
 from sync.http.parameters import PAGE_MAX
@@ -158,100 +157,6 @@ class Previewed(Model):
     )
 
 
-class Override(Model):
-    """An override; expired ones are listed too."""
-
-    kind: Kind
-    name: str
-    value: bool | int | str | None = None
-    revoke: bool | None = None
-    reason: str
-    expires_at: Time | None = None
-    app: str | None = Field(None, description="The application that it is for. Absent: all.")
-    trial: bool | None = None
-    by: str | None = None
-
-
-class Overrides(Model):
-    """A tenant's overrides."""
-
-    version: Version
-    overrides: list[Override]
-
-
-class HistoryChange(Model):
-    """One version: when and why it was made, and what it changed."""
-
-    version: int = Field(ge=1, le=VERSION_MAX)
-    at: Time
-    cause: dict[str, JsonValue]
-    diff: list[Difference]
-
-
-class HistoryEvent(Model, extra="allow"):
-    """One event and its result."""
-
-    at: Time
-
-
-class History(Model):
-    """The newest first."""
-
-    topic: str
-    changes: list[HistoryChange]
-    events: list[HistoryEvent]
-
-
-class ProviderSaid(Model):
-    """One subscription, as in the provider's last answer."""
-
-    asked_at: Time
-    is_held: bool = Field(description="Whether that is what the tenant's facts hold now.")
-    subscription: dict[str, JsonValue] | None = Field(None, description="Absent: the provider does not know it.")
-
-
-class ProviderSide(Model):
-    """The provider's last answers, by subscription (`paddle:sub_...`). One that was never fetched is absent."""
-
-    can_be_asked: bool = Field(description="Whether an API key is set for the environment.")
-    subscriptions: dict[str, ProviderSaid]
-
-
-class StoreSide(Model):
-    """The published state, and the subscriptions behind it."""
-
-    version: Version
-    at: Time | None = None
-    state: JsonValue
-    computed: JsonValue = Field(None, description="What billing computes, while pages do not see it (the shadow).")
-    subscriptions: dict[str, dict[str, Any]] | None = Field(None, description="Absent: it is not billing's.")
-    second_customers: list[str] | None = Field(
-        None, description="The subscriptions of other customers than the tenant's own: they only add to its plan."
-    )
-
-
-class TabsSide(Model):
-    """What open tabs show, across all gateways that answered in time. Versions are absent if no tab reported one."""
-
-    sessions: int = Field(ge=0)
-    acked_min: int | None = Field(None, ge=1, le=VERSION_MAX)
-    acked_max: int | None = Field(None, ge=1, le=VERSION_MAX)
-    unacked: int = Field(ge=0, description="Have not said that they show the newest; of a crowd only a share is asked.")
-    nacked: int = Field(ge=0, description="Could not use the newest.")
-    gateways: int = Field(ge=0, description="Answered.")
-    silent: int = Field(ge=0, description="Did not answer within 0.6 s.")
-
-
-class TenantStatus(Model):
-    """The current status of provider, store and tabs."""
-
-    topic: str
-    version: Version
-    provider: ProviderSide
-    store: StoreSide
-    tabs: TabsSide
-
-
 class Linked(TenantChanged):
     """What a link has done. `parked`: one of the tenants cannot be computed now; the next event completes the move."""
 
@@ -262,40 +167,3 @@ class Linked(TenantChanged):
     overrules: str | None = Field(
         None, description="The tenant that its metadata names. The link holds until that changes."
     )
-
-
-class TenantLink(Model):
-    """A subscription of a tenant, and what names the tenant."""
-
-    subscription: str = Field(description="PROVIDER:ID.")
-    status: str
-    customer_id: str | None = None
-    named_by: str | None = Field(None, description="The strongest of `names`, which counts.")
-    names: dict[str, str] = Field(
-        description="The tenants by what names them: operator, metadata, checkout, guess, ..."
-    )
-    overrules: str | None = Field(None, description="What the metadata named when an operator linked it.")
-    moved_at: Time | None = Field(None, description="When it was moved here.")
-    plan: str | None = Field(None, description="The plan that it has, while it is live.")
-    plan_version: str | None = Field(None, description="The version of it.")
-    version_by: str | None = Field(None, description="Why it has that version: purchase, price or move.")
-    second_customer: bool | None = Field(
-        None, description="Whether its customer is another than the tenant's own: then it only adds to the plan."
-    )
-
-
-class MovedLink(Model):
-    """A subscription that belonged to the tenant, and was moved to another one."""
-
-    subscription: str
-    moved_at: Time
-    to: str | None = Field(None, description="The topic that it belongs to now.")
-
-
-class TenantLinks(Model):
-    """A tenant's subscriptions with their links."""
-
-    topic: str
-    version: Version
-    links: list[TenantLink]
-    moved: list[MovedLink]
