@@ -88,9 +88,9 @@ class Keys(Names):
         return f"{self.link(environment, subject)}:names"
 
     def quote(self, environment: str, subject: str) -> str:
-        """Hash of what was quoted for a subscription's change, and the bills compared with it. TTL: until its renewal.
+        """Hash of what was quoted for a subscription's changes, and the bills compared with it. TTL: until its renewal.
 
-        `quote`: the quote. `change`, `renewal`: the event of the bill that was compared with it.
+        PREVIEW: a quote, 8 at most. PREVIEW:change, PREVIEW:renewal: the bill that was compared with it, and its event.
         """
         return f"{self.link(environment, subject)}:quote"
 

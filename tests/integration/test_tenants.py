@@ -546,7 +546,7 @@ class TestPreview:
         shown = await state(store)
         assert {name: shown[name] for name in ENTITLEMENTS} == {name: answer["state"][name] for name in ENTITLEMENTS}
         await tell(services, paddle)
-        assert codec.decode((await store.read("tenant:acme")).private).awaited_preview is None
+        assert codec.decode((await store.read("tenant:acme")).private).awaited_previews == ()
         assert await self.drift(desk) == []
 
     async def test_a_webhook_that_differs_from_its_preview_is_drift(
@@ -588,7 +588,7 @@ class TestPreview:
         assert orjson.loads(snapshot.state)["plan"]["key"] == "basic"
         history = (await desk.get("/v1/tenants/acme/history")).json()
         assert history["events"][0]["type"] == "preview.refused"
-        assert codec.decode(snapshot.private).awaited_preview is None
+        assert codec.decode(snapshot.private).awaited_previews == ()
 
     async def test_a_provider_s_preview_may_be_attached(
         self, desk: httpx2.AsyncClient, paddle: Paddle, services: BillingServices

@@ -20,7 +20,7 @@ from planwire_client.errors import PlanwireError, PublishRefused
 from planwire_client.http import AsyncHttpTransport, HttpTransport
 
 if TYPE_CHECKING:
-    from planwire_client.store import AsyncStoreTransport, StoreTransport  # noqa: F401 - named in quotes
+    from planwire_client.store import AsyncStoreTransport, StoreTransport  # noqa: F401 - named in annotations
 
 T = TypeVar("T")
 

@@ -11,7 +11,8 @@ import orjson
 
 from sync.billing.api.bodies import answers, requests
 from sync.billing.api.operations import CHANGE_PROBLEMS, Asked, BillingOperations, Document, changed_document, operation
-from sync.billing.domain.entitlements.preview import Preview, PreviewRequest, await_preview, difference, preview
+from sync.billing.domain.entitlements.awaited import await_preview, without_preview
+from sync.billing.domain.entitlements.preview import Preview, PreviewRequest, difference, preview
 from sync.billing.domain.facts.model import Event, Item, Subscription
 from sync.billing.domain.money.differences import from_expected
 from sync.billing.domain.money.model import Money
@@ -21,7 +22,7 @@ from sync.billing.providers import registry
 from sync.billing.providers.base import ProviderClient, ProviderPreview, ProviderRejected
 from sync.billing.services.reproject import Refresh
 from sync.billing.services.tenants.reconcile import MAX_WAIT_S
-from sync.billing.storage.quotes import store_quote
+from sync.billing.storage.quoted import drop_quote, store_quote
 from sync.billing.storage.records import get_preview, put_preview
 from sync.billing.storage.tenants import billed, facts_of
 from sync.core import instants
@@ -113,22 +114,22 @@ class Previews(BillingOperations):
         document = await self.change(
             asked,
             "preview.confirmed",
-            lambda facts: await_preview(facts, preview_id, foreseen, services.now_ns()),
+            lambda facts: await_preview(facts, preview_id, foreseen, services.now_ns(), money),
             if_rev=rev,
             conflict=_stale,
         )
         # Before the provider is asked to make the change: its bill may come first.
-        quote = None if money is None else Quote(preview_id, asked.topic, money, services.now_ns())
-        await store_quote(services.store, ref, quote, services.now_ns())
+        quote = Quote(preview_id, asked.topic, money, services.now_ns())
+        await store_quote(services.store, ref, quote, quote.confirmed_ns)
         if client is None:
             return document
         change_items = partial(client.change_items, at_ns=None if money is None else money.at_ns)
-        return await self._apply(asked, ref, change_items, foreseen, kept["billing_mode"])
+        return await self._apply(asked, quote, change_items, foreseen, kept["billing_mode"])
 
     async def _apply(
         self,
         asked: Asked,
-        ref: SubscriptionRef,
+        quote: Quote,
         change_items: Callable[..., Awaitable[Event]],
         foreseen: Preview,
         billing_mode: str,
@@ -139,9 +140,10 @@ class Previews(BillingOperations):
             event = await change_items(foreseen.body.id, foreseen.body.items, billing_mode, MAX_WAIT_S)
         # ProviderUnavailable propagates: the change may have been made nevertheless, and then its event arrives.
         except ProviderRejected:
-            await store_quote(self._services.store, ref, None, self._services.now_ns())
+            ref = SubscriptionRef(asked.environment, _provider(foreseen), foreseen.body.id)
+            await drop_quote(self._services.store, ref, quote.preview_id)
             cause = {"source": "app", "event_type": "preview.refused"}
-            withdraw = Refresh(cause, change=lambda facts: replace(facts, awaited_preview=None))
+            withdraw = Refresh(cause, change=lambda facts: without_preview(facts, quote.preview_id))
             await reprojection.refresh(asked.environment, asked.topic, withdraw)
             raise
         cause = {"source": "app", "event_type": "preview.applied"}

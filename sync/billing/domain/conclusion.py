@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from sync.billing.domain.entitlements.evaluation import Setting
-from sync.billing.domain.entitlements.preview import check_awaited
+from sync.billing.domain.entitlements.awaited import check_awaited
 from sync.billing.domain.entitlements.projection import Projected, State, Unprojectable, project
 from sync.billing.domain.entitlements.scheduled_changes import without_void_changes
 from sync.billing.domain.entitlements.takeover import take_over, without_ended_grants
@@ -79,12 +79,11 @@ def conclude(
         after, projected, drifts = take_over(topic, after, projected, published, events, setting)
     if isinstance(projected, Unprojectable):
         return projected
-    facts, differing = check_awaited(before, after, projected, setting.now_ns)
+    facts, misses = check_awaited(before, after, projected, setting.now_ns)
     drifts += second_customer_drift(topic, before, after, setting.now_ns)
-    if differing and before.awaited_preview is not None:
+    for preview_id, differing in misses:
         here = {str(entry["path"]): entry.get("from") for entry in differing}
         there = {str(entry["path"]): entry.get("to") for entry in differing}
-        preview_id = before.awaited_preview.preview_id
         drifts += (Drift("preview", topic, preview_id, "landed", setting.now_ns // 1000, here, there),)
     note = note or dropped or projected.unknown
     waits = (WAITS_CATALOG,) if projected.unknown else ()

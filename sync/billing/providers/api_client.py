@@ -120,6 +120,10 @@ class ApiClient(ABC):
         except ValueError as error:
             raise unreadable(error) from error
 
+    async def bills(self, subscription_id: str, since_ns: int, max_wait_s: float) -> Sequence[Billed]:
+        """Return nothing: a provider that quotes no money bills nothing that was quoted."""
+        return ()
+
     async def _lead(self, subscription_id: str, max_wait_s: float, background: bool) -> Event:
         answer = self._waiting[subscription_id] = asyncio.get_running_loop().create_future()
         try:

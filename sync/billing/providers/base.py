@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sync.billing.domain.facts.model import Event, Item, NamePlace, Subscription
-from sync.billing.domain.money.model import Money
+from sync.billing.domain.money.model import Billed, Money
 from sync.core.errors import CodedError, SyncError
 
 
@@ -168,6 +168,9 @@ class ProviderClient(Protocol):
         self, subscription_id: str, items: Sequence[Item], billing_mode: str, max_wait_s: float
     ) -> ProviderPreview:
         """Return the provider's preview of such a change; nothing is changed."""
+
+    async def bills(self, subscription_id: str, since_ns: int, max_wait_s: float) -> Sequence[Billed]:
+        """Return the newest bills of a subscription's changes and renewals since an instant, one page at most."""
 
     async def events(self, after: str, since_ns: int, max_wait_s: float) -> tuple[Sequence[ProviderEvent], bool]:
         """Return one page of events after the id `after` ("": since an instant), oldest first, and if more follow."""

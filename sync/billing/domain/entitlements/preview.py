@@ -1,6 +1,6 @@
 """Previews: predicts a tenant's entitlements after a change, with the same reducer and projection. Pure.
 
-Once a confirmed change has landed, `check_awaited` compares it with the prediction.
+Once a confirmed change has landed, `awaited` compares it with the prediction.
 """
 
 from __future__ import annotations
@@ -14,13 +14,10 @@ from sync.billing.domain.entitlements.projection import Projected, State, Unproj
 from sync.billing.domain.entitlements.scheduled_changes import find_subscription, with_plan, without_void_changes
 from sync.billing.domain.entitlements.takeover import without_ended_grants
 from sync.billing.domain.entitlements.unknown_items import remember_granted
-from sync.billing.domain.facts.instructions import ENTITLEMENTS, AwaitedPreview
+from sync.billing.domain.facts.instructions import ENTITLEMENTS
 from sync.billing.domain.facts.model import Event, Facts, Item, Order, Scheduled, Subscription, SubscriptionFacts
 from sync.billing.domain.facts.reducer import Reduced, reduce
 from sync.billing.domain.outcome import ChangeRejected
-
-LANDS_WITHIN_NS = 3_600 * 1_000_000_000
-"""How long a confirmed change is awaited."""
 
 ITEMS_MAX = 100
 
@@ -61,7 +58,7 @@ class Preview:
     @property
     def entitlements(self) -> dict[str, object]:
         """What the change is about in the state: the fields ENTITLEMENTS."""
-        return _entitlements(self.state, self.app)
+        return entitlements(self.state, self.app)
 
 
 def preview(facts: Facts, request: PreviewRequest, setting: Setting) -> Preview:
@@ -88,7 +85,8 @@ def preview(facts: Facts, request: PreviewRequest, setting: Setting) -> Preview:
     return Preview(key, body, projected.state, within.catalog.app)
 
 
-def _entitlements(state: State, app: str) -> dict[str, object]:
+def entitlements(state: State, app: str) -> dict[str, object]:
+    """Return the fields ENTITLEMENTS of a state, or of one application in it."""
     part = state.get("apps", {}).get(app, state)
     return {name: part[name] for name in ENTITLEMENTS if name in part}
 
@@ -118,39 +116,3 @@ def difference(before: Mapping[str, object], after: Mapping[str, object], path: 
             entry: dict[str, object] = {"path": where}
             found.append(entry | ({"from": old} if old is not None else {}) | ({"to": new} if new is not None else {}))
     return found
-
-
-def await_preview(facts: Facts, preview_id: str, foreseen: Preview, now_ns: int) -> Facts:
-    """Return the facts with the previewed change awaited; it replaces an earlier one."""
-    body = foreseen.body
-    items, until_ns = tuple(sorted(body.items)), now_ns + LANDS_WITHIN_NS
-    awaited = AwaitedPreview(
-        preview_id, foreseen.key, items, body.status, foreseen.entitlements, until_ns, foreseen.app
-    )
-    return replace(facts, awaited_preview=awaited)
-
-
-def check_awaited(
-    before: Facts, after: Facts, projected: Projected, now_ns: int
-) -> tuple[Facts, list[dict[str, object]]]:
-    """Return the facts without an awaited preview that has landed or was missed, and the differences from it.
-
-    The change has landed when the subscription has the predicted items and status. Another change of them, or none in
-    time, is a miss.
-    """
-    awaited = before.awaited_preview
-    if awaited is None or after.awaited_preview != awaited:
-        return after, []
-    old, new = before.subscriptions.get(awaited.subscription), after.subscriptions.get(awaited.subscription)
-    decided = replace(after, awaited_preview=None)
-    if new is None:
-        return decided, []
-    body = new.subscription
-    if (tuple(sorted(body.items)), body.status) == (awaited.items, awaited.status):
-        return decided, difference(awaited.entitlements, _entitlements(projected.state, awaited.app))
-    moved = old is not None and (old.subscription.items, old.subscription.status) != (body.items, body.status)
-    if not moved and now_ns < awaited.until_ns:
-        return after, []
-    foreseen: dict[str, object] = {"items": [list(item) for item in awaited.items], "status": awaited.status}
-    found: dict[str, object] = {"items": [list(item) for item in sorted(body.items)], "status": body.status}
-    return decided, difference(foreseen, found)

@@ -17,12 +17,14 @@ EXECUTE_AGAIN_S = 300
 def next_wakeup_us(projected: Projected, facts: Facts, setting: Setting) -> int | None:
     """Return when a topic must be evaluated again without an event, in microseconds since 1970, or None for never.
 
-    It is the earliest of: the state's next change by time, the next query to the provider, and the next attempt at a
-    scheduled plan change.
+    It is the earliest of: the state's next change by time, the next query to the provider, the next attempt at a
+    scheduled plan change, the end of the wait for a previewed change, and of that for a quoted bill.
     """
     now_us, due_us = setting.now_ns // 1000, []
     if projected.valid_until_ns is not None:
         due_us.append(_rounded_up_us(projected.valid_until_ns))
+    due_us += [_rounded_up_us(one.until_ns) for one in facts.awaited_previews]
+    due_us += [_rounded_up_us(one.due_ns) for one in facts.awaited_bills]
     if any(environment == setting.environment for _, environment in setting.askable):
         for change in facts.scheduled_changes:
             entry = facts.subscriptions.get(change.subscription)

@@ -38,8 +38,13 @@ def encode(facts: Facts) -> bytes:
             document["held_more"] = more
     for name, overrides in _by_member(facts.overrides).items():
         document[name] = [_override_out(override) for override in overrides]
-    if facts.awaited_preview is not None:
-        document["expected"] = _without_empty_app(asdict(facts.awaited_preview))
+    if facts.awaited_previews:
+        # Older builds know one.
+        document["expected"], *others = [_without_empty_app(asdict(each)) for each in facts.awaited_previews]
+        if others:
+            document["expected_more"] = others
+    if facts.awaited_bills:
+        document["bills"] = [asdict(each) for each in facts.awaited_bills]
     if facts.erased_ns is not None:
         document["erased_ns"] = facts.erased_ns
     if facts.moved:
@@ -61,7 +66,7 @@ def decode(private: bytes) -> Facts:
         document = orjson.loads(private)
         if document["format"] != FORMAT:
             raise ValueError(f"facts of format {document['format']} cannot be read")
-        awaited = document.get("expected")
+        awaited = [document["expected"], *document.get("expected_more", ())] if "expected" in document else ()
         changes = [document["held"], *document.get("held_more", ())] if "held" in document else ()
         return Facts(
             {
@@ -71,12 +76,13 @@ def decode(private: bytes) -> Facts:
             },
             tuple([_scheduled_change_in(change) for change in changes]),
             tuple([_override_in(entry) for name in _MEMBERS for entry in document.get(name, ())]),
-            None
-            if awaited is None
-            else instructions.AwaitedPreview(**{**awaited, "items": _items_in(awaited["items"])}),
+            tuple(
+                [instructions.AwaitedPreview(**{**each, "items": _items_in(each["items"])}) for each in awaited]
+            ),
             document.get("erased_ns"),
             document.get("moved", {}),
             document.get("kept"),
+            tuple([instructions.AwaitedBill(**each) for each in document.get("bills", ())]),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not a tenant's facts: {error!r}") from error

@@ -14,7 +14,7 @@ KINDS = (
     "shadow",
 )  # fmt: skip
 """The kinds of drift: a subscription's body differs; only the provider has it; only we have it; no webhook brought an
-event; a change differs from its preview; a bill differs from its quote; a subscription is of another customer than the
+event; a change differs from its preview; a bill differs from its quote, or has not come; a subscription is of another customer than the
 tenant's own; what was published before billing computed the tenant is above what is paid for: a plan was granted, the
 rest was replaced; the entitlement system in whose shadow billing runs says otherwise."""
 
@@ -61,12 +61,18 @@ def subscription_drift(topic: str, why: str, event: Event, before: Facts, after:
 def money_drift(quote: Quote, billed: Billed, at_us: int) -> Drift | None:
     """Return the drift of a bill from its quote; None if they agree. Both sides name the currency of their amounts."""
     found = quote.differences(billed)
-    if not found:
+    if not found or quote.money is None:
         return None
     here, there = ({str(each["path"]): each.get(side) for each in found} for side in ("from", "to"))
     why = f"{billed.reason} billed as {billed.id}"
     here, there = {"currency": quote.money.currency, **here}, {"currency": billed.currency, **there}
     return Drift("money", quote.topic, quote.preview_id, why, at_us, here, there)
+
+
+def unbilled_drift(quote: Quote, reason: str, at_us: int) -> Drift:
+    """Return the drift of a quoted charge of which no bill has arrived."""
+    why = f"{reason} not billed: no bill of it has arrived"
+    return Drift("money", quote.topic, quote.preview_id, why, at_us, quote.amount(reason))
 
 
 def differences(here: Subscription | None, there: Subscription | None) -> tuple[object, object]:

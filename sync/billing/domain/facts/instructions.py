@@ -101,5 +101,20 @@ class AwaitedPreview:
     app: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class AwaitedBill:
+    """A charge that a confirmed preview has quoted; it is reported if no bill of it has arrived at `due_ns`.
+
+    Attributes:
+        subscription: the key of the subscription that is billed.
+        reason: CHANGE or RENEWAL, see `domain.money`.
+    """
+
+    preview_id: str
+    subscription: str
+    reason: str
+    due_ns: int
+
+
 ENTITLEMENTS = ("plan", "status", "features", "limits", "modules")
 """The fields of a state that a preview predicts; the others depend on when the change happens."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sync.billing.domain.facts.instructions import AwaitedPreview, Override, ScheduledPlanChange
+from sync.billing.domain.facts.instructions import AwaitedBill, AwaitedPreview, Override, ScheduledPlanChange
 from sync.billing.domain.facts.order import FETCHED_ID as FETCHED_ID, Ahead as Ahead, Order as Order
 from sync.billing.domain.facts.payments import Purchase as Purchase, Refund as Refund
 from sync.billing.domain.facts.steps import Seen, Step
@@ -275,18 +275,21 @@ class Facts:
         subscriptions: the subscriptions and the one-time purchases, by `subscription_key`.
         erased_ns: when the tenant was erased; then it has no other facts, now or later.
         scheduled_changes: at most one of each application.
+        awaited_previews: at most one of each subscription.
         moved: the subscriptions that were moved to another tenant, by key, with the time of the move in microseconds
             since 1970. Late events do not bring them back.
         kept: the fields KEPT of the state that was published last before the catalog lost what it was granted by.
+        awaited_bills: what was quoted, and is to be billed.
     """
 
     subscriptions: Mapping[str, SubscriptionFacts] = field(default_factory=dict)
     scheduled_changes: tuple[ScheduledPlanChange, ...] = ()
     overrides: tuple[Override, ...] = ()
-    awaited_preview: AwaitedPreview | None = None
+    awaited_previews: tuple[AwaitedPreview, ...] = ()
     erased_ns: int | None = None
     moved: Mapping[str, int] = field(default_factory=dict)
     kept: Mapping[str, Any] | None = None
+    awaited_bills: tuple[AwaitedBill, ...] = ()
 
     @property
     def recurring(self) -> dict[str, SubscriptionFacts]:
@@ -295,8 +298,8 @@ class Facts:
 
     def with_subscription(self, key: str, entry: SubscriptionFacts) -> Facts:
         """Return the facts with one subscription added or replaced; see `SubscriptionFacts.with_newest`."""
-        kept = (self.scheduled_changes, self.overrides, self.awaited_preview, self.erased_ns, self.moved, self.kept)
-        return Facts({**self.subscriptions, key: entry}, *kept)
+        kept = (self.scheduled_changes, self.overrides, self.awaited_previews, self.erased_ns, self.moved, self.kept)
+        return Facts({**self.subscriptions, key: entry}, *kept, self.awaited_bills)
 
 
 NOTHING = Facts()

@@ -75,12 +75,12 @@ def taken(facts: Facts, key: str, was: SubscriptionFacts | None, moved_us: int) 
         return facts
     if entry is not None and entry != was:
         raise ChangedSinceError(key)
-    awaited = facts.awaited_preview
     return replace(
         facts,
         subscriptions={other: kept for other, kept in facts.subscriptions.items() if other != key},
         scheduled_changes=tuple([one for one in facts.scheduled_changes if one.subscription != key]),
-        awaited_preview=None if awaited is not None and awaited.subscription == key else awaited,
+        awaited_previews=tuple([one for one in facts.awaited_previews if one.subscription != key]),
+        awaited_bills=tuple([one for one in facts.awaited_bills if one.subscription != key]),
         moved=_newest({**facts.moved, key: moved_us}),
     )
 

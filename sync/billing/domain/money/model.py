@@ -100,7 +100,7 @@ NOTHING_BILLED = Bill((), 0, 0, 0, 0, 0, 0, 0)
 
 @dataclass(frozen=True, slots=True)
 class Money:
-    """What a change costs, as the provider quotes it.
+    """What a change costs, by the preview of the provider.
 
     Attributes:
         currency: three capital letters (ISO 4217).

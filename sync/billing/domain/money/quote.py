@@ -1,14 +1,15 @@
-"""The quote of a confirmed change, kept until it is billed, and what a bill differs in. Pure."""
+"""The quotes of a subscription's confirmed changes, kept until they are billed, and what a bill differs in. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
 
 from sync.billing.domain.money.differences import Difference, from_quoted
-from sync.billing.domain.money.model import CHANGE, RENEWAL, Billed, Money
+from sync.billing.domain.money.model import CHANGE, RENEWAL, Bill, Billed, Money
 
 HOUR_NS = 3_600 * 1_000_000_000
 
@@ -27,26 +28,33 @@ DELIVERED_WITHIN_S = 3 * 86_400
 KEPT_MAX_S = 400 * 86_400
 """Maximum age of a quote: the renewal of a yearly plan is in it."""
 
+QUOTES_MAX = 8
+"""Maximum quotes of a subscription. Beyond it the oldest are dropped."""
+
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """What was quoted for the change of a subscription that was confirmed at `confirmed_ns`."""
+    """What was quoted for the change of a subscription that was confirmed at `confirmed_ns`.
+
+    `money`: None if nothing was quoted. Then a bill of the change is not compared, nor is that of the renewal.
+    """
 
     preview_id: str
     topic: str
-    money: Money
+    money: Money | None
     confirmed_ns: int
 
     def encode(self) -> bytes:
         """Return the quote as JSON."""
         ours = {"preview_id": self.preview_id, "topic": self.topic, "confirmed_ns": self.confirmed_ns}
-        return orjson.dumps({**ours, "money": self.money.document()})
+        return orjson.dumps(ours if self.money is None else {**ours, "money": self.money.document()})
 
     @classmethod
     def decode(cls, value: bytes) -> Quote:
         """Return the quote that `encode` wrote."""
         found: dict[str, Any] = orjson.loads(value)
-        return cls(found["preview_id"], found["topic"], Money.of(found["money"]), found["confirmed_ns"])
+        money = Money.of(found["money"]) if "money" in found else None
+        return cls(found["preview_id"], found["topic"], money, found["confirmed_ns"])
 
     def of_topic(self, topic: str) -> Quote:
         """Return the quote for another tenant, which the subscription was moved to."""
@@ -55,9 +63,13 @@ class Quote:
     def kept_s(self, now_ns: int) -> int:
         """Return for how many seconds from now it can be compared."""
         last_ns = self.confirmed_ns + CHANGED_WITHIN_NS
-        if self.money.next is not None and self.money.next_ns is not None:
+        if self.money is not None and self.money.next is not None and self.money.next_ns is not None:
             last_ns = max(last_ns, self.money.next_ns + RENEWED_WITHIN_NS)
         return min(max(0, last_ns - now_ns) // 1_000_000_000 + DELIVERED_WITHIN_S, KEPT_MAX_S)
+
+    def is_open_for_change(self, now_ns: int) -> bool:
+        """Return whether a bill of the change itself can still arrive."""
+        return now_ns <= self.confirmed_ns + CHANGED_WITHIN_NS + DELIVERED_WITHIN_S * 1_000_000_000
 
     def is_of(self, billed: Billed) -> bool:
         """Return whether a bill is one that was quoted: of the change, or of the renewal after it.
@@ -66,7 +78,7 @@ class Quote:
         """
         if billed.reason == CHANGE:
             return -CLOCK_SLACK_NS <= billed.at_ns - self.confirmed_ns <= CHANGED_WITHIN_NS
-        following, next_ns = self.money.next, self.money.next_ns
+        following, next_ns = (None, None) if self.money is None else (self.money.next, self.money.next_ns)
         if billed.reason != RENEWAL or following is None or next_ns is None or following.units is None:
             return False
         is_then = -HOUR_NS <= billed.at_ns - next_ns <= RENEWED_WITHIN_NS
@@ -74,9 +86,40 @@ class Quote:
 
     def differences(self, billed: Billed) -> list[Difference]:
         """Return how a bill that it `is_of` differs from it."""
-        currency = {"currency": self.money.currency}
-        is_change = billed.reason == CHANGE
-        quoted, due = (self.money.now, "due_now") if is_change else (self.money.next, "amount")
-        assert quoted is not None
+        quoted, due = self._side(billed.reason)
+        if self.money is None or quoted is None:
+            return []
         there = {"currency": billed.currency, **billed.bill.document(due)}
-        return from_quoted({**currency, **quoted.document(due)}, there)
+        return from_quoted({"currency": self.money.currency, **quoted.document(due)}, there)
+
+    def amount(self, reason: str) -> dict[str, object]:
+        """Return the amount to pay that was quoted for the change or the renewal, with its currency."""
+        quoted, due = self._side(reason)
+        if self.money is None or quoted is None:
+            return {}
+        return {"currency": self.money.currency, due: quoted.due}
+
+    def _side(self, reason: str) -> tuple[Bill | None, str]:
+        if self.money is None:
+            return None, ""
+        return (self.money.now, "due_now") if reason == CHANGE else (self.money.next, "amount")
+
+
+def quote_of(billed: Billed, quotes: Sequence[Quote], claims: Mapping[tuple[str, str], str]) -> Quote | None:
+    """Return the quote that a bill is of; None if it is of none.
+
+    A renewal is of the newest one. A change that is billed as quoted is of that quote, else of the last one that was
+    confirmed before it.
+
+    Args:
+        claims: (preview id, reason) -> the id of the bill that was compared with the quote.
+    """
+    quotes = sorted(quotes, key=lambda quote: quote.confirmed_ns)
+    quotes = quotes[-1:] if billed.reason == RENEWAL else quotes
+    there = {quote: claims.get((quote.preview_id, billed.reason)) for quote in quotes if quote.is_of(billed)}
+    taken = [quote for quote, bill_id in there.items() if bill_id == billed.id]
+    free = [quote for quote, bill_id in there.items() if bill_id is None]
+    exact = [quote for quote in free if quote.money is not None and not quote.differences(billed)]
+    before = [quote for quote in free if quote.confirmed_ns <= billed.at_ns]
+    found = taken or exact[:1] or before[-1:] or free[:1]
+    return found[0] if found else None

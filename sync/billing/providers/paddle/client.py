@@ -19,8 +19,10 @@ import orjson
 
 from planwire_client.core.topic import LIVE
 from sync.billing.domain.facts.model import Event, Item, NamePlace
+from sync.billing.domain.money.model import Billed
 from sync.billing.providers import api_client
 from sync.billing.providers.base import ProviderEvent, ProviderPreview, ProviderRejected, RateLimiter, SubscriptionPage
+from sync.billing.providers.paddle.money import billed_of
 from sync.billing.providers.paddle.webhooks import LISTED_TYPE, METADATA, checkout_of, fetched, read_preview
 from sync.billing.providers.parsing import customer_names
 from sync.core import instants
@@ -37,6 +39,9 @@ THROTTLED_S = 60.0
 EVENTS_PER_PAGE = 100
 SUBSCRIPTIONS_PER_PAGE = 200
 """Page size; Paddle's maximum is 200."""
+
+TRANSACTIONS_PER_PAGE = 30
+"""Page size: Paddle's maximum for transactions."""
 
 LIVE_URL, SANDBOX_URL = "https://api.paddle.com", "https://sandbox-api.paddle.com"
 _SILENT = logging.Logger("paddle_billing", logging.CRITICAL + 1)
@@ -143,6 +148,18 @@ class PaddleClient(api_client.ApiClient):
             return read_preview(data, subscription_id, billing_mode)
         except ValueError as error:
             raise api_client.unreadable(error) from error
+
+    async def bills(self, subscription_id: str, since_ns: int, max_wait_s: float) -> Sequence[Billed]:
+        """Return Paddle's transactions of a subscription's changes and renewals since an instant, one page at most.
+
+        Raises:
+            ProviderUnavailable: no answer within `max_wait_s` seconds.
+            ProviderRejected: the API key may not read transactions.
+        """
+        query = {"subscription_id": subscription_id, "created_at[GTE]": instants.text(since_ns)}
+        entries, _ = await self._list("/transactions", query, TRANSACTIONS_PER_PAGE, max_wait_s)
+        found = [billed_of(f"transaction.{each.get('status')}", each) for each in entries if isinstance(each, dict)]
+        return [billed for billed in found if billed is not None]
 
     async def events(self, after: str, since_ns: int, max_wait_s: float) -> tuple[Sequence[ProviderEvent], bool]:
         """Return one page of Paddle's events after the id `after` ("": since an instant), and whether more follow.

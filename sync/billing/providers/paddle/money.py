@@ -29,7 +29,7 @@ from sync.billing.domain.money.model import (
 from sync.billing.providers.parsing import created_ns, is_id
 from sync.core import instants
 
-BILLED = ("transaction.billed", "transaction.paid", "transaction.completed")
+BILLED = ("transaction.billed", "transaction.past_due", "transaction.paid", "transaction.completed")
 
 _REASONS = {"subscription_update": CHANGE, "subscription_recurring": RENEWAL}
 

@@ -22,8 +22,8 @@ from sync.billing.providers.base import ProviderEvent, ProviderPreview, Provider
 from sync.billing.providers.parsing import ITEMS_MAX, customer_names
 from sync.billing.providers.stripe.answers import check, last_id, listed, path_of, split_account
 from sync.billing.providers.stripe.item_changes import item_fields, preview_form
-from sync.billing.providers.stripe.money import money_of
-from sync.billing.providers.stripe.payments import PAYMENT_EVENTS
+from sync.billing.providers.stripe.money import billed_of, money_of
+from sync.billing.providers.stripe.payments import INVOICED, PAYMENT_EVENTS
 from sync.billing.providers.stripe.subscription import SECOND_NS, has_more_items
 from sync.billing.providers.stripe.webhooks import (
     AT_ONCE,
@@ -177,6 +177,24 @@ class StripeClient(api_client.ApiClient):
             renewal = await previewed("do_not_bill") if bills_at_once else None
         money = money_of(invoice, bills_at_once=bills_at_once, at_s=at_s, renewal=renewal)
         return ProviderPreview(invoice, None, money)
+
+    async def bills(self, subscription_id: str, since_ns: int, max_wait_s: float) -> Sequence[Billed]:
+        """Return Stripe's invoices of a subscription's changes and renewals since an instant, one page at most.
+
+        Raises:
+            ProviderUnavailable: no answer within `max_wait_s` seconds.
+            ProviderRejected: the API key may not read invoices.
+        """
+        account, id = split_account(subscription_id)
+        query = {"subscription": id, "created[gte]": str(since_ns // SECOND_NS)}
+        async with api_client.within(max_wait_s):
+            page = await self._list("/v1/invoices", max_wait_s, query, account=account)
+        found = [
+            billed_of(INVOICED, each)
+            for each in page["data"]
+            if isinstance(each, dict) and each.get("status") not in ("draft", "void")
+        ]
+        return [billed._replace(subscription_id=subscription_id) for billed in found if billed is not None]
 
     async def events(self, after: str, since_ns: int, max_wait_s: float) -> tuple[Sequence[ProviderEvent], bool]:
         """Return a page of events about subscriptions after the id `after` ("": since an instant), and if more follow.

@@ -9,11 +9,10 @@ import structlog
 
 from planwire_client.core.topic import Topic
 from sync.billing.domain import tenant_resolution
-from sync.billing.domain.facts.drift import money_drift
 from sync.billing.domain.facts.model import Event
-from sync.billing.domain.money.model import Billed
 from sync.billing.domain.outcome import ERASED_REASON, WAITS_CATALOG, EventResult, Outcome, revival_of
 from sync.billing.domain.tenant_resolution import SubscriptionRef, subjects
+from sync.billing.services.bills import compare_bill
 from sync.billing.services.committer import Committer
 from sync.billing.services.context import BillingContext
 from sync.billing.services.events.attempt import Answer, Processed
@@ -22,7 +21,6 @@ from sync.billing.services.events.resolve import TenantResolver
 from sync.billing.storage.customers import store_customers
 from sync.billing.storage.environment import reconcile_requests
 from sync.billing.storage.links import erase_links, store_name
-from sync.billing.storage.quotes import claim_bill, find_quote
 from sync.billing.storage.records import append_event, record_snapshots
 from sync.billing.storage.tenants import known_facts
 from sync.store.command_pipeline import CommandPipeline
@@ -70,7 +68,7 @@ class Finisher:
             decision, tenant_id = processed.commit.decision, Topic.parse(processed.commit.topic).id
             store_customers(batch, event, tenant_id, decision.before, decision.after)
         if isinstance(event, Event) and event.billed is not None and not tenant_resolution.is_unreal(event):
-            await self._compare_bill(batch, event, event.billed)
+            await compare_bill(self._context, batch, event.environment, event.provider, event.billed, event.event_id)
         if result.topic:
             answer = processed.answer or Answer()
             if answer.is_away and (processed.commit is None or processed.commit.decision.write is None):
@@ -88,17 +86,6 @@ class Finisher:
         released = dict.fromkeys(id for ids in replies[: len(unblocked)] for id in ids)
         await self._queue(processed.environment).take_up([id for id in released if id != event.event_id.encode()])
         return result
-
-    async def _compare_bill(self, batch: CommandPipeline, event: Event, billed: Billed) -> None:
-        """Add to `batch` the drift of a bill from what was quoted for it, once for each bill."""
-        ref = SubscriptionRef(event.environment, event.provider, billed.subscription_id)
-        quote = await find_quote(self._store, ref)
-        if quote is None or not quote.is_of(billed):
-            return
-        if await claim_bill(self._store, ref, billed, event.event_id, quote.kept_s(self._context.now_ns())):
-            drift = money_drift(quote, billed, self._context.now_us)
-            if drift is not None:
-                self._context.environment(event.environment).drifts.add(batch, drift)
 
     def _log(self, batch: CommandPipeline, processed: Processed) -> None:
         event, result = processed.event, processed.result

@@ -14,6 +14,7 @@ from sync.billing.domain.entitlements.scheduled_changes import target_items
 from sync.billing.domain.facts.instructions import ScheduledPlanChange
 from sync.billing.domain.facts.model import Event, Facts
 from sync.billing.providers.base import ProviderRejected, ProviderUnavailable
+from sync.billing.services.bills import AwaitedBills
 from sync.billing.services.committer import Commit
 from sync.billing.services.context import BillingContext
 from sync.billing.services.reproject import Refresh, Reprojection
@@ -39,6 +40,7 @@ class Wakeup:
         reconciliation: Reconciliation,
         queries: ProviderQueries,
     ) -> None:
+        self._bills = AwaitedBills(context, reprojection)
         self._context = context
         self._reprojection = reprojection
         self._reconciliation = reconciliation
@@ -67,6 +69,7 @@ class Wakeup:
         if can_ask:
             for change in commit.decision.after.scheduled_changes:
                 commit = await self._execute_change(environment, due, commit, change)
+        commit = await self._bills.end_overdue(environment, commit)
         await self._set_timer(environment, due, commit)
 
     async def _execute_change(self, environment: str, due: Due, commit: Commit, change: ScheduledPlanChange) -> Commit:

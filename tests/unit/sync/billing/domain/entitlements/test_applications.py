@@ -286,7 +286,7 @@ class TestChanges:
         landed = event("active", 3, (Item("pri_crm_max", 5),), subscription="sub_crm")
         done = decide(Tenant("tenant:acme", bought.facts, True), Delivery(landed), setting())
         assert isinstance(done, Decided)
-        assert (done.drifts, done.facts.awaited_preview) == ((), None)
+        assert (done.drifts, done.facts.awaited_previews) == ((), ())
 
     def test_the_provider_is_asked_about_what_is_due_in_any_application(self) -> None:
         facts = after(event("active", 1, MAIL, scheduled=("cancel", 4)))

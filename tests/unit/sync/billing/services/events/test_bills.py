@@ -13,7 +13,7 @@ from sync.billing.domain.money.model import Bill, Line, Money
 from sync.billing.domain.money.quote import Quote
 from sync.billing.domain.outcome import Outcome
 from sync.billing.domain.tenant_resolution import SubscriptionRef
-from sync.billing.storage.quotes import claim_bill, find_quote, store_quote
+from sync.billing.storage.quoted import claim_bill, find_quote, store_quote
 from sync.core import instants
 from tests.support.bodies import envelope
 from tests.support.services import DAY_S, TOPIC, Billing
