@@ -172,6 +172,7 @@ PURE = [
     "sync.billing.domain.facts.instructions",
     "sync.billing.domain.facts.drift",
     "sync.billing.domain.entitlements.applications",
+    "sync.billing.domain.entitlements.awaited",
     "sync.billing.domain.entitlements.evaluation",
     "sync.billing.domain.entitlements.held_versions",
     "sync.billing.domain.entitlements.items",

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sync.billing.domain.entitlements.evaluation import Setting
 from sync.billing.domain.entitlements.awaited import check_awaited
+from sync.billing.domain.entitlements.evaluation import Setting
 from sync.billing.domain.entitlements.projection import Projected, State, Unprojectable, project
 from sync.billing.domain.entitlements.scheduled_changes import without_void_changes
 from sync.billing.domain.entitlements.takeover import take_over, without_ended_grants

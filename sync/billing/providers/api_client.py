@@ -12,13 +12,14 @@ import hashlib
 import re
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 import orjson
 
 from sync.billing.domain.facts.model import Event
+from sync.billing.domain.money.model import Billed
 from sync.billing.providers.base import (
     Checkout,
     ListedSubscription,

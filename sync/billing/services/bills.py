@@ -60,7 +60,7 @@ class AwaitedBills:
         self._reprojection = reprojection
 
     async def end_overdue(self, environment: str, commit: Commit) -> Commit:
-        """Report the bills of a tenant that are overdue and have not arrived; return the commit that no longer awaits them.
+        """Report the bills of a tenant that have not arrived in time; return the commit that ends the wait for them.
 
         Raises:
             StoreError: the store is unreachable or failing.
@@ -86,7 +86,7 @@ class AwaitedBills:
         quote = await self._unbilled(ref, bill)
         if quote is None or not is_billable(facts, bill, quote):
             return
-        for billed in await self._fetched(ref, quote):
+        for billed in await self._fetched(ref, quote, bill.reason):
             await compare_bill(self._context, batch, environment, provider, billed, FETCHED)
         if await self._unbilled(ref, bill) is not None:
             drift = unbilled_drift(quote, bill.reason, self._context.now_us)
@@ -99,13 +99,13 @@ class AwaitedBills:
             return None
         return next((quote for quote in quoted.quotes if quote.preview_id == bill.preview_id), None)
 
-    async def _fetched(self, ref: SubscriptionRef, quote: Quote) -> Sequence[Billed]:
-        """Return what the provider has billed since the quote; nothing if it cannot be asked."""
+    async def _fetched(self, ref: SubscriptionRef, quote: Quote, reason: str) -> Sequence[Billed]:
+        """Return what the provider has billed since the change or the renewal; nothing if it cannot be asked."""
         client = self._context.clients.get((ref.provider, ref.environment))
         if client is None:
             return ()
         try:
-            return await client.bills(ref.subscription_id, quote.confirmed_ns, MAX_WAIT_S)
+            return await client.bills(ref.subscription_id, quote.billed_from_ns(reason), MAX_WAIT_S)
         except (ProviderUnavailable, ProviderRejected) as error:
             _log.warning("bills_not_fetched", topic=quote.topic, reason=str(error))
             return ()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from sync.billing.domain.entitlements.applications import check_app
 from sync.billing.domain.entitlements.evaluation import Setting, bought
-from sync.billing.domain.entitlements.projection import Projected, State, Unprojectable, project
+from sync.billing.domain.entitlements.projection import State, Unprojectable, project
 from sync.billing.domain.entitlements.scheduled_changes import find_subscription, with_plan, without_void_changes
 from sync.billing.domain.entitlements.takeover import without_ended_grants
 from sync.billing.domain.entitlements.unknown_items import remember_granted

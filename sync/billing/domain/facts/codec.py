@@ -76,9 +76,7 @@ def decode(private: bytes) -> Facts:
             },
             tuple([_scheduled_change_in(change) for change in changes]),
             tuple([_override_in(entry) for name in _MEMBERS for entry in document.get(name, ())]),
-            tuple(
-                [instructions.AwaitedPreview(**{**each, "items": _items_in(each["items"])}) for each in awaited]
-            ),
+            tuple([instructions.AwaitedPreview(**{**each, "items": _items_in(each["items"])}) for each in awaited]),
             document.get("erased_ns"),
             document.get("moved", {}),
             document.get("kept"),

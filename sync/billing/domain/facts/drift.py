@@ -14,9 +14,9 @@ KINDS = (
     "shadow",
 )  # fmt: skip
 """The kinds of drift: a subscription's body differs; only the provider has it; only we have it; no webhook brought an
-event; a change differs from its preview; a bill differs from its quote, or has not come; a subscription is of another customer than the
-tenant's own; what was published before billing computed the tenant is above what is paid for: a plan was granted, the
-rest was replaced; the entitlement system in whose shadow billing runs says otherwise."""
+event; a change differs from its preview; a bill differs from its quote, or has not come; a subscription is of another
+customer than the tenant's own; what was published before billing computed the tenant is above what is paid for: a plan
+was granted, the rest was replaced; the entitlement system in whose shadow billing runs says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,6 +92,11 @@ class Quote:
         there = {"currency": billed.currency, **billed.bill.document(due)}
         return from_quoted({"currency": self.money.currency, **quoted.document(due)}, there)
 
+    def billed_from_ns(self, reason: str) -> int:
+        """Return the earliest instant at which the change or the renewal can be billed."""
+        next_ns = self.money.next_ns if reason == RENEWAL and self.money is not None else None
+        return self.confirmed_ns - CLOCK_SLACK_NS if next_ns is None else next_ns - HOUR_NS
+
     def amount(self, reason: str) -> dict[str, object]:
         """Return the amount to pay that was quoted for the change or the renewal, with its currency."""
         quoted, due = self._side(reason)

@@ -16,6 +16,7 @@ import orjson
 
 from planwire_client.http import NO_ANSWER
 from sync.billing.domain.facts.model import Event, Item, NamePlace
+from sync.billing.domain.money.model import Billed
 from sync.billing.domain.tenant_naming import of_account
 from sync.billing.providers import api_client
 from sync.billing.providers.base import ProviderEvent, ProviderPreview, ProviderRejected, RateLimiter, SubscriptionPage

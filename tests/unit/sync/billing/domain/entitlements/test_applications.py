@@ -13,8 +13,9 @@ from hypothesis import given, strategies as st
 from sync.billing.catalog import catalog
 from sync.billing.catalog.catalog import Catalog
 from sync.billing.domain.decision import Decided, Delivery, Tenant, decide
+from sync.billing.domain.entitlements.awaited import await_preview
 from sync.billing.domain.entitlements.evaluation import Setting
-from sync.billing.domain.entitlements.preview import PreviewRequest, await_preview, preview
+from sync.billing.domain.entitlements.preview import PreviewRequest, preview
 from sync.billing.domain.entitlements.projection import Projected, Unprojectable, project
 from sync.billing.domain.entitlements.scheduled_changes import (
     ChangeRequest,

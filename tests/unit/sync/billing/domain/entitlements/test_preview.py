@@ -8,23 +8,18 @@ from dataclasses import replace
 import pytest
 from hypothesis import assume, given, strategies as st
 
+from sync.billing.domain.entitlements.awaited import await_preview, check_awaited
 from sync.billing.domain.entitlements.evaluation import Setting
 from sync.billing.domain.entitlements.preview import (
-    LANDS_WITHIN_NS,
-    Preview,
     PreviewRequest,
-    await_preview,
-    check_awaited,
     difference,
     preview,
 )
 from sync.billing.domain.entitlements.projection import Projected, project
-from sync.billing.domain.facts.codec import decode, encode
-from sync.billing.domain.facts.instructions import AwaitedPreview
 from sync.billing.domain.facts.model import NOTHING, Facts, Item, Order
 from sync.billing.domain.facts.reducer import Reduced, reduce
 from sync.billing.domain.outcome import ChangeRejected
-from tests.support.histories import BASIC, CATALOG, PRICES, PRO, at, event, histories
+from tests.support.histories import CATALOG, PRICES, PRO, at, event, histories
 
 NOW_NS = at(20)
 SETTING = Setting(CATALOG, "live", (), NOW_NS)
@@ -64,57 +59,9 @@ def test_a_preview_is_what_the_webhook_then_produces(data: st.DataObject) -> Non
     assert isinstance(projected, Projected)
     assert projected.state == foreseen.state
     settled, differing = check_awaited(
-        await_preview(facts, "pv", foreseen, NOW_NS), replace(result.facts, awaited_preview=None), projected, 0
+        await_preview(facts, "pv", foreseen, NOW_NS), replace(result.facts, awaited_previews=()), projected, 0
     )
-    assert (settled.awaited_preview, differing) == (None, [])
-
-
-class TestCompare:
-    """An expectation is met, missed, or still awaited."""
-
-    def foreseen(self) -> tuple[Facts, Preview]:
-        facts = known()
-        foreseen = preview(facts, PreviewRequest(items=BASIC), SETTING)
-        return await_preview(facts, "pv", foreseen, NOW_NS), foreseen
-
-    def landed(self, before: Facts, items: tuple[Item, ...], now_ns: int = NOW_NS) -> tuple[Facts, Projected]:
-        result = reduce(before, event("active", 21, items, period=(0, 30)))
-        assert isinstance(result, Reduced)
-        projected = project(result.facts, SETTING._replace(now_ns=now_ns))
-        assert isinstance(projected, Projected)
-        return result.facts, projected
-
-    def test_it_survives_its_encoding(self) -> None:
-        before, _ = self.foreseen()
-        assert isinstance(before.awaited_preview, AwaitedPreview)
-        assert decode(encode(before)) == before
-
-    def test_met(self) -> None:
-        before, _ = self.foreseen()
-        after, projected = self.landed(before, BASIC)
-        settled, differing = check_awaited(before, after, projected, NOW_NS)
-        assert (settled.awaited_preview, differing) == (None, [])
-
-    def test_met_under_another_catalog(self) -> None:
-        before, _ = self.foreseen()
-        after, projected = self.landed(before, BASIC)
-        changed = Projected({**projected.state, "limits": {"seats": 3, "projects": 25}}, None)
-        settled, differing = check_awaited(before, after, changed, NOW_NS)
-        assert (settled.awaited_preview, differing) == (None, [{"path": "limits.seats", "from": 2, "to": 3}])
-
-    def test_missed(self) -> None:
-        before, _ = self.foreseen()
-        after, projected = self.landed(before, (Item("pri_team", 1),))
-        settled, differing = check_awaited(before, after, projected, NOW_NS)
-        assert settled.awaited_preview is None
-        assert [entry["path"] for entry in differing] == ["items"]
-
-    def test_awaited_until_its_time_is_over(self) -> None:
-        before, _ = self.foreseen()
-        after, projected = self.landed(before, PRO)
-        assert check_awaited(before, after, projected, NOW_NS + LANDS_WITHIN_NS - 1) == (after, [])
-        settled, differing = check_awaited(before, after, projected, NOW_NS + LANDS_WITHIN_NS)
-        assert (settled.awaited_preview, len(differing)) == (None, 1)
+    assert (settled.awaited_previews, differing) == ((), [])
 
 
 def test_differences_go_field_by_field() -> None:

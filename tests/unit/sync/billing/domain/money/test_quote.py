@@ -21,13 +21,14 @@ from sync.billing.domain.money.model import (
     currency_of,
     exponent,
 )
-from sync.billing.domain.money.quote import CHANGED_WITHIN_NS, DELIVERED_WITHIN_S, HOUR_NS, KEPT_MAX_S, Quote
+from sync.billing.domain.money.quote import CHANGED_WITHIN_NS, DELIVERED_WITHIN_S, HOUR_NS, KEPT_MAX_S, Quote, quote_of
 
 NOW_NS = 1_795_000_000 * 10**9
 NEXT_NS = NOW_NS + 240 * HOUR_NS
 NOW = Bill((Line("pri_pro", 2, 1000, 0, 190, 1190, proration=True),), 1000, 0, 190, 1190, 0, 0, 1190)
 NEXT = Bill((Line("pri_pro", 2, 2000, 0, 380, 2380),), 2000, 0, 380, 2380, 0, 0, 2380)
-QUOTE = Quote("pv_1", "tenant:acme", Money("EUR", 2, NOW, NEXT, NEXT_NS, NOW_NS), NOW_NS)
+MONEY = Money("EUR", 2, NOW, NEXT, NEXT_NS, NOW_NS)
+QUOTE = Quote("pv_1", "tenant:acme", MONEY, NOW_NS)
 
 
 def billed(reason: str, at_ns: int, bill: Bill, currency: str = "EUR") -> Billed:
@@ -52,7 +53,7 @@ def test_what_is_stored_is_read_again(
 
 @given(bills, st.randoms(use_true_random=False))
 def test_a_bill_like_its_quote_is_no_drift_in_any_order_of_its_lines(bill: Bill, random: Random) -> None:
-    quote = replace(QUOTE, money=replace(QUOTE.money, now=bill))
+    quote = replace(QUOTE, money=replace(MONEY, now=bill))
     shuffled = bill
     if bill.lines is not None:
         shuffled = bill._replace(lines=tuple(random.sample(bill.lines, len(bill.lines))))
@@ -81,7 +82,59 @@ def test_a_renewal_of_other_units_is_of_a_later_change() -> None:
     other = NEXT._replace(lines=(Line("pri_pro", 3, 3000),))
     assert not QUOTE.is_of(billed(RENEWAL, NEXT_NS, other))
     assert not QUOTE.is_of(billed(RENEWAL, NEXT_NS, NEXT._replace(lines=None)))
-    assert not replace(QUOTE, money=replace(QUOTE.money, next=None)).is_of(billed(RENEWAL, NEXT_NS, NEXT))
+    assert not replace(QUOTE, money=replace(MONEY, next=None)).is_of(billed(RENEWAL, NEXT_NS, NEXT))
+
+
+class TestSeveral:
+    """A bill is of one of several quotes of its subscription."""
+
+    def quote(self, name: str, after_s: int, due: int | None) -> Quote:
+        now = NOW._replace(due=due, total=due)
+        money = None if due is None else replace(MONEY, now=now)
+        return Quote(name, "tenant:acme", money, NOW_NS + after_s * 10**9)
+
+    def bill(self, due: int, after_s: int, id: str = "txn_1") -> Billed:
+        return billed(CHANGE, NOW_NS + after_s * 10**9, NOW._replace(due=due, total=due))._replace(id=id)
+
+    @pytest.mark.parametrize(
+        ("due", "after_s", "name"),
+        [
+            (100, 5, "pv_1"),
+            (100, 65, "pv_1"),  # late, and as it was quoted
+            (200, 65, "pv_2"),
+            (101, 5, "pv_1"),
+            (201, 65, "pv_2"),  # as neither was quoted: of the last one before it
+        ],
+    )
+    def test_of_the_one_that_it_fits_else_of_the_last_one_before_it(self, due: int, after_s: int, name: str) -> None:
+        quotes = [self.quote("pv_2", 60, 200), self.quote("pv_1", 0, 100)]
+        found = quote_of(self.bill(due, after_s), quotes, {})
+        assert found is not None
+        assert found.preview_id == name
+
+    def test_a_quote_that_is_billed_takes_no_other_bill(self) -> None:
+        quotes, claims = [self.quote("pv_1", 0, 100), self.quote("pv_2", 60, 100)], {("pv_1", CHANGE): "txn_1"}
+        again, other = (
+            quote_of(self.bill(100, 5), quotes, claims),
+            quote_of(self.bill(100, 65, "txn_2"), quotes, claims),
+        )
+        assert again is not None
+        assert other is not None
+        assert (again.preview_id, other.preview_id) == ("pv_1", "pv_2")
+        assert quote_of(self.bill(100, 5, "txn_2"), quotes[:1], claims) is None
+
+    def test_a_change_without_a_quote_is_between(self) -> None:
+        quotes = [self.quote("pv_1", 0, 100), self.quote("pv_2", 60, None)]
+        found = quote_of(self.bill(500, 65), quotes, {})
+        assert found is not None
+        assert (found.preview_id, found.differences(self.bill(500, 65))) == ("pv_2", [])
+
+    def test_a_renewal_is_of_the_last_change(self) -> None:
+        renewal = billed(RENEWAL, NEXT_NS, NEXT)
+        found = quote_of(renewal, [self.quote("pv_2", 60, 200), self.quote("pv_1", 0, 100)], {})
+        assert found is not None
+        assert found.preview_id == "pv_2"
+        assert quote_of(renewal, [self.quote("pv_1", 0, 100), self.quote("pv_2", 60, None)], {}) is None
 
 
 def test_drift_names_both_amounts_and_their_currency() -> None:
@@ -101,7 +154,7 @@ def test_a_quote_is_kept_until_its_renewal_is_delivered() -> None:
     kept_s = QUOTE.kept_s(NOW_NS)
     assert kept_s == (240 + 48) * 3600 + DELIVERED_WITHIN_S
     assert QUOTE.kept_s(NEXT_NS + 1000 * HOUR_NS) == DELIVERED_WITHIN_S
-    far = replace(QUOTE, money=replace(QUOTE.money, next_ns=NOW_NS + 10**6 * HOUR_NS))
+    far = replace(QUOTE, money=replace(MONEY, next_ns=NOW_NS + 10**6 * HOUR_NS))
     assert far.kept_s(NOW_NS) == KEPT_MAX_S
 
 

@@ -13,7 +13,7 @@ from sync.billing.domain.money.model import Bill, Line, Money
 from sync.billing.domain.money.quote import Quote
 from sync.billing.domain.outcome import Outcome
 from sync.billing.domain.tenant_resolution import SubscriptionRef
-from sync.billing.storage.quoted import claim_bill, find_quote, store_quote
+from sync.billing.storage.quoted import claim_bill, drop_quote, find_quoted, store_quote
 from sync.core import instants
 from tests.support.bodies import envelope
 from tests.support.services import DAY_S, TOPIC, Billing
@@ -123,8 +123,8 @@ async def test_nothing_is_compared_without_a_quote_or_after_it(services: Billing
     services.clock.advance(2 * 3600)
     await take(services, transaction(services, DEARER, "evt_5"))
     assert await drift(services) == []
-    await store_quote(services.store, REF, None, services.now_ns())
-    assert await find_quote(services.store, REF) is None
+    await drop_quote(services.store, REF, "pv_1")
+    assert (await find_quoted(services.store, REF)).quotes == ()
 
 
 async def test_an_attempt_that_stopped_after_its_claim_is_repeated(services: Billing) -> None:
@@ -134,7 +134,8 @@ async def test_an_attempt_that_stopped_after_its_claim_is_repeated(services: Bil
     event = services.parse("paddle", body, "live")
     assert isinstance(event, Event)
     assert event.billed is not None
-    assert await claim_bill(services.store, REF, event.billed, "evt_bill", 60)
+    (quoted,) = (await find_quoted(services.store, REF)).quotes
+    assert await claim_bill(services.store, REF, quoted, event.billed, "evt_bill", 60)
     await take(services, transaction(services, DEARER, "evt_other"))
     assert await drift(services) == []
     await take(services, body)
