@@ -20,12 +20,11 @@ import structlog
 from planwire_client.core.topic import TENANT_KIND, Topic
 from sync import bootstrap
 from sync.billing.providers.base import ProviderRejected, ProviderUnavailable
-from sync.billing.services.background import shadow_queue
 from sync.billing.services.background.catalog_sweeps import CatalogSweeps
 from sync.billing.services.background.catch_up import QUEUE, CatchUp
-from sync.billing.services.background.shadow_queue import ShadowQueue
 from sync.billing.services.events import checkouts, event_queue
 from sync.billing.services.events.event_queue import EventQueue
+from sync.billing.services.shadow.queues import QUEUE as SHADOW, ShadowQueues
 from sync.billing.services.tenants.comparisons import RECONCILE, REPEATED, SEARCH, Comparisons
 from sync.billing.services.tenants.lost_tails import LostTails
 from sync.billing.services.tenants.provider_queries import BACKGROUND_MAX_WAIT_S
@@ -50,9 +49,6 @@ POLL_S = 0.5
 
 AWAITED_POLL_S, AWAITED_AT_ONCE = 0.2, 3
 """Polling interval of the queues that pages wait for, and how many of their items are worked on at once."""
-
-NO_SHADOW_POLL_S = 5.0
-"""Polling interval of the shadow's queue if there was no shadow at the start; what is left in one may be switched."""
 
 CATCH_UP_S = 60.0
 """Interval at which the provider's list of events is read."""
@@ -106,7 +102,8 @@ class Worker:
         for environment in self.environments:
             loops[f"inbox {environment}"] = self._inbox(environment)
             loops[f"timers {environment}"] = self._timers(environment)
-            loops[f"{shadow_queue.QUEUE} {environment}"] = self._shadow(environment)
+            shadow = ShadowQueues(self.services, environment, self.shadow, SourceError)
+            loops[f"{SHADOW} {environment}"] = shadow.run(self._work)
             if self.services.can_ask(environment):
                 loops[f"audits {environment}"] = self._audits(environment)
         askable = [name for name in self.environments if self.services.can_ask(name)]
@@ -145,11 +142,6 @@ class Worker:
             await self.services.wakeup.fire(environment, due)
 
         await self._work("timers", self.services.environment(environment).timers, fire)
-
-    async def _shadow(self, environment: str) -> None:
-        tenants = ShadowQueue(self.services, environment, self.shadow, SourceError)
-        pause_s = None if self.services.is_shadowing else NO_SHADOW_POLL_S
-        await self._work(shadow_queue.QUEUE, tenants.queue, tenants.handle, pause_s=pause_s)
 
     async def _work_for_pages(
         self,

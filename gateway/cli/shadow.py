@@ -50,19 +50,44 @@ def report(limit: int, environ: str | None, as_json: bool, api: Api) -> None:
     if as_json:
         say_json(found)
         return
-    say(f"compared   {found['compared']} tenants")
-    say(f"differing  {found['differing']}")
-    names = [f"{len(found[name])} by name {how}" for name, how in _BY_NAME.items() if found[name]]
-    share = f"{found['share']:g} % of all"
-    say(f"switched   {', '.join([share, *names])}")
-    for title, counts in (("field", found["fields"]), ("plan", found["plans"])):
-        if counts:
-            say("")
-            say_list(False, [{title: name, "tenants": count} for name, count in counts.items()], (title, "tenants"), "")
+    for line in _totals(found):
+        say(line)
+    if found["fields"]:
+        say("")
+        fields = [{"field": name, **_texts(counts)} for name, counts in found["fields"].items()]
+        say_list(False, fields, ("field", "compared", "differing"), "")
+    if found["plans"]:
+        say("")
+        plans = [{"plan": name, "differing": count} for name, count in found["plans"].items()]
+        say_list(False, plans, ("plan", "differing"), "")
     rows = [row for example in found["examples"] for row in _rows(example)]
     if rows:
         say("")
         say_list(False, rows, _COLUMNS, "")
+
+
+def _texts(counts: Mapping[str, int]) -> dict[str, str]:
+    """Return counts as cells of a table, in which a zero is shown."""
+    return {name: str(count) for name, count in counts.items()}
+
+
+def _totals(found: Mapping[str, Any]) -> list[str]:
+    """Return the lines above the tables: who is in the shadow, what was compared, and what is wrong with it."""
+    names = [f"{len(found[name])} by name {how}" for name, how in _BY_NAME.items() if found[name]]
+    share = f"{found['share']:g} % of all"
+    not_compared = (("absent", "unknown there"), ("not_compared", "with none of the fields"))
+    left_out = [f"{found[name]} {what}" for name, what in not_compared if found[name]]
+    lines = [
+        f"shadow     {'on' if found['is_on'] else 'off'}: {found['unseen']} tenants unseen, {found['seen']} seen",
+        f"switched   {', '.join([share, *names])}",
+        f"compared   {', '.join([str(found['compared']), *left_out])}",
+        f"differing  {found['differing']}",
+    ]
+    if found["waiting"]:
+        lines.append(f"waiting    {found['waiting']}: the worker compares or switches them")
+    if problem := found.get("problem"):
+        lines.append(f"failing    {problem['topic']} at {problem['at']}: {problem['reason']}")
+    return lines
 
 
 _BY_NAME = {"switched": "on", "switched_back": "back"}
@@ -133,6 +158,11 @@ def switch(
         say_json(answer)
         return
     if tenants:
-        say_list(False, answer["tenants"], ("topic", "outcome", "version", "reason"), "")
+        say_list(False, [_switched(one) for one in answer["tenants"]], ("topic", "outcome", "version", "reason"), "")
     else:
         say(f"the worker brings {answer['queued']} tenants to where they belong now")
+
+
+def _switched(one: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the row of a tenant; of one that failed, with the problem as the reason."""
+    return {"topic": one["topic"], "outcome": "failed", "reason": one["detail"]} if "detail" in one else one

@@ -130,7 +130,8 @@ class Keys(Names):
     def shadow(self, environment: str, name: str) -> str:
         """`switches`: hash of the switched share and tenants. `answers`: hash of the other system's answers, by topic.
 
-        `due`: queue of tenants to compare. One field or member per tenant; the erasure removes them.
+        `due`: queue of tenants to compare. `switching`: queue of tenants to switch. One field or member per tenant; the
+        erasure removes them. `problem`: the other system's last failure. TTL one hour.
         """
         return f"{self.head(f'shadow/{environment}')}:{name}"
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from planwire_client.core.topic import TENANT_KIND, Topic, decode_id
 from sync.billing.api.bodies import shadow as bodies
 from sync.billing.api.operations import ERRORS, Asked, BillingOperations, Document, operation
-from sync.billing.services.tenants.shadow import Compared
+from sync.billing.services.shadow.comparisons import Compared
+from sync.billing.services.shadow.report import report
+from sync.billing.storage.tenants import FactsError
+from sync.core import instants
 from sync.http.openapi import Answer
 from sync.http.parameters import LIMIT
 from sync.http.problem import problem_of
@@ -69,13 +73,17 @@ class Shadows(BillingOperations):
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        found = await self._services.shadowing.report(asked.environment, limit)
-        own = found.switches.tenants
+        found = await report(self._services, asked.environment, limit)
+        own, problem = found.switches.tenants, found.problem
+        fields = sorted(found.fields.items(), key=lambda one: (-one[1].differing, one[0]))
+        plans = sorted(found.plans.items(), key=lambda one: (-one[1], one[0]))
+        counts = ("is_on", "unseen", "seen", "compared", "differing", "absent", "not_compared", "waiting")
+        failed = {} if problem is None else {"problem": {**problem, "at": instants.text_us(problem.pop("at_us"))}}
         return {
-            "compared": found.compared,
-            "differing": found.differing,
-            "fields": _ranked(found.fields),
-            "plans": _ranked(found.plans),
+            **{name: getattr(found, name) for name in counts},
+            **failed,
+            "fields": {name: asdict(each) for name, each in fields},
+            "plans": dict(plans),
             "examples": found.examples,
             "share": found.switches.share * 100,
             "switched": sorted(decode_id(id) for id, on in own.items() if on),
@@ -95,31 +103,38 @@ class Shadows(BillingOperations):
     async def switch(self, asked: Asked, body: bodies.SwitchRequest) -> Document:
         """Switch tenants: those with names at once; a worker switches the others.
 
+        A tenant that fails stops no other: a worker tries it again.
+
         Raises:
-            FactsError: a tenant's facts cannot be read.
             StoreError: the store is unreachable or failing; a repeated call completes the switch.
         """
-        shadowing, on = self._services.shadowing, not body.back
+        switches, on = self._services.shadow_switches, not body.back
         given = {"reason": body.reason, "claimed_by": body.by}
         who: Mapping[str, str] = {**{name: text for name, text in given.items() if text}, **asked.who}
-        done: list[Document] = []
+        done = [await self._switched(asked.environment, id, who, on=on) for id in body.tenants or ()]
         queued = 0
-        for id in body.tenants or ():
-            topic = str(Topic(asked.environment, TENANT_KIND, id))
-            result = await shadowing.switch(asked.environment, topic, who, on=on)
-            reason = {"reason": result.reason} if result.reason else {}
-            done.append({"topic": topic, "outcome": result.outcome, "version": result.version, **reason})
         if body.share is not None:
-            queued = await shadowing.switch_share(asked.environment, body.share / 100, clears=False)
+            queued = await switches.switch_share(asked.environment, body.share / 100, who, clears=False)
         elif body.all:
-            queued = await shadowing.switch_share(asked.environment, 1.0 if on else 0.0, clears=True)
+            queued = await switches.switch_share(asked.environment, 1.0 if on else 0.0, who, clears=True)
         await self._services.committer.wait_durable()
         return {"tenants": done, "queued": queued}
 
+    async def _switched(self, environment: str, id: str, who: Mapping[str, str], *, on: bool) -> Document:
+        topic = str(Topic(environment, TENANT_KIND, id))
+        try:
+            result = await self._services.shadow_switches.switch(environment, topic, who, on=on)
+        except FactsError as error:
+            problem = problem_of(error, ERRORS)
+            return {"topic": topic, "code": problem.code, "detail": problem.detail}
+        reason = {"reason": result.reason} if result.reason else {}
+        return {"topic": topic, "outcome": result.outcome, "version": result.version, **reason}
+
     async def _compared(self, environment: str, topic: str, body: bodies.ShadowAnswer) -> Document:
         services = self._services
-        at_us = services.now_us if body.at is None else body.at // 1000
-        found = await services.shadowing.answered(environment, topic, body.answer, at_us, "posted")
+        # A clock ahead of ours would let no later answer count.
+        at_us = services.now_us if body.at is None else min(body.at // 1000, services.now_us)
+        found = await services.shadow_comparisons.answered(environment, topic, body.answer, at_us, "posted")
         return {"topic": topic, **_shown(found)}
 
 
@@ -131,8 +146,3 @@ def _shown(found: Compared) -> dict[str, Any]:
         "compared": list(compared),
         "differences": [one._asdict() for one in differences],
     }
-
-
-def _ranked(counts: Mapping[str, int]) -> dict[str, int]:
-    """Return counts, the greatest first."""
-    return dict(sorted(counts.items(), key=lambda one: (-one[1], one[0])))

@@ -132,11 +132,16 @@ class Committer:
         async with self.locks.of(topic):
             for _ in range(CONFLICTS_MAX):
                 snapshot, read = read or await self.read(topic), None
+                is_switched = False
                 if self._context.is_shadowing and (snapshot.erased or not has_facts(snapshot)):
-                    snapshot = await self._placed(snapshot)
+                    snapshot, is_switched = await self._placed(snapshot)
                 decision = decide(snapshot)
-                if decision.write is None:
+                write = decision.write
+                if write is None:
                     return Commit(topic, decision.result, decision)
+                if is_switched and not write.erases:
+                    write = write._replace(switches=True)
+                    decision = decision._replace(write=write)
                 committed = await self.write(snapshot, decision)
                 if committed.verdict is not Verdict.CONFLICT:
                     is_repeated = committed.verdict is Verdict.DUPLICATE
@@ -149,20 +154,20 @@ class Committer:
                     elif decided.outcome is Outcome.REFUSED and committed.verdict is Verdict.UNCHANGED:
                         outcome = Outcome.REFUSED
                     is_quiet = committed.verdict is Verdict.UNCHANGED and outcome is Outcome.APPLIED
-                    quiet = SHADOW if is_shadow(snapshot) and not decision.write.switches else QUIET
+                    quiet = SHADOW if is_shadow(snapshot) and not write.switches else QUIET
                     reason = decided.reason or (quiet if is_quiet else "")
                     result = EventResult(outcome, reason, topic, committed.version, decided.waits)
                     return Commit(topic, result, decision, is_repeated)
                 await asyncio.sleep(random.uniform(0, CONFLICT_PAUSE_S))  # noqa: S311 - spreads, guards nothing
         raise StoreRejected(f"{topic}: {CONFLICTS_MAX} commits in a row came too late")
 
-    async def _placed(self, snapshot: Snapshot) -> Snapshot:
-        """Return the snapshot of a topic that billing does not know: in the shadow, unless the tenant is switched."""
+    async def _placed(self, snapshot: Snapshot) -> tuple[Snapshot, bool]:
+        """Return the snapshot of a topic that billing does not know as a shadow, and whether it is switched at once."""
         is_computed = snapshot.owner == BILLING and not snapshot.erased
+        if is_computed or is_shadow(snapshot):
+            return snapshot, False
         known = self._context.environment(environment_of(snapshot.topic))
-        if is_computed or is_shadow(snapshot) or await known.shadow.is_switched(snapshot.topic):
-            return snapshot
-        return as_shadow(snapshot)
+        return as_shadow(snapshot), await known.shadow.is_switched(snapshot.topic)
 
     async def read(self, topic: str) -> Snapshot:
         """Return the topic's snapshot with its private part.
@@ -199,10 +204,9 @@ class Committer:
         )
         if not write.erases:
             change = in_place(change, snapshot, switches=write.switches)
-        if change.beside is not None and change.owner == PUBLISHER:
-            self._context.environment(environment_of(topic)).shadow.queue.schedule_earlier(
-                batch, topic, self._context.shadow_due_us
-            )
+            if self._context.is_shadowing or change.owner == PUBLISHER:
+                compared = self._context.environment(environment_of(topic)).shadow.queue
+                compared.schedule_earlier(batch, topic, self._context.shadow_due_us)
         batch.barrier()
         return await self.send(change, batch)
 

@@ -11,11 +11,12 @@ from sync.billing.services.events.ingest import Ingest
 from sync.billing.services.events.resolve import TenantResolver
 from sync.billing.services.move import Moves
 from sync.billing.services.reproject import Reprojection
+from sync.billing.services.shadow.comparisons import ShadowComparisons
+from sync.billing.services.shadow.switches import ShadowSwitches
 from sync.billing.services.tenants.erase import Erasure
 from sync.billing.services.tenants.operator_links import OperatorLinks
 from sync.billing.services.tenants.provider_queries import ProviderQueries
 from sync.billing.services.tenants.reconcile import Reconciliation
-from sync.billing.services.tenants.shadow import Shadowing
 from sync.billing.services.tenants.wakeup import Wakeup
 
 
@@ -36,7 +37,8 @@ class BillingServices(BillingContext):
         self.checkouts = Checkouts(self, self.resolver, self.reprojection, self.ingest)
         self.wakeup = Wakeup(self, self.reprojection, self.reconciliation, self.provider_queries)
         self.erasure = Erasure(self, self.committer)
-        self.shadowing = Shadowing(self, self.committer)
+        self.shadow_comparisons = ShadowComparisons(self)
+        self.shadow_switches = ShadowSwitches(self, self.committer)
 
     async def aclose(self) -> None:
         """Close the connections to the providers. The caller closes the store."""

@@ -60,6 +60,7 @@ _OWN_QUEUES: dict[str, Callable[[Keys, str], str]] = {
     "timers": Keys.timers,
     "audits": Keys.audits,
     "shadow": lambda keys, name: keys.shadow(name, "due"),
+    "shadow_switches": lambda keys, name: keys.shadow(name, "switching"),
 }
 """The key of each queue of one environment."""
 

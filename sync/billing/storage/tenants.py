@@ -41,7 +41,8 @@ def billed(snapshot: Snapshot) -> Snapshot:
 
 def as_shadow(snapshot: Snapshot) -> Snapshot:
     """Return the snapshot of a topic that billing does not know yet, as the beginning of a shadow."""
-    return replace(snapshot, owner=PUBLISHER, beside=ABSENT, beside_private=b"")
+    private = b"" if snapshot.erased else snapshot.private
+    return replace(snapshot, private=private, owner=PUBLISHER, beside=ABSENT, beside_private=b"")
 
 
 def in_place(change: Change, snapshot: Snapshot, *, switches: bool) -> Change:

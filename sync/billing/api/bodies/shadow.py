@@ -18,9 +18,9 @@ SHADOW_BATCH_MAX, SWITCH_MAX = 500, 100
 class ShadowAnswer(Model):
     """What the entitlement system that exists says of a tenant, as it says it; the catalog's [shadow] reads it."""
 
-    answer: dict[str, JsonValue]
+    answer: dict[str, JsonValue] | None = Field(description="null: it does not know the tenant.")
     at: Instant | None = Field(
-        None, description="RFC 3339, when it said so; an older answer is not used. Default: now."
+        None, description="RFC 3339, when it said so; an older answer is not used. Default, and at most: now."
     )
 
 
@@ -72,15 +72,15 @@ class ShadowCompared(Model):
 
     topic: str
     outcome: Annotated[str, OneOf(["equal", "differs", "stale", "not_compared"])] = Field(
-        description="stale: the stored answer is newer. not_compared: the answer has none of the declared fields, or "
-        "the tenant was erased."
+        description="stale: the stored answer is newer. not_compared: the answer is null or has none of the declared "
+        "fields, or the tenant was erased."
     )
     compared: list[str] = Field(description="The fields that both sides have.")
     differences: list[ShadowDifference]
 
 
 class ShadowFailed(Model):
-    """An answer that could not be compared."""
+    """A tenant that could not be compared, or switched now."""
 
     topic: str
     code: str
@@ -106,12 +106,34 @@ class ShadowExample(Model):
     )
 
 
+class ShadowField(Model):
+    """A field of the state, or a name in one of its tables."""
+
+    compared: int = Field(ge=0, description="Tenants of which both sides have it. 0: its path may be wrong.")
+    differing: int = Field(ge=0)
+
+
+class ShadowProblem(Model):
+    """The other system's last failure, within the last hour."""
+
+    topic: str
+    reason: str
+    at: Time
+
+
 class ShadowReport(Model):
     """How billing compares with the other system now."""
 
+    is_on: bool = Field(description="Whether new tenants go into the shadow, unless they are switched.")
+    unseen: int = Field(ge=0, description="Tenants of billing in the shadow: pages do not see what it computes.")
+    seen: int = Field(ge=0, description="Tenants of billing that pages see.")
     compared: int = Field(ge=0, description="Tenants that it has answered for.")
     differing: int = Field(ge=0)
-    fields: dict[str, int] = Field(description="Number of tenants, by the field that differs.")
+    absent: int = Field(ge=0, description="Tenants that it does not know.")
+    not_compared: int = Field(ge=0, description="Tenants whose answer has none of the declared fields.")
+    waiting: int = Field(ge=0, description="Tenants that wait to be compared or switched now.")
+    problem: ShadowProblem | None = None
+    fields: dict[str, ShadowField] = Field(description="By the compared field.")
     plans: dict[str, int] = Field(description="Number of tenants that differ, by the plan that billing computes.")
     examples: list[ShadowExample] = Field(description="The newest first.")
     share: float = Field(ge=0, le=100, description="Percent of the tenants that are switched.")
@@ -129,5 +151,5 @@ class TenantSwitched(TenantChanged):
 class ShadowSwitched(Model):
     """What has become of the switch."""
 
-    tenants: list[TenantSwitched]
+    tenants: list[TenantSwitched | ShadowFailed]
     queued: int = Field(ge=0, description="Tenants that the worker brings to where they belong now.")

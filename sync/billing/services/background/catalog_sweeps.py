@@ -15,7 +15,7 @@ from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.environment import checked_topic, parking_queues
 from sync.process.supervisor import Supervisor
 from sync.store.command_pipeline import CommandPipeline
-from sync.store.isolation import Failure, each_of, failure_of
+from sync.store.isolation import Failure, each_of, failure_of, is_away
 
 QUEUE = "catalog"
 """The sweeps' name, for logs and the metric."""
@@ -76,9 +76,12 @@ class CatalogSweeps:
         what = f"{len(self._due_at)} {self._waits_on} {__version__} {sorted(self._services.clients)} {self._catalog}"
         digest = hashlib.sha256(what.encode()).hexdigest()
         known = [self._services.environment(name) for name in self._environments]
-        return all(
-            await each_of(one.walk("sweep").run(digest, one.topics(), partial(self._visit, one.name)) for one in known)
-        )
+        walks = [one.walk("sweep").run(digest, one.topics(), partial(self._visit, one.name)) for one in known]
+        if self._services.is_shadowing:
+            walks += [
+                one.walk("shadow").run(digest, one.shadow.topics(), partial(self._compare, one.name)) for one in known
+            ]
+        return all(await each_of(walks))
 
     async def _visit(self, environment: str, topic: str) -> bool:
         if self._supervisor.stopped.is_set():
@@ -96,3 +99,13 @@ class CatalogSweeps:
     async def _reproject(self, environment: str, topic: str) -> None:
         checked_topic(environment, topic)
         await self._services.reprojection.reproject(environment, topic, "catalog")
+
+    async def _compare(self, environment: str, topic: str) -> bool:
+        """Compare a tenant in the shadow again: the catalog says how the other system's answer is read."""
+        compared = await failure_of(self._services.shadow_comparisons.after_edit(environment, topic))
+        if isinstance(compared, Failure):
+            if is_away(compared.error):
+                raise compared.error
+            _log.error("item_failed", queue=QUEUE, item=topic, exc_info=compared.error)
+            await self._services.isolation.count(QUEUE)
+        return not self._supervisor.stopped.is_set()

@@ -25,7 +25,7 @@ from sync.billing.storage.environment import reconcile_requests
 from sync.billing.storage.inbox import Record
 from sync.billing.storage.links import erase_links
 from sync.billing.storage.records import EVENTS_KEPT
-from sync.billing.storage.tenants import is_shadow, known_facts
+from sync.billing.storage.tenants import has_facts, known_facts
 from sync.store import losses
 from sync.store.command_pipeline import CommandPipeline, run_commands
 from sync.store.models import ABSENT, Snapshot
@@ -96,7 +96,7 @@ class Erasure:
             bodies = [(entry.provider, entry.subscription) for entry in subscriptions]
             erasing = tuple("\n".join((provider, body.id, body.customer_id or "")) for provider, body in bodies)
             # A topic that only a publisher has written may be published again.
-            is_published = snapshot.owner == PUBLISHER and not is_shadow(snapshot)
+            is_published = snapshot.owner == PUBLISHER and snapshot.version > 0 and not has_facts(snapshot)
             owner = PUBLISHER if is_published else BILLING
             write = Write(ABSENT, cause, owner=owner, erases=True, erasing=erasing)
             tombstone = Facts(erased_ns=self._context.now_ns())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given, strategies as st
 
 from sync.billing.storage.shadow import ShadowLog, Switches, place_of
+from sync.store.command_pipeline import CommandPipeline
 from tests.support.memory_store import memory_store
 
 SHARES = st.floats(0, 1)
@@ -39,10 +40,22 @@ async def test_what_is_stored_is_what_is_read() -> None:
         log = ShadowLog(store, "live")
         assert await log.switches() == Switches()
         assert not await log.is_switched("tenant:acme")
-        await log.switch_tenant("tenant:acme", on=True)
-        await log.switch_tenant("tenant:b", on=False)
-        await log.switch_share(1.0, clears=False)
+        await log.switch_tenant("tenant:acme", 1, on=True)
+        await log.switch_tenant("tenant:b", 1, on=False)
+        await log.switch_share(1.0, {}, clears=False)
         assert await log.switches() == Switches(1.0, {"acme": True, "b": False})
         assert [await log.is_switched(f"tenant:{id}") for id in ("acme", "b", "c")] == [True, False, True]
-        await log.switch_share(0.25, clears=True)
+        await log.switch_share(0.25, {"by": "eve"}, clears=True)
         assert await log.switches() == Switches(0.25)
+        assert await log.switched_by("tenant:b") == (True, {"by": "eve"})
+
+
+async def test_an_older_answer_never_takes_the_place_of_a_newer_one() -> None:
+    with memory_store() as store:
+        log = ShadowLog(store, "live")
+        for at_us, plan in ((5, "pro"), (4, "basic"), (5, "scale")):
+            batch = CommandPipeline(store)
+            log.put_record(batch, "tenant:acme", at_us, {"plan": plan})
+            await batch.run()
+        assert await log.record("tenant:acme") == {"at_us": 5, "plan": "scale"}
+        assert [topic async for topic in log.topics()] == ["tenant:acme"]

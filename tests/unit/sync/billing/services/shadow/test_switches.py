@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import orjson
 import pytest
 
 from sync.billing.catalog.watcher import EXAMPLE, CatalogWatcher
-from sync.billing.services.background.shadow_queue import COMPARE_EVERY_S, ShadowQueue
 from sync.billing.services.committer import SHADOW
+from sync.billing.services.shadow.queues import ShadowQueues
+from sync.billing.services.shadow.switches import UNKNOWN
 from sync.billing.storage.tenants import is_shadow
 from sync.core.errors import SyncError
-from sync.store.models import Change, Verdict
+from sync.store.models import Change, Snapshot, Verdict
 from tests.support.services import TOPIC, Billing, billing
 
 WHO = {"by": "eve"}
@@ -42,6 +44,14 @@ async def computed(services: Billing) -> Any:
     return orjson.loads(snapshot.beside if is_shadow(snapshot) else snapshot.state)["plan"]["key"]
 
 
+async def work(services: Billing) -> None:
+    """Work on the switches as a worker does."""
+    queues = ShadowQueues(services, "live", None, SyncError)
+    queue = services.environment("live").shadow.switching
+    for due in await queue.claim(100):
+        await services.isolation.work("shadow_switches", queue, queues.switch, due)
+
+
 async def test_readers_see_nothing_until_the_switch_and_nothing_after_the_switch_back(services: Billing) -> None:
     result = await services.receive(plan="pro")
     assert (result.outcome, result.reason, result.version) == ("applied", SHADOW, 0)
@@ -50,17 +60,17 @@ async def test_readers_see_nothing_until_the_switch_and_nothing_after_the_switch
     assert list((await services.facts()).subscriptions) != []
     assert await computed(services) == "pro"
 
-    switched = await services.shadowing.switch("live", TOPIC, WHO, on=True)
+    switched = await services.shadow_switches.switch("live", TOPIC, WHO, on=True)
     assert (switched.outcome, await services.plan()) == ("applied", "pro")
     assert switched.version > 0
     (entry,) = await services.store.log(TOPIC, 1)
     assert orjson.loads(entry.cause) == {"source": "operator", "event_type": "shadow.switched", "by": "eve"}
 
-    back = await services.shadowing.switch("live", TOPIC, WHO, on=False)
+    back = await services.shadow_switches.switch("live", TOPIC, WHO, on=False)
     assert back.version > switched.version
     assert await services.state() is None
     assert await computed(services) == "pro"
-    assert (await services.shadowing.switch("live", TOPIC, WHO, on=False)).outcome == "unchanged"
+    assert (await services.shadow_switches.switch("live", TOPIC, WHO, on=False)).outcome == "unchanged"
 
 
 async def test_facts_go_on_in_the_shadow_and_dedupe_as_they_do_elsewhere(services: Billing) -> None:
@@ -69,7 +79,7 @@ async def test_facts_go_on_in_the_shadow_and_dedupe_as_they_do_elsewhere(service
     await services.receive(plan="pro", event_id="evt_2")
     assert (await services.receive(plan="pro", event_id="evt_2")).outcome == "duplicate"
     assert await computed(services) == "pro"
-    await services.shadowing.switch("live", TOPIC, WHO, on=True)
+    await services.shadow_switches.switch("live", TOPIC, WHO, on=True)
     services.clock.advance(60)
     await services.receive(plan="basic", event_id="evt_3")
     assert await services.plan() == "basic"
@@ -91,13 +101,13 @@ async def test_what_the_application_publishes_stays_what_readers_see(services: B
 async def test_a_switch_shows_billing_s_state_and_back_the_newest_published_one(services: Billing) -> None:
     await publish(services, {"plan": "old"}, private=b'{"secret":1}', order="1")
     await services.receive(plan="pro")
-    await services.shadowing.switch("live", TOPIC, WHO, on=True)
+    await services.shadow_switches.switch("live", TOPIC, WHO, on=True)
     assert await services.plan() == "pro"
     assert not (await services.facts()).overrides
     assert await publish(services, {"plan": "new"}, private=b'{"secret":2}', order="3") is Verdict.BILLED
     assert await publish(services, {"plan": "late"}, order="2") is Verdict.BILLED
     assert await services.plan() == "pro"
-    await services.shadowing.switch("live", TOPIC, WHO, on=False)
+    await services.shadow_switches.switch("live", TOPIC, WHO, on=False)
     snapshot = await services.store.read(TOPIC)
     assert (orjson.loads(snapshot.state), snapshot.private) == ({"plan": "new"}, b'{"secret":2}')
     assert await publish(services, {"plan": "newer"}, order="4") is Verdict.APPLIED
@@ -109,7 +119,7 @@ async def test_a_share_switches_the_same_tenants_and_grows(services: Billing) ->
         await services.receive(f"t{number}", plan="pro", id=f"sub_{number}", customer_id=f"ctm_{number}")
 
     async def visible(share: float) -> set[str]:
-        await services.shadowing.switch_share("live", share, clears=False)
+        await services.shadow_switches.switch_share("live", share, WHO, clears=False)
         await work(services)
         return {topic for topic in topics if (await services.store.read(topic)).version and await services.state(topic)}
 
@@ -122,17 +132,17 @@ async def test_a_share_switches_the_same_tenants_and_grows(services: Billing) ->
 
 async def test_by_name_goes_before_the_share_and_all_clears_the_names(services: Billing) -> None:
     await services.receive(plan="pro")
-    await services.shadowing.switch("live", TOPIC, WHO, on=False)
-    await services.shadowing.switch_share("live", 1, clears=False)
+    await services.shadow_switches.switch("live", TOPIC, WHO, on=False)
+    await services.shadow_switches.switch_share("live", 1, WHO, clears=False)
     await work(services)
     assert await services.state() is None
-    await services.shadowing.switch_share("live", 1, clears=True)
+    await services.shadow_switches.switch_share("live", 1, WHO, clears=True)
     await work(services)
     assert await services.plan() == "pro"
 
 
 async def test_a_tenant_that_is_new_after_the_switch_is_seen_at_once(services: Billing) -> None:
-    await services.shadowing.switch_share("live", 1, clears=True)
+    await services.shadow_switches.switch_share("live", 1, WHO, clears=True)
     await services.receive(plan="pro")
     assert await services.plan() == "pro"
 
@@ -146,14 +156,14 @@ async def test_tenants_from_before_the_shadow_stay_seen(tmp_path: Path) -> None:
         services.clock.advance(60)
         await services.receive(plan="basic")
         assert await services.plan() == "basic"
-        await services.shadowing.switch_share("live", 0.0, clears=False)
+        await services.shadow_switches.switch_share("live", 0.0, WHO, clears=False)
         await work(services)
         assert await services.plan() == "basic"
 
 
 async def test_an_erased_tenant_leaves_nothing_beside(services: Billing) -> None:
     await services.receive(plan="pro")
-    await services.shadowing.answered("live", TOPIC, {"tier": "pro"}, 1, "posted")
+    await services.shadow_comparisons.answered("live", TOPIC, {"tier": "pro"}, 1, "posted")
     await services.erasure.erase("live", TOPIC, "asked for", WHO)
     snapshot = await services.store.read(TOPIC)
     assert (snapshot.state, snapshot.beside, snapshot.beside_private) == (b"null", b"", b"")
@@ -163,97 +173,80 @@ async def test_an_erased_tenant_leaves_nothing_beside(services: Billing) -> None
     assert await services.state() is None
 
 
-class TestComparison:
-    """What is compared, recorded and reported."""
+async def test_a_tenant_that_was_new_after_the_switch_goes_back_to_what_was_published(services: Billing) -> None:
+    await publish(services, {"plan": "old"}, private=b'{"secret":1}')
+    await services.shadow_switches.switch_share("live", 1.0, WHO, clears=True)
+    await services.receive(plan="basic")
+    assert await services.plan() == "basic"
+    assert not (await services.facts()).overrides
+    assert await publish(services, {"plan": "newer"}, private=b'{"secret":2}') is Verdict.BILLED
+    await services.shadow_switches.switch_share("live", 0.0, WHO, clears=True)
+    await work(services)
+    snapshot = await services.store.read(TOPIC)
+    assert (orjson.loads(snapshot.state), snapshot.private) == ({"plan": "newer"}, b'{"secret":2}')
+    (entry,) = await services.store.log(TOPIC, 1)
+    assert orjson.loads(entry.cause) == {"source": "operator", "event_type": "shadow.switched_back", "by": "eve"}
 
-    async def test_a_difference_is_a_drift_record_once_and_goes_when_both_agree(self, services: Billing) -> None:
+
+async def test_a_switch_of_a_name_that_billing_does_not_know_says_so(services: Billing) -> None:
+    result = await services.shadow_switches.switch("live", "tenant:acne", WHO, on=True)
+    assert (result.outcome, result.reason) == ("unchanged", UNKNOWN)
+
+
+async def test_a_worker_with_an_old_view_of_the_switches_is_put_right(services: Billing) -> None:
+    await services.receive(plan="pro")
+    log = services.environment("live").shadow
+    await services.shadow_switches.switch_share("live", 1.0, WHO, clears=True)
+    (claimed,) = await log.switching.claim(1)
+    await services.shadow_switches.switch("live", TOPIC, WHO, on=False)  # it is still in the shadow
+    await log.switch_tenant(TOPIC, services.now_us, on=True)
+    await services.shadow_switches.bring("live", TOPIC)  # the worker's, decided before
+    await log.switch_tenant(TOPIC, services.now_us, on=False)
+    assert await services.plan() == "pro"
+    await log.switching.ack(claimed)
+    await work(services)
+    assert await services.state() is None
+
+
+async def test_an_erased_publisher_s_topic_can_be_published_again(services: Billing) -> None:
+    await publish(services, {"plan": "old"})
+    await services.erasure.erase("live", TOPIC, "asked for", WHO)
+    assert await publish(services, {"plan": "new"}) is Verdict.APPLIED
+
+
+class TestLostTail:
+    """The store has lost a switch; a gateway restores the version that it holds."""
+
+    async def test_a_lost_switch_keeps_the_facts_and_what_was_published(self, services: Billing) -> None:
+        await publish(services, {"plan": "old"}, private=b'{"secret":1}')
         await services.receive(plan="pro")
-        for _ in range(2):
-            found = await services.shadowing.answered("live", TOPIC, {"tier": "Basic", "state": "active"}, 1, "posted")
-            assert [tuple(one) for one in found.comparison.differences] == [("plan", "pro", "basic")]
-        records, _ = await services.environment("live").drifts.page("", 10)
-        shadow = [record for record in records if record["kind"] == "shadow"]
-        assert [(one["here"], one["there"], one["why"]) for one in shadow] == [
-            ({"plan": "pro"}, {"plan": "basic"}, "posted")
-        ]
-        report = await services.shadowing.report("live", 10)
-        assert (report.compared, report.differing, report.fields, report.plans) == (1, 1, {"plan": 1}, {"pro": 1})
+        await services.shadow_switches.switch("live", TOPIC, WHO, on=True)
+        switched = await services.store.read(TOPIC)
+        await services.shadow_switches.switch("live", TOPIC, WHO, on=False)
+        before = await services.store.read(TOPIC)
+        assert await services.store.restore(later(switched, before))
+        snapshot = await services.store.read(TOPIC)
+        assert (snapshot.owner, snapshot.restored) == ("billing", True)
+        assert (orjson.loads(snapshot.beside), snapshot.beside_private) == ({"plan": "old"}, b'{"secret":1}')
+        assert list((await services.facts()).subscriptions) != []
+        assert await publish(services, {"plan": "newer"}) is Verdict.BILLED
+
+    async def test_a_lost_switch_back_leaves_the_tenant_in_the_shadow(self, services: Billing) -> None:
+        await publish(services, {"plan": "old"}, private=b'{"secret":1}')
+        await services.receive(plan="pro")
+        published = await services.store.read(TOPIC)
+        await services.shadow_switches.switch("live", TOPIC, WHO, on=True)
+        assert await services.store.restore(later(published, await services.store.read(TOPIC)))
+        snapshot = await services.store.read(TOPIC)
+        assert is_shadow(snapshot)
+        assert (orjson.loads(snapshot.state), snapshot.private) == ({"plan": "old"}, b'{"secret":1}')
+        assert list((await services.facts()).subscriptions) != []
         services.clock.advance(60)
         await services.receive(plan="basic")
-        await work(services)
-        report = await services.shadowing.report("live", 10)
-        assert (report.compared, report.differing, report.examples) == (1, 0, [])
-
-    async def test_an_older_answer_is_not_used(self, services: Billing) -> None:
-        await services.receive(plan="pro")
-        await services.shadowing.answered("live", TOPIC, {"tier": "pro"}, 5, "posted")
-        late = await services.shadowing.answered("live", TOPIC, {"tier": "basic"}, 4, "posted")
-        assert late.is_stale
-        assert (await services.shadowing.report("live", 10)).differing == 0
-
-    async def test_a_tenant_that_billing_does_not_know_has_the_default_plan(self, services: Billing) -> None:
-        found = await services.shadowing.answered("live", TOPIC, {"tier": "pro"}, 1, "posted")
-        assert [tuple(one) for one in found.comparison.differences] == [("plan", "free", "pro")]
-        (example,) = (await services.shadowing.report("live", 10)).examples
-        assert example["is_known"] is False
+        assert await services.state() == {"plan": "old"}
+        assert await computed(services) == "basic"
 
 
-class Unreachable(SyncError):
-    """The other system fails."""
-
-
-class Other:
-    """An entitlement system with these answers."""
-
-    def __init__(self, **answers: Any) -> None:
-        self.answers = answers
-        self.asked: list[str] = []
-
-    def serves(self, topic: Any) -> bool:
-        return bool(topic.env == "live")
-
-    async def ask(self, topic: Any, max_wait_s: float) -> Any:
-        self.asked.append(topic.id)
-        answer = self.answers.get(topic.id)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-
-async def work(services: Billing, other: Other | None = None) -> int:
-    """Work on the queue as a worker does, on whatever is in it; return the number of tenants."""
-    redis: Any = services.store.redis
-    tenants = ShadowQueue(services, "live", other, Unreachable)
-    for member in await redis.zrange(services.store.keys.shadow("live", "due"), 0, -1):
-        await redis.zadd(services.store.keys.shadow("live", "due"), {member: 1})
-    found = await tenants.queue.claim(100)
-    for due in found:
-        await services.isolation.work("shadow", tenants.queue, tenants.handle, due)
-    return len(found)
-
-
-async def test_each_change_is_compared_with_a_fetched_answer_and_again_a_day_later(services: Billing) -> None:
-    other = Other(acme={"tier": "basic", "flags": ["sso"]})
-    await services.receive(plan="pro")
-    assert await work(services, other) == 1
-    report = await services.shadowing.report("live", 10)
-    assert (report.differing, report.fields["plan"]) == (1, 1)
-    redis: Any = services.store.redis
-    due_us = await redis.zscore(services.store.keys.shadow("live", "due"), TOPIC)
-    assert due_us == services.now_us + COMPARE_EVERY_S * 1_000_000
-
-
-async def test_one_that_fails_is_retried_and_stops_no_other(services: Billing) -> None:
-    other = Other(a=Unreachable("down"), b={"tier": "pro"})
-    for id in ("a", "b", "unknown"):
-        await services.receive(id, plan="pro", id=f"sub_{id}", customer_id=f"ctm_{id}")
-    assert await work(services, other) == 3
-    report = await services.shadowing.report("live", 10)
-    assert (report.compared, report.differing) == (1, 0)
-    redis: Any = services.store.redis
-    due_us = await redis.zscore(services.store.keys.shadow("live", "due"), "tenant:a")
-    assert services.now_us < due_us < services.now_us + 300_000_001
-    assert await services.environment("live").shadow.queue.parked() == {}
-    other.answers["a"] = {"tier": "basic"}
-    await work(services, other)
-    assert (await services.shadowing.report("live", 10)).differing == 1
+def later(held: Snapshot, stored: Snapshot) -> Snapshot:
+    """What a gateway holds that is newer than what the store has."""
+    return replace(held, version=stored.version + 1_000_000)
