@@ -17,6 +17,7 @@ from gateway.cli.output import say, say_json
 @click.option("--plan", help="The plan's key in the catalog.")
 @click.option("--quantity", type=click.IntRange(min=0), help="The number of seats or units.")
 @click.option("--addon", help="The add-on's key in the catalog.")
+@click.option("--app", help="The application.  [default: the plan's or add-on's own, or else the leading one]")
 @click.option("--env", help="The provider environment.  [default: live]")
 @click.option("--set", "extra", multiple=True, metavar="NAME=VALUE", help="Any other parameter; VALUE is JSON or text.")
 @click.option("--url", help="The simulator.  [default: $PLANWIRE_SIMULATOR_URL]")
@@ -25,10 +26,14 @@ from gateway.cli.output import say, say_json
 @click.option("--target", help="The URL that a scenario's webhooks go to.  [default: the local gateway's]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 def simulate(scenario: str | None, as_json: bool, **options: Any) -> None:
-    """Have the local provider perform ACTION on a tenant's subscription and deliver the signed webhooks.
+    """Have the local provider perform ACTION for a tenant and deliver the signed webhooks.
 
-    Actions: upgrade, downgrade, cancel, uncancel, pause, resume, past_due, recover, trial, activate, seats,
-    addon, remove_addon, renew.
+    Actions on a subscription: upgrade, downgrade, cancel, uncancel, pause, resume, past_due, recover, trial,
+    activate, seats, addon, remove_addon, renew, period, decline.
+
+    Actions on payments: buy (what the catalog sells with purchase = true), refund, chargeback,
+    chargeback_reverse. Money goes back of the newest payment, of --plan, --addon or --app if given;
+    --set amount=500 takes back a part, --set transaction_id=txn_... names the payment.
 
     --scenario needs no provider. It sends the scenario's webhooks (histories of many tenants; reordered, duplicated,
     late, forged, ...), signed with PLANWIRE_PADDLE_SECRETS, to --target, and reports everything that a correct
@@ -37,6 +42,8 @@ def simulate(scenario: str | None, as_json: bool, **options: Any) -> None:
     \b
     Example: planwire simulate upgrade --tenant acme --plan pro
              planwire simulate cancel --tenant acme --set when=now
+             planwire simulate buy --tenant acme --addon course
+             planwire simulate refund --tenant acme --addon course
              planwire simulate --scenario torture --seed 7
     """
     given = {name: value for name, value in options.items() if value not in (None, ())}
@@ -72,7 +79,7 @@ def _act(
     if as_json:
         say_json(result)
         return
-    say(f"{result.subscription_id} {result.status}")
+    say(f"{result.subscription_id or result.transaction_id} {result.status}")
     for one in result.deliveries:
         took = "" if one.ms is None else f" {one.ms:.0f} ms"
         say(f"{one.event_id} {one.event_type} {one.outcome or one.error or one.status or one.state}{took}")
@@ -84,13 +91,15 @@ def _play(name: str, as_json: bool, seed: int = 1, target: str | None = None) ->
 
     import httpx2
 
+    from gateway.dev.run import CATALOG
     from sync.billing.catalog import catalog
     from sync.core.errors import SyncError
     from sync.settings import SyncSettings
     from sync.simulator.scenarios.scenario import ScenarioError, load
     from sync.simulator.scenarios.torture import http_state, torture
 
-    env = environment()
+    # The system of `make run` sells what its own catalog says, if none is set.
+    env = {"PLANWIRE_CATALOG": str(CATALOG)} | environment()
     base = base_url(None, env)
     url = target or f"{base}/webhooks/paddle"
     # Pass only the settings that a scenario needs; the others may be meant for another process.

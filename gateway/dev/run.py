@@ -37,6 +37,8 @@ HOST = "127.0.0.1"
 DEFAULT_PORT = 8000
 ROOT = Path(__file__).resolve().parents[2]
 PROCFILE = ROOT / "Procfile.dev"
+CATALOG = Path(__file__).with_name("catalog.toml")
+"""What the demo and the simulator sell, unless PLANWIRE_CATALOG says otherwise."""
 PAGES = (("demo", "/demo"), ("console", "/console"))
 """Pages announced below the ready line: (name, path)."""
 OWN_PORTS = range(20_000, 30_000)
@@ -86,7 +88,7 @@ def process_environ(environ: Mapping[str, str], data_dir: Path, port: int) -> di
     defaults = {
         "PLANWIRE_PADDLE_API_URL": simulator,
         "PLANWIRE_WEBHOOK_URL": f"http://{HOST}:{port}/webhooks/paddle",
-        "PLANWIRE_CATALOG": str(ROOT / "sync" / "billing" / "catalog" / "example.toml"),
+        "PLANWIRE_CATALOG": str(CATALOG),
         "PLANWIRE_LOG_FORMAT": "text",
         "PLANWIRE_LOG_LEVEL": "warning",
         "PLANWIRE_DRAIN_S": "0.5",  # keeps stopping fast

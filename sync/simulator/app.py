@@ -29,10 +29,12 @@ from sync.simulator.paddle.routes import error_document, read_json
 from sync.simulator.provider import Provider
 from sync.simulator.scenarios.scenario import BUNDLED, ScenarioError
 from sync.simulator.world import actions
-from sync.simulator.world.actions import Scene
 from sync.simulator.world.errors import ApiError, ControlError, invalid_parameter
-from sync.simulator.world.model import Json, Transaction
+from sync.simulator.world.model import Json, Subscription, Transaction
+from sync.simulator.world.offers import Offer
 from sync.simulator.world.parameters import COMMON, validated
+from sync.simulator.world.scene import Scene
+from sync.simulator.world.turn import Outcome
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 """Host names that the simulator accepts."""
@@ -66,7 +68,9 @@ def create_app(provider: Provider, api_keys: Mapping[str, Sequence[str]]) -> Sta
         routes=[
             Route("/healthz", healthz),
             Route("/simulate", control.vocabulary),
+            Route("/simulate/offers", control.offers),
             Route("/simulate/subscriptions", control.subscriptions),
+            Route("/simulate/purchases", control.purchases),
             Route("/simulate/deliveries", control.deliveries),
             Route("/simulate/replay", control.replay, methods=["POST"]),
             Route("/simulate/scenarios/{name}", control.play, methods=["POST"]),
@@ -108,6 +112,28 @@ class _Control:
                 "actions": {name: [*common, *sorted(takes)] for name, (_, takes) in actions.ACTIONS.items()},
             }
         )
+
+    async def offers(self, request: Request) -> JSONResponse:
+        """Answer with what the catalog sells in an environment: plans by rising rank, then add-ons."""
+        env = self._env(request.query_params.get("env"))
+        catalog, sold = self._provider.catalog(), self._provider.offers(env)
+        plans = [_shown(plan, "plan") for plan in sold.plans]
+        return JSONResponse(
+            {"env": env, "leading": catalog.leading, "apps": [*catalog.apps]}
+            | {"offers": [*plans, *(_shown(addon, "addon") for addon in sold.addons)]}
+        )
+
+    async def purchases(self, request: Request) -> JSONResponse:
+        """Answer with the one-time purchases of one tenant or of all, in order of creation, and what went back."""
+        tenant, env = request.query_params.get("tenant"), request.query_params.get("env")
+        world = self._provider.world
+        chosen = [
+            {"tenant": of, "env": paid.env, "paid": paid.amount, "back": world.taken_back(paid)}
+            | entities.transaction(paid, world.adjustments_of(paid))
+            for of, paid in ((each.tenant, each.payment) for each in world.purchases.values())
+            if tenant in (None, of) and env in (None, paid.env)
+        ]
+        return JSONResponse({"purchases": chosen})
 
     async def subscriptions(self, request: Request) -> JSONResponse:
         """Answer with the subscriptions of one tenant or of all, in order of creation."""
@@ -151,30 +177,62 @@ class _Control:
         return JSONResponse({"ok": report.is_ok, "report": report.lines()})
 
     async def act(self, request: Request) -> JSONResponse:
-        """Do an action for a tenant. Answer with the resulting subscription and the events."""
+        """Do an action for a tenant. Answer with the resulting subscription or payment, and the events."""
         action = request.path_params["action"]
         params = actions.read(action, await _values(request))
-        envs = self._provider.envs
-        env = params.env or ("live" if "live" in envs else envs[0])
-        if env not in envs:
-            known = ", ".join(envs)
-            raise ControlError(400, "unknown_environment", f"no signing secret for {env}; there are some for: {known}")
-        offers = self._provider.offers_of_app(env, params.app or "", params.plan or params.addon or "")
+        offers = self._provider.offers_of_app(
+            self._env(params.env), params.app or "", params.plan or params.addon or ""
+        )
         outcome, deliveries = await self._provider.change(
             lambda turn: actions.act(action, Scene(turn, offers, params)), params.deliver
         )
-        body: Body = {
-            "subscription_id": outcome.subscription.id,
-            "status": outcome.subscription.status,
+        body = _subject(outcome) | {
             "event_ids": [event.id for event in outcome.events],
             "events": [{"event_id": event.id, "event_type": event.type} for event in outcome.events],
         }
-        paid = [event.data.id for event in outcome.events if isinstance(event.data, Transaction)]
-        if paid:
-            body["transaction_id"] = paid[-1]
         if params.wait:
             body["deliveries"] = [await _tried(delivery) for delivery in deliveries]
         return JSONResponse(body)
+
+    def _env(self, asked: str | None) -> str:
+        """Return the environment that is asked for; without one, `live` or the first.
+
+        Raises:
+            ControlError: it has no signing secret.
+        """
+        envs = self._provider.envs
+        env = asked or ("live" if "live" in envs else envs[0])
+        if env not in envs:
+            known = ", ".join(envs)
+            raise ControlError(400, "unknown_environment", f"no signing secret for {env}; there are some for: {known}")
+        return env
+
+
+def _shown(offer: Offer, kind: str) -> Body:
+    """Return an offer as the control route shows it. `amount`: minor units; None if it is not sold in money."""
+    return {
+        "kind": kind,
+        "key": offer.key,
+        "name": offer.name,
+        "app": offer.app,
+        "rank": offer.rank,
+        "is_default": offer.is_default,
+        "is_once": offer.is_once,
+        "expires_s": offer.expires_s,
+        "amount": offer.prices[0].amount if offer.prices else None,
+    }
+
+
+def _subject(outcome: Outcome) -> Body:
+    """Return what an action was about: a subscription, and its newest payment if there was one, or a payment."""
+    subject = outcome.subject
+    if isinstance(subject, Subscription):
+        about: Body = {"subscription_id": subject.id, "status": subject.status}
+        paid = [event.data.id for event in outcome.events if isinstance(event.data, Transaction)]
+        return about | ({"transaction_id": paid[-1]} if paid else {})
+    back = outcome.world.taken_back(subject)
+    status = "refunded" if back >= subject.amount else "partly refunded" if back else "paid"
+    return {"subscription_id": subject.subscription_id, "transaction_id": subject.id, "status": status}
 
 
 async def _tried(delivery: Delivery) -> Json:

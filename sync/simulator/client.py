@@ -41,12 +41,16 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class ActionResult:
-    """What an action did. `events`: (id, type), oldest first; `deliveries` only with the parameter `wait`."""
+    """What an action did. `events`: (id, type), oldest first; `deliveries` only with the parameter `wait`.
+
+    `subscription_id`: "" for a purchase. `transaction_id`: the payment that was made or that money went back of.
+    """
 
     subscription_id: str
     status: str
     events: tuple[tuple[str, str], ...]
     deliveries: tuple[Delivered, ...]
+    transaction_id: str = ""
 
     @property
     def event_ids(self) -> tuple[str, ...]:
@@ -60,7 +64,8 @@ class _Event(BaseModel):
 
 
 class _Answer(BaseModel):
-    subscription_id: str
+    subscription_id: str | None
+    transaction_id: str = ""
     status: str
     events: list[_Event]
     deliveries: list[dict[str, Any]] = []
@@ -91,7 +96,8 @@ def run_action(base_url: str, action: str, tenant: str, **params: Json) -> Actio
         ]
     except ValidationError as error:
         raise SimulatorError("bad_answer", f"{base_url} answered something else than a simulator does") from error
-    return ActionResult(answer.subscription_id, answer.status, tuple(events.items()), tuple(deliveries))
+    told = tuple(events.items())
+    return ActionResult(answer.subscription_id or "", answer.status, told, tuple(deliveries), answer.transaction_id)
 
 
 def _post(url: str, params: dict[str, Json]) -> Json:

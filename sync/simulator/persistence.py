@@ -14,7 +14,7 @@ import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from sync.core.errors import SyncError
-from sync.simulator.world.model import Event, Subscription, World
+from sync.simulator.world.model import Adjustment, Event, Purchase, Subscription, World
 
 FORMAT = 1
 """The file's format version; a file of another version is rejected."""
@@ -31,13 +31,15 @@ class Owed:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """The file's content. `subscriptions` are in order of creation."""
+    """The file's content; each kind in order of creation. Older files have no `purchases` and no `adjustments`."""
 
     format: int
     stamp_us: int
     subscriptions: tuple[Subscription, ...]
     events: tuple[Event, ...]
     owed: tuple[Owed, ...]
+    purchases: tuple[Purchase, ...] = ()
+    adjustments: tuple[Adjustment, ...] = ()
 
 
 _KEPT = TypeAdapter(Kept)
@@ -66,8 +68,14 @@ def load(path: Path) -> tuple[World, tuple[Owed, ...]]:
         raise UnusableFileError(path, f"not a simulator file ({error.error_count()} errors)") from error
     if kept.format != FORMAT:
         raise UnusableFileError(path, f"its format is {kept.format}, this simulator writes {FORMAT}")
-    subscriptions = {subscription.id: subscription for subscription in kept.subscriptions}
-    return World(subscriptions, kept.events, kept.stamp_us), kept.owed
+    world = World(
+        {subscription.id: subscription for subscription in kept.subscriptions},
+        kept.events,
+        kept.stamp_us,
+        {purchase.payment.id: purchase for purchase in kept.purchases},
+        {adjustment.id: adjustment for adjustment in kept.adjustments},
+    )
+    return world, kept.owed
 
 
 def save(path: Path, world: World, owed: Iterable[Owed]) -> None:
@@ -76,7 +84,15 @@ def save(path: Path, world: World, owed: Iterable[Owed]) -> None:
     Raises:
         OSError: writing failed; the file is unchanged.
     """
-    kept = Kept(FORMAT, world.stamp_us, tuple(world.subscriptions.values()), world.events, tuple(owed))
+    kept = Kept(
+        FORMAT,
+        world.stamp_us,
+        tuple(world.subscriptions.values()),
+        world.events,
+        tuple(owed),
+        tuple(world.purchases.values()),
+        tuple(world.adjustments.values()),
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".new")
     with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:

@@ -54,7 +54,7 @@ class Provider:
         pause_first_s: float = PAUSE_FIRST_S,
     ) -> None:
         self._path = data_dir / FILE_NAME
-        self._catalog = catalog
+        self.catalog = catalog
         self._secrets = secrets
         self.now_us = now_us
         self._lock = asyncio.Lock()
@@ -77,29 +77,19 @@ class Provider:
         secret = next(iter(self._secrets.get(what.env, ())), None)
         if secret is None:
             raise scenario.ScenarioError(name, f"there is no signing secret for {what.env}")
-        return await torture(what, seed, self.courier.webhook_url, secret, self._catalog())
+        return await torture(what, seed, self.courier.webhook_url, secret, self.catalog())
 
     def offers(self, env: str) -> Offers:
         """Return what the catalog sells in `env`."""
-        return offers.of(self._catalog(), env)
+        return offers.of(self.catalog(), env)
 
     def offers_of_app(self, env: str, app: str = "", key: str = "") -> Offers:
-        """Return what the catalog sells in `env` for one application; all of it if it names none.
-
-        Args:
-            app: "" for the application of the plan or add-on `key`, or else the leading one. What is sold for all is of
-                the whole catalog.
+        """Return what the catalog sells in `env` for one application; see `offers.of_app`.
 
         Raises:
             ControlError: there is no such application.
         """
-        catalog = self._catalog()
-        if app and app not in catalog.apps:
-            known = ", ".join(catalog.apps) or "none"
-            raise ControlError(400, "unknown_app", f"the catalog has no application {app}; it has: {known}")
-        offer = catalog.plans.get(key) or catalog.addons.get(key)
-        app = app or (catalog.leading if offer is None else offer.app)
-        return offers.of(catalog.apps[app] if app else catalog, env)
+        return offers.of_app(self.catalog(), env, app, key)
 
     async def change(self, decide: Decision, deliver: bool = True) -> tuple[Outcome, tuple[Delivery, ...]]:
         """Do an action, save the world, and send the events.

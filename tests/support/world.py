@@ -1,4 +1,4 @@
-"""What the simulator's tests start from: the example catalog, a clock, a mint and a subscription."""
+"""What the simulator's tests start from: the example catalog or the demo's, a clock, a mint and a subscription."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from random import Random
 
 from pydantic import JsonValue
 
+from gateway.dev.run import CATALOG as DEMO
 from sync.billing.catalog import catalog
 from sync.billing.catalog.watcher import EXAMPLE
 from sync.simulator.world import actions, offers
-from sync.simulator.world.actions import Scene
 from sync.simulator.world.ids import Mint
 from sync.simulator.world.model import SECOND_US, Subscription, World
+from sync.simulator.world.scene import Scene
 from sync.simulator.world.turn import Outcome, Turn
 
 CATALOG = catalog.load(EXAMPLE)
@@ -21,7 +22,12 @@ START_US = 1_795_395_356 * SECOND_US + 406_607
 
 
 class Play:
-    """A world to act in, with a clock that moves a second at each action, unless `now_us` is set."""
+    """A world to act in, with a clock that moves a second at each action, unless `now_us` is set.
+
+    `catalog`: what is sold.
+    """
+
+    catalog = CATALOG
 
     def __init__(self, seed: int = 1) -> None:
         self.world = World()
@@ -30,8 +36,8 @@ class Play:
 
     def do(self, action: str, tenant: str = "acme", env: str = "live", **params: JsonValue) -> Outcome:
         """Act, keep the new world, and let a second pass."""
-        sold = LIVE if env == "live" else SANDBOX
         given = actions.read(action, {"tenant": tenant, **params})
+        sold = offers.of_app(self.catalog, env, given.app or "", given.plan or given.addon or "")
         return self.keep(actions.act(action, Scene(self.turn(), sold, given)))
 
     def turn(self, now_us: int | None = None) -> Turn:
@@ -49,6 +55,12 @@ class Play:
 
     def subscribed(self, plan: str = "pro", quantity: int = 1) -> Subscription:
         return self.do("upgrade", plan=plan, quantity=quantity).subscription
+
+
+class Shop(Play):
+    """A world that sells what the demo sells: two applications, and purchases."""
+
+    catalog = catalog.load(DEMO)
 
 
 def price_id(key: str) -> str:

@@ -51,9 +51,9 @@ SIMULATOR_TIMEOUT_S = 30.0
 
 SIMULATED = (
     "upgrade", "downgrade", "cancel", "uncancel", "pause", "resume", "past_due", "recover", "trial", "activate",
-    "seats", "addon", "remove_addon", "renew",
+    "seats", "addon", "remove_addon", "renew", "buy", "refund", "chargeback", "chargeback_reverse",
 )  # fmt: skip
-"""The simulator's actions on one subscription."""
+"""The simulator's actions on what one tenant has bought."""
 
 SCENARIOS = tuple(f"scenario:{name}" for name in ("drop", "duplicate", "late", "outage", "reorder", "skew", "torture"))
 """The simulator's histories of many tenants."""

@@ -213,12 +213,20 @@ export const simulate = (context, topic) => {
         value: env,
       },
       { name: "plan", label: "Plan", optional: true },
+      { name: "addon", label: "Add-on", optional: true },
+      {
+        name: "app",
+        label: "Application",
+        optional: true,
+        help: "Empty: the plan's or add-on's own, or else the leading one.",
+      },
       { name: "quantity", label: "Quantity", type: "number", optional: true },
+      { name: "amount", label: "Amount in cents, for a refund of a part", type: "number", optional: true },
       { name: "seed", label: "Seed, for a scenario", type: "number", optional: true },
     ],
     run: (values) => {
       const given = Object.fromEntries(Object.entries(values).filter(([, value]) => value.trim()));
-      const numbers = ["quantity", "seed"].filter((each) => given[each]).map((each) => [each, Number(given[each])]);
+      const numbers = ["quantity", "amount", "seed"].filter((each) => given[each]).map((each) => [each, Number(given[each])]);
       return run(context, "simulate", { ...given, ...Object.fromEntries(numbers) });
     },
   });

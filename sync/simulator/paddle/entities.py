@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from sync.core.instants import text_us
+from sync.simulator.paddle.adjustments import adjustment
 from sync.simulator.world import ids, offers
 from sync.simulator.world.model import (
+    Adjustment,
     Bill,
     Event,
     Item,
@@ -56,6 +58,8 @@ def entity(event: Event) -> Body:
     """Return the event's `data`."""
     if isinstance(event.data, Transaction):
         return transaction(event.data)
+    if isinstance(event.data, Adjustment):
+        return adjustment(event.data)
     body = subscription(event.data)
     if event.transaction_id is not None:
         body["transaction_id"] = event.transaction_id
@@ -122,8 +126,8 @@ def preview(before: Subscription, after: Subscription, charge: Charge | None) ->
     return body
 
 
-def transaction(paid: Transaction) -> Body:
-    """Return a completed transaction as in webhooks."""
+def transaction(paid: Transaction, adjustments: Iterable[Adjustment] | None = None) -> Body:
+    """Return a completed transaction as in webhooks, or with the adjustments that an API request includes."""
     at = text_us(paid.at_us)
     return {
         "id": paid.id,
@@ -137,13 +141,14 @@ def transaction(paid: Transaction) -> Body:
         "invoice_id": paid.invoice_id,
         "invoice_number": paid.invoice_number,
         "collection_mode": "automatic",
-        "billing_period": _period(paid.period),
+        "billing_period": None if paid.period is None else _period(paid.period),
         "items": [{"price": price(item.price), "quantity": item.quantity, "proration": None} for item in paid.items],
         "details": _details(paid.bill or offers.monthly(paid.items), paid.period, paid.id),
         "payments": [_payment(paid, at)] if paid.amount else [],
         "checkout": {"url": None},
         **dict.fromkeys(("created_at", "updated_at", "billed_at"), at),
         **dict.fromkeys(("business_id", "discount_id", "billing_details", "revised_at")),
+        **({} if adjustments is None else {"adjustments": [adjustment(each) for each in adjustments]}),
     }
 
 
@@ -154,7 +159,7 @@ def price(of: Price) -> Body:
         "product_id": of.product_id,
         "name": of.name,
         "description": of.name,
-        "billing_cycle": CYCLE,
+        "billing_cycle": CYCLE if of.recurring else None,
         "trial_period": None,
         "tax_mode": "account_setting",
         "unit_price": _money(of.amount),
@@ -214,14 +219,14 @@ def _totals(amount: int) -> Body:
     return {"subtotal": str(amount), "discount": "0", "tax": "0", "total": str(amount)}
 
 
-def _details(bill: Bill, period: Period, transaction_id: str | None = None) -> Body:
+def _details(bill: Bill, period: Period | None, transaction_id: str | None = None) -> Body:
     """Return the details of a bill. Its lines have ids only if the transaction exists."""
     lines: list[Json] = []
     for number, of in enumerate(bill.lines):
         line: Body = {
             "price_id": of.price.id,
             "quantity": of.quantity,
-            "proration": None if of.rate is None else {"rate": of.rate, "billing_period": _period(period)},
+            "proration": None if of.rate is None or period is None else _proration(of.rate, period),
             "tax_rate": TAX_RATE,
             "unit_totals": _totals(of.amount // of.quantity),
             "totals": _totals(of.amount),
@@ -240,6 +245,10 @@ def _details(bill: Bill, period: Period, transaction_id: str | None = None) -> B
         "line_items": lines,
         **dict.fromkeys(("adjusted_totals", "payout_totals", "adjusted_payout_totals")),
     }
+
+
+def _proration(rate: str, period: Period) -> Body:
+    return {"rate": rate, "billing_period": _period(period)}
 
 
 def _coming(bill: Bill, period: Period) -> Body:

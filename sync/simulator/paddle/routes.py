@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from sync.simulator.paddle import api, entities
+from sync.simulator.paddle import api, entities, reads
 from sync.simulator.paddle.entities import Body
 from sync.simulator.provider import Provider
 from sync.simulator.world.errors import ApiError
@@ -25,7 +25,7 @@ def routes(provider: Provider, api_keys: Mapping[str, Sequence[str]]) -> list[Ro
     """Return the routes. `api_keys`: environment -> its keys."""
     paddle = _Api(provider, api_keys)
     return [
-        Route("/subscriptions", paddle.list_subscriptions),
+        Route("/subscriptions", partial(paddle.list, reads.list_subscriptions)),
         Route("/subscriptions/{id}", paddle.get_subscription),
         Route("/customers/{id}", paddle.get_customer),
         Route("/subscriptions/{id}", partial(paddle.apply, api.update), methods=["PATCH"]),
@@ -34,8 +34,10 @@ def routes(provider: Provider, api_keys: Mapping[str, Sequence[str]]) -> list[Ro
             Route(f"/subscriptions/{{id}}/{name}", partial(paddle.apply, operation), methods=["POST"])
             for name, operation in api.OPERATIONS.items()
         ),
+        Route("/transactions", partial(paddle.list, reads.list_transactions)),
         Route("/transactions/{id}", paddle.get_transaction),
-        Route("/events", paddle.list_events),
+        Route("/adjustments", partial(paddle.list, reads.list_adjustments)),
+        Route("/events", partial(paddle.list, reads.list_events)),
     ]
 
 
@@ -77,11 +79,8 @@ class _Api:
         self._provider = provider
         self._keys = tuple((env, key.encode()) for env, keys in api_keys.items() for key in keys)
 
-    async def list_subscriptions(self, request: Request) -> JSONResponse:
-        return _page(request, api.list_subscriptions(self._provider.world, self._env(request), request.query_params))
-
-    async def list_events(self, request: Request) -> JSONResponse:
-        return _page(request, api.list_events(self._provider.world, self._env(request), request.query_params))
+    async def list(self, listing: reads.Listing, request: Request) -> JSONResponse:
+        return _page(request, listing(self._provider.world, self._env(request), request.query_params))
 
     async def get_subscription(self, request: Request) -> JSONResponse:
         found = api.own(self._provider.world, self._env(request), request.path_params["id"])
@@ -89,10 +88,11 @@ class _Api:
         return _answer(entities.api_subscription(found, includes))
 
     async def get_customer(self, request: Request) -> JSONResponse:
-        return _answer(api.customer(self._provider.world, self._env(request), request.path_params["id"]))
+        return _answer(reads.customer(self._provider.world, self._env(request), request.path_params["id"]))
 
     async def get_transaction(self, request: Request) -> JSONResponse:
-        return _answer(api.transaction(self._provider.world, self._env(request), request.path_params["id"]))
+        world, env, query = self._provider.world, self._env(request), request.query_params
+        return _answer(reads.transaction(world, env, request.path_params["id"], query))
 
     async def preview(self, request: Request) -> JSONResponse:
         offers = self._provider.offers(self._env(request))
@@ -130,11 +130,11 @@ def _answer(data: Json, **meta: Json) -> JSONResponse:
     return JSONResponse({"data": data, "meta": {"request_id": str(uuid4()), **meta}})
 
 
-def _page(request: Request, page: api.Page) -> JSONResponse:
+def _page(request: Request, page: reads.Page) -> JSONResponse:
     pagination: Body = {
         "per_page": page.per_page,
         "next": f"{request.url.replace(query=page.next_query)}",
         "has_more": page.has_more,
         "estimated_total": page.total,
     }
-    return _answer(list[Json](page.data), pagination=pagination)
+    return _answer([*page.data], pagination=pagination)

@@ -13,14 +13,15 @@ from typing import Literal
 
 import orjson
 
+from sync.billing.catalog.catalog import Catalog
 from sync.simulator.paddle import entities
 from sync.simulator.scenarios.scenario import Faults, Scenario
-from sync.simulator.world import actions, ids, rules
-from sync.simulator.world.actions import Scene
+from sync.simulator.world import actions, ids, offers, rules
 from sync.simulator.world.errors import ApiError, ControlError
 from sync.simulator.world.ids import Mint
-from sync.simulator.world.model import SECOND_US, Event, Json, Subscription, Transaction, World
+from sync.simulator.world.model import SECOND_US, Adjustment, Event, Json, Subscription, Transaction, World
 from sync.simulator.world.offers import Offers
+from sync.simulator.world.scene import Scene
 from sync.simulator.world.turn import Outcome, Turn
 
 STALE_S = 2 * 24 * 3600
@@ -68,12 +69,13 @@ class Script:
     events: int
 
 
-def write(scenario: Scenario, seed: int, start_us: int, offers: Offers) -> Script:
+def write(scenario: Scenario, seed: int, start_us: int, catalog: Catalog) -> Script:
     """Return the script of a scenario.
 
     The seed determines actions and faults; seed and start together determine every byte. The history ends at
     `start_us`, so no event is in the future (except by the fault `ahead_s`). Tenants' names contain the seed and the
-    start, so that runs do not share tenants.
+    start, so that runs do not share tenants. Of a catalog with applications the leading one is checked, and random
+    actions are about it.
 
     Raises:
         ControlError: the scenario's history has an action that makes no sense.
@@ -86,9 +88,10 @@ def write(scenario: Scenario, seed: int, start_us: int, offers: Offers) -> Scrip
     mint = Mint(Random(~seed))  # noqa: S311 - repeatable on purpose
     longest_s = len(tenants) * (len(scenario.history) + scenario.actions) * scenario.step_s
     began_us = start_us + (scenario.faults.ahead_s - longest_s) * SECOND_US
-    world = _Stage(scenario, offers, tenants, mint, random, began_us).play()
+    world = _Stage(scenario, catalog, tenants, mint, random, began_us).play()
+    leading = offers.of_app(catalog, scenario.env)
     sends = _with_outage(scenario.faults, _with_faults(scenario.faults, world.events, mint, random), random)
-    return Script(tuple(sends), {tenant: _expected(world, offers, tenant) for tenant in tenants}, len(world.events))
+    return Script(tuple(sends), {tenant: _expected(world, leading, tenant) for tenant in tenants}, len(world.events))
 
 
 @dataclass
@@ -96,7 +99,7 @@ class _Stage:
     """Runs a history, from `now_us` on."""
 
     scenario: Scenario
-    offers: Offers
+    catalog: Catalog
     tenants: Sequence[str]
     mint: Mint
     random: Random
@@ -127,8 +130,8 @@ class _Stage:
         match action:
             case "seats":
                 return {"quantity": self.random.randint(1, 20)}
-            case "addon" | "remove_addon" if self.offers.addons:
-                return {"addon": self.random.choice(self.offers.addons).key}
+            case "addon" | "remove_addon" if addons := self._addons():
+                return {"addon": self.random.choice(addons)}
             case "cancel" | "pause" | "downgrade":
                 return {"when": self.random.choice(["now", "period_end"])}
             case _:
@@ -140,8 +143,13 @@ class _Stage:
         action = str(entry["do"])
         given = {name: value for name, value in entry.items() if name != "do"}
         params = actions.read(action, {"tenant": tenant, **given})
-        self._keep(actions.act(action, Scene(self._turn(), self.offers, params)))
+        sold = offers.of_app(self.catalog, self.scenario.env, params.app or "", params.plan or params.addon or "")
+        self._keep(actions.act(action, Scene(self._turn(), sold, params)))
         self.now_us += self.random.randint(1, self.scenario.step_s * SECOND_US)
+
+    def _addons(self) -> list[str]:
+        addons = offers.of_app(self.catalog, self.scenario.env).addons
+        return [addon.key for addon in addons if not addon.is_once]
 
     def _turn(self) -> Turn:
         return Turn(self.world, self.now_us, self.mint)
@@ -206,7 +214,10 @@ def _forged(event: Event, mint: Mint, faults: Faults, random: Random) -> Send:
     return replace(_send(forged, mint, faults, random), kind="forged")
 
 
-def _tenant(of: Subscription | Transaction) -> str:
+def _tenant(of: Subscription | Transaction | Adjustment) -> str:
+    """Return the tenant of an event; of an adjustment, which names none, its customer."""
+    if isinstance(of, Adjustment):
+        return of.customer_id
     return str((of.custom_data or {}).get("tenant_id", ""))
 
 
@@ -214,19 +225,33 @@ _BEST_FIRST = ("active", "trialing", "past_due", "paused", "canceled")
 
 
 def _expected(world: World, offers: Offers, tenant: str) -> Expected:
-    """Return the tenant's expected final state, from its live subscription with the highest-ranking plan."""
+    """Return the tenant's expected final state, from what it pays for with the highest-ranking plan."""
 
-    def order(sub: Subscription) -> tuple[int, str, int]:
-        plan = offers.plan_of(sub)
+    def order(held: Subscription | Transaction) -> tuple[int, str, int]:
+        plan = offers.plan_of(held)
         rank, key = (-1, "") if plan is None else (plan.rank, plan.key)
-        return rank, key, -_BEST_FIRST.index(sub.status)
+        return rank, key, -_BEST_FIRST.index(status(held))
 
-    mine = [sub for sub in world.subscriptions.values() if _tenant(sub) == tenant]
-    live = [sub for sub in mine if sub.status not in ("paused", "canceled")]
+    def status(held: Subscription | Transaction) -> str:
+        if isinstance(held, Subscription):
+            return held.status
+        return "active" if world.taken_back(held) < held.amount else "canceled"
+
+    every: list[Subscription | Transaction] = [*world.subscriptions.values()]
+    every += [purchase.payment for purchase in world.purchases.values()]
+    mine = [
+        each
+        for each in every
+        if _tenant(each) == tenant and not offers.price_ids.isdisjoint(item.price.id for item in each.items)
+    ]
+    live = [each for each in mine if status(each) not in ("paused", "canceled")]
     if not live:
-        return Expected(offers.default.key, min((sub.status for sub in mine), key=_BEST_FIRST.index, default="none"))
+        return Expected(offers.default.key, min(map(status, mine), key=_BEST_FIRST.index, default="none"))
     lead = max(live, key=order)
+    key = order(lead)[1] or offers.default.key
+    if isinstance(lead, Transaction):
+        return Expected(key, "active")
     action = None if lead.scheduled is None else lead.scheduled.action
     # A past-due period is not paid.
     ends_us = None if lead.status == "past_due" else lead.period.ends_us
-    return Expected(order(lead)[1] or offers.default.key, lead.status, action, ends_us)
+    return Expected(key, lead.status, action, ends_us)

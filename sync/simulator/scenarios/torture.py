@@ -20,7 +20,6 @@ from sync.simulator.paddle import webhooks
 from sync.simulator.scenarios import script
 from sync.simulator.scenarios.scenario import Scenario, ScenarioError
 from sync.simulator.scenarios.script import Expected, Script, Send
-from sync.simulator.world import offers
 from sync.simulator.world.errors import ApiError, ControlError
 from sync.simulator.world.model import Json, parse_us
 
@@ -97,7 +96,7 @@ async def torture(
     """
     began = time.monotonic()
     try:
-        written = script.write(scenario, seed, time.time_ns() // 1000, offers.of(catalog, scenario.env))
+        written = script.write(scenario, seed, time.time_ns() // 1000, catalog)
     except (ControlError, ApiError) as error:
         raise ScenarioError(scenario.title, str(error)) from error
     report = Report(scenario.title, seed, scenario.tenants, written.events, len(written.sends))

@@ -1,20 +1,21 @@
 """The control actions that a person or a test can do for a tenant, in terms of plans and add-ons. Pure.
 
-Each action maps to the provider's rules in `rules`. If an action makes no sense, the error says what to do instead.
+Each action maps to the provider's rules in `rules` and `purchases`. If an action makes no sense, the error says what to
+do instead.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from planwire_client.core.topic import TopicError, encode_id
-from sync.simulator.world import rules
+from sync.simulator.world import purchases, rules
 from sync.simulator.world.errors import ControlError, invalid_parameter
-from sync.simulator.world.model import DAY_US, SECOND_US, Json, Price, Subscription
-from sync.simulator.world.offers import BillingMode, Offer, Offers
+from sync.simulator.world.model import DAY_US, SECOND_US, Json, Subscription
+from sync.simulator.world.offers import Offer
 from sync.simulator.world.parameters import COMMON, Params, validated
 from sync.simulator.world.rules import Lines, Patch
+from sync.simulator.world.scene import Scene
 from sync.simulator.world.turn import Outcome, Turn
 
 
@@ -37,56 +38,6 @@ def read(action: str, values: Mapping[str, Json]) -> Params:
     except TopicError as error:
         raise invalid_parameter(f"tenant: {error}") from error
     return params
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """The input of an action: the world's working copy, the offers and the parameters."""
-
-    turn: Turn
-    offers: Offers
-    params: Params
-
-    def live(self) -> Subscription | None:
-        """Return the subscription with the given id, else the tenant's newest live one (with a plan, if possible).
-
-        Of an application, only one that holds something of it.
-        """
-        tenant, named = self.params.tenant, self.params.subscription_id
-        mine = [
-            sub
-            for sub in self.turn.world.subscriptions.values()
-            if sub.tenant == tenant and sub.env == self.offers.env and (sub.is_live or sub.id == named)
-        ]
-        if named is not None:
-            found = next((sub for sub in mine if sub.id == named), None)
-            if found is None:
-                raise ControlError(404, "no_subscription", f"tenant {tenant} has no subscription {named}")
-            return found
-        plans = self.offers.plan_price_ids
-        if self.offers.app:
-            mine = [sub for sub in mine if sub.item(self.offers.price_ids) is not None]
-        return max(mine, key=lambda sub: (sub.item(plans) is not None, sub.created_us), default=None)
-
-    def subscription(self) -> Subscription:
-        """Return the subscription of `live`; raise ControlError if there is none."""
-        found = self.live()
-        if found is None:
-            nothing = f"tenant {self.params.tenant} has no live subscription in {self.offers.env}"
-            raise ControlError(409, "no_subscription", f"{nothing}; start one with upgrade or trial")
-        return found
-
-    def update(self, current: Subscription, lines: Lines) -> Outcome:
-        """Return the subscription with other lines, billed at once if possible."""
-        mode: BillingMode = "do_not_bill" if current.status in ("trialing", "paused") else "prorated_immediately"
-        return rules.update(self.turn, current, Patch(lines=lines, mode=mode))
-
-    def checkout(self, offer: Offer, trial_us: int | None = None) -> Outcome:
-        """Return the new subscription of an offer."""
-        env, params = self.offers.env, self.params
-        ends_us = None if params.ends_in_s is None else self.turn.now_us + params.ends_in_s * SECOND_US
-        lines = ((_sold(self, offer), params.quantity or 1),)
-        return rules.checkout(self.turn, env, params.tenant, lines, trial_us, ends_us, params.linked)
 
 
 def act(action: str, scene: Scene) -> Outcome:
@@ -115,7 +66,7 @@ def _downgrade(scene: Scene) -> Outcome:
     held = scene.offers.plan_of(current)
     if held is None:
         raise ControlError(409, "no_plan", "the subscription holds add-ons only; cancel it or use remove_addon")
-    plan = _plan(scene, scene.params.plan) if scene.params.plan else _next_below(scene, held)
+    plan = scene.plan(scene.params.plan) if scene.params.plan else _next_below(scene, held)
     if plan.rank >= held.rank and not plan.is_default:
         raise ControlError(409, "not_lower", f"{plan.name} is not below {held.name}; use upgrade")
     return _cancel(scene) if plan.is_default else _swap(scene, current, plan)
@@ -166,16 +117,16 @@ def _seats(scene: Scene) -> Outcome:
 
 
 def _addon(scene: Scene) -> Outcome:
-    addon = _addon_offer(scene)
+    addon = scene.addon()
     if scene.params.new:
         return scene.checkout(addon)
-    price = _sold(scene, addon)
+    price = scene.sold(addon)
     current = scene.subscription()
     return scene.update(current, (*_without(current, addon), (price, scene.params.quantity or 1)))
 
 
 def _remove_addon(scene: Scene) -> Outcome:
-    addon = _addon_offer(scene)
+    addon = scene.addon()
     current = scene.subscription()
     kept = _without(current, addon)
     if len(kept) == len(current.items):
@@ -189,6 +140,34 @@ def _period(scene: Scene) -> Outcome:
     return rules.move_end(scene.turn, scene.subscription(), scene.turn.now_us + scene.params.ends_in_s * SECOND_US)
 
 
+def _buy(scene: Scene) -> Outcome:
+    params = scene.params
+    if (params.plan is None) == (params.addon is None):
+        once = ", ".join(offer.key for offer in (*scene.offers.plans, *scene.offers.addons) if offer.is_once)
+        raise invalid_parameter(f"buy needs a plan or an addon that is sold once; there are: {once or 'none'}")
+    offer = scene.addon() if params.plan is None else scene.plan(params.plan)
+    line = (scene.sold(offer, once=True), params.quantity or 1)
+    return purchases.buy(scene.turn, scene.offers.env, params.tenant, (line,), params.linked)
+
+
+def _refund(scene: Scene) -> Outcome:
+    world = scene.turn.world
+    payment = scene.payment(lambda each: purchases.refundable(world, each) > 0, "that can go back")
+    return purchases.refund(scene.turn, payment, scene.params.amount)
+
+
+def _chargeback(scene: Scene) -> Outcome:
+    world = scene.turn.world
+    payment = scene.payment(lambda each: purchases.refundable(world, each) > 0, "that can go back")
+    return purchases.charge_back(scene.turn, payment)
+
+
+def _chargeback_reverse(scene: Scene) -> Outcome:
+    world = scene.turn.world
+    payment = scene.payment(lambda each: purchases.open_chargeback(world, each) is not None, "with a chargeback")
+    return purchases.win(scene.turn, payment)
+
+
 def _plainly(transition: Callable[[Turn, Subscription], Outcome]) -> Handler:
     """Return a handler for a transition that needs only the subscription."""
     return lambda scene: transition(scene.turn, scene.subscription())
@@ -199,7 +178,7 @@ def _swap(scene: Scene, current: Subscription, plan: Offer) -> Outcome:
     held = current.item(scene.offers.plan_price_ids)
     quantity = scene.params.quantity or (held.quantity if held else 1)
     others = tuple((item.price, item.quantity) for item in current.items if item is not held)
-    return scene.update(current, ((_sold(scene, plan), quantity), *others))
+    return scene.update(current, ((scene.sold(plan), quantity), *others))
 
 
 def _without(current: Subscription, addon: Offer) -> Lines:
@@ -209,11 +188,11 @@ def _without(current: Subscription, addon: Offer) -> Lines:
 def _plan_above(scene: Scene, rank: int, than: str) -> Offer:
     """Return the given plan, which must rank above `rank`; by default the next higher plan that is sold."""
     if scene.params.plan is None:
-        above = next((plan for plan in scene.offers.plans if plan.rank > rank and plan.prices), None)
+        above = next((plan for plan in scene.offers.plans if plan.rank > rank and plan.is_subscribed_to), None)
         if above is None:
             raise ControlError(409, "no_higher_plan", f"no plan with a price in {scene.offers.env} is above {than}")
         return above
-    plan = _plan(scene, scene.params.plan)
+    plan = scene.plan(scene.params.plan)
     if plan.rank <= rank:
         raise ControlError(409, "not_higher", f"{plan.name} is not above {than}; use downgrade, or seats")
     return plan
@@ -221,42 +200,17 @@ def _plan_above(scene: Scene, rank: int, than: str) -> Offer:
 
 def _next_below(scene: Scene, held: Offer) -> Offer:
     """Return the next lower plan that is sold, or the default plan."""
-    below = [plan for plan in scene.offers.plans if plan.rank < held.rank and (plan.prices or plan.is_default)]
+    plans = scene.offers.plans
+    below = [plan for plan in plans if plan.rank < held.rank and (plan.is_subscribed_to or plan.is_default)]
     if not below:
         raise ControlError(409, "no_lower_plan", f"no plan is below {held.name}; use cancel")
     return below[-1]
 
 
-def _plan(scene: Scene, key: str) -> Offer:
-    plan = scene.offers.plan(key)
-    if plan is None:
-        keys = ", ".join(plan.key for plan in scene.offers.plans)
-        raise ControlError(400, "unknown_plan", f"the catalog has no plan {key}; it has: {keys}")
-    return plan
-
-
-def _addon_offer(scene: Scene) -> Offer:
-    key = scene.params.addon
-    known = ", ".join(addon.key for addon in scene.offers.addons) or "none"
-    if key is None:
-        raise invalid_parameter(f"addon must name an add-on of the catalog; it has: {known}")
-    addon = scene.offers.addon(key)
-    if addon is None:
-        raise ControlError(400, "unknown_addon", f"the catalog has no add-on {key}; it has: {known}")
-    return addon
-
-
-def _sold(scene: Scene, offer: Offer) -> Price:
-    """Return the price at which an offer is sold."""
-    if not offer.prices:
-        missing = f"{offer.name} has no price in {scene.offers.env}"
-        raise ControlError(409, "no_price", f"{missing}; add prices.paddle.{scene.offers.env} to the catalog")
-    return offer.prices[0]
-
-
 Handler = Callable[[Scene], Outcome]
 
 _CHECKOUT = frozenset({"plan", "quantity", "new", "linked", "ends_in_s"})
+_PAYMENT = frozenset({"plan", "addon", "transaction_id"})
 
 ACTIONS: Mapping[str, tuple[Handler, frozenset[str]]] = {
     "upgrade": (_upgrade, _CHECKOUT),
@@ -275,5 +229,9 @@ ACTIONS: Mapping[str, tuple[Handler, frozenset[str]]] = {
     "recover": (_plainly(rules.recover), frozenset()),
     "decline": (_plainly(rules.decline), frozenset()),
     "period": (_period, frozenset({"ends_in_s"})),
+    "buy": (_buy, frozenset({"plan", "addon", "quantity", "linked"})),
+    "refund": (_refund, _PAYMENT | {"amount"}),
+    "chargeback": (_chargeback, _PAYMENT),
+    "chargeback_reverse": (_chargeback_reverse, _PAYMENT),
 }
 """Action -> (its handler, its parameters besides COMMON)."""

@@ -1,4 +1,4 @@
-"""The simulator's data: subscriptions, transactions and events, all frozen values. Pure.
+"""The simulator's data: subscriptions, purchases, transactions, adjustments and events, all frozen values. Pure.
 
 `paddle` defines their JSON, `rules` their changes. Instants are integers, microseconds since 1970, named `_us`.
 """
@@ -26,6 +26,8 @@ Json = JsonValue
 
 Status = Literal["active", "canceled", "past_due", "paused", "trialing"]
 Change = Literal["cancel", "pause", "resume"]
+Adjusting = Literal["refund", "chargeback", "chargeback_reverse"]
+AdjustmentStatus = Literal["pending_approval", "approved", "reversed"]
 OnResume = Literal["start_new_billing_period", "continue_existing_billing_period"]
 
 
@@ -44,17 +46,18 @@ InstantUs = Annotated[int, BeforeValidator(parse_us)]
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """A recurring monthly price of the catalog. `amount`: minor units of USD per unit and month."""
+    """A price of the catalog, monthly or, if not `recurring`, paid once. `amount`: minor units of USD per unit."""
 
     id: str
     product_id: str
     name: str
     amount: int
+    recurring: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One line of a subscription, with a copy of the price from when the line was added."""
+    """One line of a subscription or purchase, with a copy of the price from when the line was added."""
 
     price: Price
     quantity: int
@@ -186,23 +189,60 @@ class Subscription:
 class Transaction:
     """A completed payment. `amount`: minor units of USD; `origin`: web, subscription_recurring, subscription_update.
 
-    `bill`: None in files of older simulators, which billed the items as they are.
+    `subscription_id`, `period`: None for a one-time purchase. `bill`: None in files of older simulators, which billed
+    the items as they are.
     """
 
     id: str
     env: str
     invoice_id: str
     invoice_number: str
-    subscription_id: str
+    subscription_id: str | None
     customer_id: str
     address_id: str
     origin: str
     items: tuple[Item, ...]
     amount: int
-    period: Period
+    period: Period | None
     at_us: int
     custom_data: dict[str, Json] | None = None
     bill: Bill | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Purchase:
+    """What a tenant has bought once: its payment. `tenant`: for the simulator only, as in a subscription."""
+
+    tenant: str
+    payment: Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Adjustment:
+    """Money that goes back for a payment, or comes again. `amount`: minor units of USD; `is_full`: of all of it.
+
+    `lines`: the payment's lines, with what goes back of each.
+    A `chargeback_reverse` is a chargeback that was won; the chargeback itself is `reversed` then.
+    """
+
+    id: str
+    env: str
+    action: Adjusting
+    status: AdjustmentStatus
+    transaction_id: str
+    subscription_id: str | None
+    customer_id: str
+    amount: int
+    is_full: bool
+    created_us: int
+    updated_us: int
+    lines: tuple[Line, ...] = ()
+
+    @property
+    def takes(self) -> int:
+        """Return the amount that has gone back by it."""
+        counts = self.status == "approved" and self.action != "chargeback_reverse"
+        return self.amount if counts else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,18 +253,33 @@ class Event:
     env: str
     type: str
     occurred_us: int
-    data: Subscription | Transaction
+    data: Subscription | Transaction | Adjustment
     transaction_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """All data of the provider. `stamp_us`: the newest timestamp given out; timestamps strictly rise."""
+    """All data of the provider, by id. `stamp_us`: the newest timestamp given out; timestamps strictly rise."""
 
     subscriptions: Mapping[str, Subscription] = field(default_factory=dict)
     events: tuple[Event, ...] = ()
     stamp_us: int = 0
+    purchases: Mapping[str, Purchase] = field(default_factory=dict)
+    adjustments: Mapping[str, Adjustment] = field(default_factory=dict)
 
     def due(self, now_us: int) -> tuple[str, ...]:
         """Return the ids of the subscriptions that are due."""
         return tuple(sub.id for sub in self.subscriptions.values() if sub.is_due(now_us))
+
+    def payments(self) -> dict[str, Transaction]:
+        """Return the payments that are kept: of all purchases, and of the newest events."""
+        paid = {event.data.id: event.data for event in self.events if isinstance(event.data, Transaction)}
+        return paid | {each.payment.id: each.payment for each in self.purchases.values()}
+
+    def adjustments_of(self, payment: Transaction) -> tuple[Adjustment, ...]:
+        """Return the adjustments of a payment, in order of creation."""
+        return tuple(each for each in self.adjustments.values() if each.transaction_id == payment.id)
+
+    def taken_back(self, payment: Transaction) -> int:
+        """Return how much of a payment has gone back."""
+        return sum(each.takes for each in self.adjustments_of(payment))

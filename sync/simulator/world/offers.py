@@ -10,10 +10,15 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from sync.billing.catalog.catalog import Addon, Catalog, Plan
+from sync.core.instants import NS_PER_S
 from sync.simulator.world import ids
-from sync.simulator.world.model import MINUTE_US, NOTHING, Bill, Item, Line, Period, Price, Subscription
+from sync.simulator.world.errors import ControlError
+from sync.simulator.world.model import MINUTE_US, NOTHING, Bill, Item, Line, Period, Price, Subscription, Transaction
 
 CURRENCY = "USD"
+
+ONCE_MONTHS = 12
+"""What is bought once costs as much as so many months."""
 
 AMOUNT_PER_RANK = 100
 """A plan's monthly amount per point of its rank, in minor units. It is invented: the catalog has no amounts."""
@@ -35,7 +40,8 @@ BillingMode = Literal[
 class Offer:
     """A plan or an add-on, and its prices in one environment; the first price is the one that is sold.
 
-    `rank`: of a plan, 0 for an add-on. `is_default`: whether it is the plan of tenants that do not pay.
+    `rank`: of a plan, 0 for an add-on. `is_default`: whether it is the plan of tenants that do not pay. `is_once`:
+    whether it is bought once, and not subscribed to. `expires_s`: how long that lasts; None for ever.
     """
 
     key: str
@@ -43,6 +49,14 @@ class Offer:
     rank: int
     is_default: bool
     prices: tuple[Price, ...]
+    app: str = ""
+    is_once: bool = False
+    expires_s: int | None = None
+
+    @property
+    def is_subscribed_to(self) -> bool:
+        """Return whether a subscription can buy it."""
+        return bool(self.prices) and not self.is_once
 
     @property
     def price_ids(self) -> frozenset[str]:
@@ -88,9 +102,9 @@ class Offers:
         """Return the plan with this key, or None."""
         return next((plan for plan in self.plans if plan.key == key), None)
 
-    def plan_of(self, subscription: Subscription) -> Offer | None:
-        """Return a subscription's plan; None if it has only add-ons."""
-        held = (item.price.id for item in subscription.items)
+    def plan_of(self, bought: Subscription | Transaction) -> Offer | None:
+        """Return the plan of a subscription or a purchase; None if it has only add-ons."""
+        held = (item.price.id for item in bought.items)
         return next((plan for price_id in held for plan in self.plans if price_id in plan.price_ids), None)
 
     def addon(self, key: str) -> Offer | None:
@@ -112,8 +126,28 @@ def of(catalog: Catalog, env: str) -> Offers:
 def _offer(of: Plan | Addon, env: str, rank: int, is_default: bool, amount: int) -> Offer:
     product_id = ids.derived("pro", f"{'plan' if isinstance(of, Plan) else 'addon'}:{of.key}")
     price_ids = of.prices.get("paddle", {}).get(env, ())
-    prices = tuple(Price(price_id, product_id, of.name, amount) for price_id in price_ids)
-    return Offer(of.key, of.name, rank, is_default, prices)
+    total = amount * ONCE_MONTHS if of.purchase else amount
+    prices = tuple(Price(price_id, product_id, of.name, total, not of.purchase) for price_id in price_ids)
+    expires_s = None if of.expires_ns is None else of.expires_ns // NS_PER_S
+    return Offer(of.key, of.name, rank, is_default, prices, of.app, of.purchase, expires_s)
+
+
+def of_app(catalog: Catalog, env: str, app: str = "", key: str = "") -> Offers:
+    """Return what the catalog sells in `env` for one application; all of it if the catalog names none.
+
+    Args:
+        app: "" for the application of the plan or add-on `key`, or else the leading one. What is sold for all is of the
+            whole catalog.
+
+    Raises:
+        ControlError: there is no such application.
+    """
+    if app and app not in catalog.apps:
+        known = ", ".join(catalog.apps) or "none"
+        raise ControlError(400, "unknown_app", f"the catalog has no application {app}; it has: {known}")
+    offer = catalog.plans.get(key) or catalog.addons.get(key)
+    app = app or (catalog.leading if offer is None else offer.app)
+    return of(catalog.apps[app] if app else catalog, env)
 
 
 def monthly(items: Iterable[Item]) -> Bill:

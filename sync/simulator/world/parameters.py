@@ -35,6 +35,8 @@ class Params(BaseModel):
     ends_in_s: Annotated[int, Field(ge=1, le=366 * 24 * 3600)] | None = None
     when: Literal["period_end", "now"] = "period_end"
     resume_at: InstantUs | None = None
+    transaction_id: Text | None = None
+    amount: Annotated[int, Field(ge=1)] | None = None
 
 
 COMMON = frozenset({"tenant", "env", "app", "subscription_id", "wait", "deliver"})

@@ -74,7 +74,7 @@ def checkout(
     """
     full = f"the simulator holds at most {SUBSCRIPTIONS_MAX} subscriptions"
     _refuse_if(len(turn.world.subscriptions) >= SUBSCRIPTIONS_MAX, "invalid_field", full)
-    _check_lines(lines)
+    check_lines(lines)
     at_us = turn.stamp()
     is_trial = trial_us is not None
     billed_us = None if is_trial else at_us
@@ -264,7 +264,12 @@ def _refuse_if(condition: bool, code: str, detail: str | None = None) -> None:
         raise ApiError(code, detail)
 
 
-def _check_lines(lines: Lines) -> None:
+def check_lines(lines: Lines) -> None:
+    """Return if a checkout or an update can have these lines.
+
+    Raises:
+        ApiError: it cannot.
+    """
     _refuse_if(not lines, "subscription_all_items_removed")
     _refuse_if(len({price.id for price, _ in lines}) < len(lines), "subscription_duplicate_price_ids")
     is_valid = all(1 <= quantity <= QUANTITY_MAX for _, quantity in lines)
@@ -294,7 +299,7 @@ def _check_patch(before: Subscription, patch: Patch, now_us: int) -> None:
     _refuse_if(is_bound and is_late, "subscription_invalid_billing_mode_for_scheduled_change")
     _refuse_if(is_soon, "subscription_next_billed_at_too_soon")
     if patch.lines is not None:
-        _check_lines(patch.lines)
+        check_lines(patch.lines)
 
 
 def _merged(before: Sequence[Item], lines: Lines, at_us: int) -> tuple[Item, ...]:

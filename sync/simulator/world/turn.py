@@ -1,6 +1,6 @@
-"""One action's working copy of the world: a subscription's transitions and their events. Pure.
+"""One action's working copy of the world: transitions and their events. Pure.
 
-This module does transitions; `rules` checks first whether they are allowed.
+This module does transitions; `rules` and `purchases` check first whether they are allowed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,18 @@ from dataclasses import dataclass, replace
 
 from sync.simulator.world import offers
 from sync.simulator.world.errors import ApiError
-from sync.simulator.world.model import Bill, Event, OnResume, Period, ScheduledChange, Subscription, Transaction, World
+from sync.simulator.world.model import (
+    Adjustment,
+    Bill,
+    Event,
+    OnResume,
+    Period,
+    Purchase,
+    ScheduledChange,
+    Subscription,
+    Transaction,
+    World,
+)
 
 EVENTS_KEPT = 1_000
 """Number of newest events that the world keeps; list-events reads these."""
@@ -21,11 +32,17 @@ NewId = Callable[[str, int], str]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The world after an action, the action's subscription, and the new events, oldest first."""
+    """The world after an action, what the action was about, and the new events, oldest first."""
 
     world: World
-    subscription: Subscription
+    subject: Subscription | Transaction
     events: tuple[Event, ...]
+
+    @property
+    def subscription(self) -> Subscription:
+        """Return the subscription of an action that is about one."""
+        assert isinstance(self.subject, Subscription)
+        return self.subject
 
 
 class Turn:
@@ -47,7 +64,7 @@ class Turn:
         """Return a new id with this prefix."""
         return self._new_id(prefix, self.now_us)
 
-    def emit(self, kind: str, data: Subscription | Transaction, transaction_id: str | None = None) -> None:
+    def emit(self, kind: str, data: Subscription | Transaction | Adjustment, transaction_id: str | None = None) -> None:
         """Add an event."""
         at_us = self.stamp()
         self._emitted.append(Event(self._new_id("evt", at_us), data.env, kind, at_us, data, transaction_id))
@@ -61,7 +78,7 @@ class Turn:
                 id=identity,
                 env=of.env,
                 invoice_id=self.new_id("inv"),
-                invoice_number=f"{int.from_bytes(identity.encode()[-4:], 'big') % 90_000 + 10_000}-10001",
+                invoice_number=invoice_number(identity),
                 subscription_id=of.id,
                 customer_id=of.customer_id,
                 address_id=of.address_id,
@@ -83,9 +100,25 @@ class Turn:
 
     def done(self, after: Subscription) -> Outcome:
         """Return the outcome: the world with this subscription, and the events."""
-        subscriptions = {**self.world.subscriptions, after.id: after}
-        events = (*self.world.events, *self._emitted)[-EVENTS_KEPT:]
-        return Outcome(World(subscriptions, events, self._stamp_us), after, tuple(self._emitted))
+        world = replace(self.world, subscriptions={**self.world.subscriptions, after.id: after})
+        return self._ended(world, after)
+
+    def bought(self, purchase: Purchase) -> Outcome:
+        """Add the event of a purchase's payment; return the outcome."""
+        payment = purchase.payment
+        self.emit("transaction.completed", payment)
+        return self._ended(replace(self.world, purchases={**self.world.purchases, payment.id: purchase}), payment)
+
+    def adjusted(self, payment: Transaction, *steps: tuple[str, Adjustment]) -> Outcome:
+        """Add the events of a payment's adjustments, such as (`created`, adjustment); return the outcome."""
+        for kind, adjustment in steps:
+            self.emit(f"adjustment.{kind}", adjustment)
+        newest = {adjustment.id: adjustment for _, adjustment in steps}
+        return self._ended(replace(self.world, adjustments={**self.world.adjustments, **newest}), payment)
+
+    def _ended(self, world: World, subject: Subscription | Transaction) -> Outcome:
+        events = (*world.events, *self._emitted)[-EVENTS_KEPT:]
+        return Outcome(replace(world, events=events, stamp_us=self._stamp_us), subject, tuple(self._emitted))
 
     def outcome_of(self, after: Subscription, *kinds: str, pays: bool = False) -> Outcome:
         """Add subscription events, such as `updated`, and with `pays` the next bill's payment; return the outcome."""
@@ -143,3 +176,8 @@ def billed(before: Subscription, period: Period, at_us: int) -> Subscription:
         period=period,
         items=tuple(replace(item, billed_us=period.starts_us) for item in before.items),
     )
+
+
+def invoice_number(transaction_id: str) -> str:
+    """Return the number of a transaction's invoice."""
+    return f"{int.from_bytes(transaction_id.encode()[-4:], 'big') % 90_000 + 10_000}-10001"

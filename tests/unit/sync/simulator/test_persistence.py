@@ -8,11 +8,11 @@ import pytest
 from sync.simulator import persistence
 from sync.simulator.persistence import Owed, UnusableFileError, load, save
 from sync.simulator.world.model import World
-from tests.support.world import Play
+from tests.support.world import Shop
 
 
 def busy_world() -> World:
-    play = Play()
+    play = Shop()
     play.do("upgrade")
     play.do("addon", addon="audit")
     play.do("pause", resume_at="2027-03-01T00:00:00Z")
@@ -20,6 +20,10 @@ def busy_world() -> World:
     play.do("decline", "other", env="sandbox")
     play.do("upgrade", "third")
     play.do("cancel", "third", when="now")
+    play.do("buy", "fourth", plan="lifetime")
+    play.do("buy", "fourth", addon="course")
+    play.do("refund", "fourth", amount=100)
+    play.do("chargeback", "fourth", plan="lifetime")
     return play.world
 
 

@@ -15,13 +15,13 @@ from sync.simulator.scenarios.scenario import Faults, Scenario
 from sync.simulator.scenarios.script import Expected, Script
 from sync.simulator.world.errors import ControlError
 from sync.simulator.world.model import DAY_US, parse_us
-from tests.support.world import LIVE, START_US
+from tests.support.world import CATALOG, START_US
 
 CALM = Scenario("Calm", tenants=4, history=({"do": "upgrade"},), mix={"seats": 2, "upgrade": 1, "cancel": 1}, actions=6)
 
 
 def write(faults: Faults | None = None, seed: int = 1, scenario: Scenario = CALM) -> Script:
-    return script.write(replace(scenario, faults=faults or Faults()), seed, START_US, LIVE)
+    return script.write(replace(scenario, faults=faults or Faults()), seed, START_US, CATALOG)
 
 
 def order(written: Script) -> list[str]:
@@ -38,7 +38,7 @@ def test_the_same_seed_and_start_write_the_same_bytes() -> None:
 
 def test_two_starts_do_not_share_tenants_or_events() -> None:
     first = write()
-    second = script.write(CALM, 1, START_US + 1_000_000, LIVE)
+    second = script.write(CALM, 1, START_US + 1_000_000, CATALOG)
 
     assert set(first.expected).isdisjoint(second.expected)
     assert set(order(first)).isdisjoint(order(second))
@@ -49,7 +49,7 @@ def test_the_seed_alone_decides_what_happens() -> None:
         scenario = replace(CALM, faults=EVERYTHING)
         return [
             (send.kind, send.event_type, send.tenant.rpartition("-")[2], send.skew_s)
-            for send in script.write(scenario, 5, start_us, LIVE).sends
+            for send in script.write(scenario, 5, start_us, CATALOG).sends
         ]
 
     assert {tuple(shape(START_US + n * 123_457)) for n in range(5)} == {tuple(shape(START_US))}
