@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -27,7 +28,10 @@ def not_counted(path: str, method: str, status: int) -> None:
 
 def route(path: str, method: str, handler: Handler, count: Count, errors: Errors = FORESEEN) -> Route:
     """Return a route that answers `errors` with problem documents and counts its answers under `path`."""
-    return Route(path, _Endpoint(handler, path, count, errors), methods=[method])
+    made = Route(path, _Endpoint(handler, path, count, errors), methods=[method])
+    # Ids of the outside world may have line breaks, which the `.` of Starlette's `:path` does not match.
+    made.path_regex = re.compile(made.path_regex.pattern, re.DOTALL)
+    return made
 
 
 class _Endpoint:

@@ -29,7 +29,7 @@ from tests.support.proxies import run_proxy
 
 IDS = (
     "auth0|5f1c", "auth0%7C5f1c", "auth0%257C5f1c", "jane+work@example.com", "jane work@example.com", "Zoë", "org/42",
-    "a/events", "org:42", "acme",
+    "a/events", "org:42", "two\nlines", "acme",
 )  # fmt: skip
 
 SPELLINGS: list[tuple[bytes, str]] = [
@@ -49,6 +49,7 @@ SPELLINGS: list[tuple[bytes, str]] = [
     (b"tenant:a%2Fevents", "a/events"),
     (b"tenant:org%2F42", "org/42"),
     (b"tenant:org%2f42", "org/42"),
+    (b"tenant:two%0Alines", "two\nlines"),
     (b"tenant:acme", "acme"),
 ]
 """What stands in a path, and whose it is."""
@@ -145,6 +146,7 @@ def bearer(secret: str) -> dict[str, str]:
         ("auth0%7C5f1c", "auth0|5f1c"), ("auth0%7c5f1c", "auth0|5f1c"), ("auth0%257C5f1c", "auth0%7C5f1c"),
         ("jane+work@example.com", "jane+work@example.com"), ("org%2F42", "org/42"), ("org:42", "org:42"),
         ("Zo%C3%AB", "Zoë"), ("%F0%9F%99%82", "🙂"), ("a%20b", "a b"),
+        ("a%0Ab", "a\nb"),
     ],
 )  # fmt: skip
 async def test_a_tenant_in_a_path_is_its_id_encoded_once(

@@ -38,12 +38,18 @@ class ShadowAnswers(Model):
     answers: Annotated[list[TenantShadowAnswer], Field(min_length=1, max_length=SHADOW_BATCH_MAX)]
 
 
-class SwitchRequest(Model):
+_SWITCH_SHAPES: dict[str, JsonValue] = {
+    "oneOf": [{"required": ["tenants"]}, {"required": ["share"]}, {"required": ["all"]}],
+    "dependentSchemas": {"share": {"properties": {"back": {"enum": [False, None]}}}},
+}
+
+
+class SwitchRequest(Model, json_schema_extra=_SWITCH_SHAPES):
     """Which tenants are switched, so that pages see what billing computes: exactly one of tenants, share and all."""
 
     tenants: Annotated[list[TenantId], Field(min_length=1, max_length=SWITCH_MAX)] | SkipJsonSchema[None] = None
-    share: float | SkipJsonSchema[None] = Field(
-        None, ge=0, le=100, description="Percent of all tenants; those above it are switched back. By a stable hash."
+    share: Annotated[float, Field(ge=0, le=100)] | SkipJsonSchema[None] = Field(
+        None, description="Percent of all tenants; those above it are switched back. By a stable hash."
     )
     all: Literal[True] | SkipJsonSchema[None] = None
     back: bool | None = Field(None, description="Whether they are switched back. Not with share.")
@@ -52,7 +58,8 @@ class SwitchRequest(Model):
 
     @model_validator(mode="after")
     def _is_one_choice(self) -> Self:
-        if sum(choice is not None for choice in (self.tenants, self.share, self.all)) != 1:
+        given = self.model_fields_set & {"tenants", "share", "all"}
+        if len(given) != 1 or all(choice is None for choice in (self.tenants, self.share, self.all)):
             raise ValueError("exactly one of tenants, share and all must be there")
         if self.back and self.share is not None:
             raise ValueError("back does not go with share: give the share that stays")

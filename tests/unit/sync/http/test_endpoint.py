@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from sync.http.endpoint import Handler, Streaming, route
+from sync.http.endpoint import Handler, Streaming, not_counted, route
 from sync.http.problem import FORESEEN, Problem, exception_handlers
 from sync.store.models import StoreError
 
@@ -65,3 +65,12 @@ async def test_an_answer_is_counted_with_its_status(handler: Handler, status: in
     if code is not None:
         assert answer.json()["code"] == code
         assert "secret" not in answer.text
+
+
+async def test_a_line_break_in_a_path_is_a_character_like_others() -> None:
+    async def shown(request: Request) -> Response:
+        return PlainTextResponse(request.path_params["topic"])
+
+    app = Starlette(routes=[route("/v1/state/{topic:path}", "GET", shown, not_counted)])
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://test") as http:
+        assert (await http.get("/v1/state/tenant:two%0Alines")).text == "tenant:two\nlines"
