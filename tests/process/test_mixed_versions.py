@@ -36,6 +36,7 @@ from sync.store.store import Store
 from tests.support.bodies import SECRET as PADDLE_SECRET, signature, webhook
 from tests.support.chromium import chromium
 from tests.support.earlier import THIS, Build, earlier_build
+from tests.support.facts import FULL
 from tests.support.gateway import PUBLISH_KEY, SECRET, Client
 from tests.support.postgres import start_postgres
 from tests.support.processes import Running, clean_environ, python
@@ -423,6 +424,21 @@ async def test_a_roll_back_with_the_same_environment_goes_on_where_this_build_st
     assert orjson.loads((await store.read(TOPIC)).state)["limits"] == {"seats": 8}
     assert (await store.read("tenant:gone")).erased
     assert (await store.read(TOPIC)).owner == BILLING
+
+
+EARLIER_DECODE = """
+import sys
+try:
+    from sync.billing.domain.facts.codec import decode
+except ImportError:
+    from sync.billing.model import decode
+print(*sorted(decode(bytes.fromhex(sys.argv[1])).subscriptions))
+"""
+
+
+def test_the_earlier_build_reads_facts_that_have_everything(earlier: Build) -> None:
+    """What it does not know, it leaves out: a one-time purchase is no subscription."""
+    assert earlier.run(EARLIER_DECODE, codec.encode(FULL).hex()).split() == ["paddle:sub_1"]
 
 
 async def test_no_writer_of_either_build_overwrites_the_other_unseen(deployment: Deployment, store: Store) -> None:

@@ -38,11 +38,12 @@ def encode(facts: Facts) -> bytes:
             document["held_more"] = more
     for name, overrides in _by_member(facts.overrides).items():
         document[name] = [_override_out(override) for override in overrides]
-    if facts.awaited_previews:
-        # Older builds know one.
-        document["expected"], *others = [_without_empty_app(asdict(each)) for each in facts.awaited_previews]
-        if others:
-            document["expected_more"] = others
+    previews = [_without_empty_app(asdict(each)) for each in facts.awaited_previews]
+    if previews and "app" not in previews[0]:
+        # Older builds know one, and cannot read a tenant whose `expected` has an application.
+        document["expected"] = previews.pop(0)
+    if previews:
+        document["expected_more"] = previews
     if facts.awaited_bills:
         document["bills"] = [asdict(each) for each in facts.awaited_bills]
     if facts.erased_ns is not None:
@@ -66,7 +67,8 @@ def decode(private: bytes) -> Facts:
         document = orjson.loads(private)
         if document["format"] != FORMAT:
             raise ValueError(f"facts of format {document['format']} cannot be read")
-        awaited = [document["expected"], *document.get("expected_more", ())] if "expected" in document else ()
+        awaited = [document["expected"]] if "expected" in document else []
+        awaited += document.get("expected_more", ())
         changes = [document["held"], *document.get("held_more", ())] if "held" in document else ()
         return Facts(
             {
