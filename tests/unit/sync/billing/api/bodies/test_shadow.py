@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sync.billing.api.shadow_bodies import SwitchRequest
+from sync.billing.api.bodies.shadow import SwitchRequest
 from sync.http.fields import Reader
 from sync.http.problem import Problem
 
