@@ -40,7 +40,9 @@ return [0, 1].map((version) => ofTopic("tenant:a", model(version), known).map(({
 
 DRIFT = """
 const record = { kind: "money", topic: "tenant:a", subject: "pv_1", why: "change billed as txn_1" };
-const answer = { listed: true, drift: [{ ...record, at: "2026-11-30T00:00:00Z" }] };
+const at = "2026-11-30T00:00:00Z";
+const unbilled = { ...record, topic: "tenant:b", why: "change not billed: no bill of it has arrived" };
+const answer = { listed: true, drift: [{ ...record, there: { due_now: 1 }, at }, { ...unbilled, at }] };
 return ofDrift(answer, Date.parse("2026-11-30T00:00:00Z") * 1000, 1e9).map(({ title, why }) => [title, why]);
 """
 
@@ -98,8 +100,12 @@ async def test_what_is_computed_is_right(page: Page) -> None:
     assert await run(page, "model/attention", DRIFT) == [
         [
             "tenant:a: billed otherwise than quoted",
-            "change billed as txn_1, by pv_1. It stays billed: correct it at the provider.",
-        ]
+            "change billed as txn_1, by pv_1. Nothing is repaired: correct it at the provider.",
+        ],
+        [
+            "tenant:b: quoted and not billed",
+            "change not billed: no bill of it has arrived, by pv_1. Nothing is repaired: correct it at the provider.",
+        ],
     ]
 
     # Tabs of a topic without a state are as they should be, and yet somebody sees "Free".

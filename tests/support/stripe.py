@@ -212,8 +212,14 @@ class Stripe:
             kinds = [value for name, value in query.multi_items() if name.startswith("types[")]
             since = int(query.get("created[gte]", "0"))
             assert len(kinds) <= 20
-            events = [one for one in self.happened if one["type"] in kinds and one["created"] >= since]
+            told = (*self.happened, *self.billed)
+            events = [one for one in told if one["type"] in kinds and one["created"] >= since]
             return self._page(events[::-1], request)
+        if path == "/v1/invoices" and "subscription" in query:
+            made = {one["data"]["object"]["id"]: one["data"]["object"] for one in self.billed}
+            since, whose = int(query.get("created[gte]", "0")), query["subscription"]
+            bills = [each for each in made.values() if each["created"] >= since and _payer(each) == whose]
+            return self._page(bills[::-1], request)
         if path == "/v1/invoices/create_preview":
             return self._preview(form)
         if path.startswith("/v1/customers/"):
@@ -322,6 +328,10 @@ class Stripe:
             more = end - start > size
         shown = entries[start : min(end, start + size)]
         return JSONResponse({"object": "list", "url": request.url.path, "has_more": more, "data": shown})
+
+
+def _payer(invoice: dict[str, Any]) -> str:
+    return str(invoice["parent"]["subscription_details"]["subscription"])
 
 
 def _error(

@@ -155,8 +155,8 @@ export const ofDrift = (answer, now_us, within_us) => {
           }
         : entries[0].kind == "money"
           ? {
-              title: `${topic}: billed otherwise than quoted`,
-              why: `${entries[0].why}, by ${entries[0].subject}. It stays billed: correct it at the provider.`,
+              title: entries[0].there ? `${topic}: billed otherwise than quoted` : `${topic}: quoted and not billed`,
+              why: `${entries[0].why}, by ${entries[0].subject}. Nothing is repaired: correct it at the provider.`,
             }
           : {
               title: `${topic}: ${plural(entries.length, "difference")} from the provider`,

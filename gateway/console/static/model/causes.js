@@ -35,7 +35,7 @@ export const CAUSES = {
     title: "Drift",
     means:
       "What was published differed from what the provider says. The comparison has repaired it; the record shows what was wrong.",
-    look: "missed_event: a webhook never came. differs: one came and was not used, or something was changed by hand. second_customer: somebody else than the tenant's own customer pays for it, too; that only adds to its plan. published: the application had published more than is paid for; a higher plan was granted until it is bought, the rest was replaced. money: a bill is not what the confirmed preview quoted.",
+    look: "missed_event: a webhook never came. differs: one came and was not used, or something was changed by hand. second_customer: somebody else than the tenant's own customer pays for it, too; that only adds to its plan. published: the application had published more than is paid for; a higher plan was granted until it is bought, the rest was replaced. money: a bill is not what the confirmed preview quoted, or none has come.",
     ends: "Nothing is left to do for the tenant, except to confirm or remove a grant of a published plan, and to grant what else should stay. What was billed otherwise than quoted stays billed: correct it at the provider. If it goes on, look at the provider's list of failed webhooks.",
   },
   gateway: {

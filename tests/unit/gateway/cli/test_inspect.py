@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -131,3 +132,18 @@ def test_drift_is_asked_of_a_gateway_that_takes_webhooks(monkeypatch: pytest.Mon
     assert result.output.splitlines()[1].split() == ["t", "k", "tenant:a", "sub", "w", '{"a":1}', "null"]
     result = run(monkeypatch, {"drift": {"listed": False}}, "drift")
     assert (result.exit_code, "PLANWIRE_INTAKE=0" in result.output) == (1, True)
+
+
+def test_drift_of_money_shows_both_amounts_or_what_was_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
+    row: dict[str, Any] = {"at": "t", "kind": "money", "topic": "tenant:a", "subject": "pv_1"}
+    here, there = {"currency": "EUR", "due_now": 2000}, {"currency": "EUR", "due_now": 2100}
+    rows = [{**row, "why": "billed", "here": here, "there": there}, {**row, "why": "unbilled", "here": here}]
+    result = run(monkeypatch, {"drift": {"listed": True, "drift": rows}}, "drift")
+    lines = [line.split() for line in result.output.splitlines()[1:]]
+    quoted, billed = '{"currency":"EUR","due_now":2000}', '{"currency":"EUR","due_now":2100}'
+    assert lines == [
+        ["t", "money", "tenant:a", "pv_1", "billed", quoted, billed],
+        ["t", "money", "tenant:a", "pv_1", "unbilled", quoted, "-"],
+    ]
+    output = run(monkeypatch, {"drift": {"listed": True, "drift": rows}}, "drift", "--json").output
+    assert [json.loads(line) for line in output.splitlines()] == rows
