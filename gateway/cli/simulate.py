@@ -29,7 +29,7 @@ def simulate(scenario: str | None, as_json: bool, **options: Any) -> None:
     """Have the local provider perform ACTION for a tenant and deliver the signed webhooks.
 
     Actions on a subscription: upgrade, downgrade, cancel, uncancel, pause, resume, past_due, recover, trial,
-    activate, seats, addon, remove_addon, renew, period, decline.
+    activate, seats, addon, remove_addon, renew, period, decline, tax, discount.
 
     Actions on payments: buy (what the catalog sells with purchase = true), refund, chargeback,
     chargeback_reverse. Money goes back of the newest payment, of --plan, --addon or --app if given;
@@ -42,6 +42,7 @@ def simulate(scenario: str | None, as_json: bool, **options: Any) -> None:
     \b
     Example: planwire simulate upgrade --tenant acme --plan pro
              planwire simulate cancel --tenant acme --set when=now
+             planwire simulate tax --tenant acme --set percent=19
              planwire simulate buy --tenant acme --addon course
              planwire simulate refund --tenant acme --addon course
              planwire simulate --scenario torture --seed 7

@@ -13,7 +13,7 @@ import pytest
 from sync.core import instants
 from tests.support.cases import post_stripe, run_cases
 from tests.support.stripe import KEY, Stripe, account
-from tests.support.system import Seller, System, run_system, selling
+from tests.support.system import CATALOG, Seller, System, run_system, selling
 
 PATH = "/v1/tenants/acme/preview"
 CHANGE = {"plan": "pro", "billing_mode": "full_immediately", "ask_provider": True}
@@ -204,3 +204,78 @@ class TestStripe:
                 assert now["here"] == {"currency": "EUR", "due_now": money["due_now"]}
                 assert renewal["here"] == {"currency": "EUR", "amount": 5950}
                 assert renewal["subject"] == now["subject"] == quoted["preview_id"]
+
+
+APPLICATIONS = CATALOG.replace("[policy]\n", '[policy]\napp = "crm"\n', 1)
+for _key in ("free", "basic", "scale", "pro"):
+    APPLICATIONS = APPLICATIONS.replace(f"[plans.{_key}]\n", f'[plans.{_key}]\napp = "crm"\n')
+APPLICATIONS += """
+[plans.mail]
+name = "Mail"
+rank = 10
+app = "mail"
+prices.paddle.live = ["pri_mail"]
+
+[plans.mail_max]
+name = "Mail max"
+rank = 25
+app = "mail"
+prices.paddle.live = ["pri_mail_max"]
+"""
+
+
+class TestTerms:
+    """Scenario 99."""
+
+    @pytest.fixture
+    async def seller(self, tmp_path: Path) -> AsyncIterator[Seller]:
+        async with selling(tmp_path / "seller", APPLICATIONS) as seller:
+            yield seller
+
+    @pytest.fixture
+    async def system(self, store_url: str, tmp_path: Path, seller: Seller) -> AsyncIterator[System]:
+        async with run_system(store_url, tmp_path, catalog=APPLICATIONS, **seller.settings) as system:
+            for plan in ("basic", "mail"):
+                await system.tell(seller.events((await seller.act("upgrade", plan=plan, quantity=2))["event_ids"]))
+            yield system
+
+    @pytest.mark.parametrize("reverse", [False, True])
+    async def test_s99_each_application_awaits_its_own_change_and_bill(
+        self, system: System, seller: Seller, reverse: bool
+    ) -> None:
+        crm, events = await confirmed(system, seller, {**CHANGE, "plan": "pro"})
+        mail, more = await confirmed(system, seller, {**CHANGE, "plan": "mail_max"})
+        assert (crm["money"]["due_now"], mail["money"]["due_now"]) == (2000, 3000)
+        bodies = [*events, *(dearer(body, 100) for body in more)]
+        await system.tell(bodies[::-1] if reverse else bodies)
+        (record,) = (await system.ask("GET", "/v1/drift"))["drift"]
+        assert (record["kind"], record["subject"]) == ("money", mail["preview_id"])
+        apps = (await system.state())["apps"]
+        assert (apps["crm"]["plan"]["key"], apps["mail"]["plan"]["key"]) == ("pro", "mail_max")
+
+    async def test_s99_two_changes_of_one_application_are_compared_each_with_its_own_quote(
+        self, system: System, seller: Seller
+    ) -> None:
+        first, events = await confirmed(system, seller)
+        second, more = await confirmed(system, seller, {**CHANGE, "plan": "scale"})
+        assert (first["money"]["due_now"], second["money"]["due_now"]) == (2000, 2000)
+        await system.tell([*more[::-1], *(dearer(body, 7) for body in events)])
+        (record,) = await records(system)
+        assert (record["subject"], record["there"]["due_now"]) == (first["preview_id"], 2007)
+
+    async def test_s99_tax_and_discount_are_quoted_and_billed(self, system: System, seller: Seller) -> None:
+        for action, terms in (("tax", {"percent": 19}), ("discount", {"percent": 12.5})):
+            answer = await seller.act(action, app="crm", **terms)
+            await system.tell(seller.events(answer["event_ids"]))
+        quoted, events = await confirmed(system, seller)
+        money = quoted["money"]
+        assert (money["subtotal"], money["discount"], money["tax"], money["due_now"]) == (2000, 250, 333, 2083)
+        assert (money["next"]["discount"], money["next"]["tax"], money["next"]["amount"]) == (500, 665, 4165)
+        await system.tell(events)
+        assert await records(system) == []
+        await system.tell(seller.events((await seller.act("tax", app="crm", percent=20))["event_ids"]))
+        seller.clock(instants.parse(quoted["state"]["apps"]["crm"]["period"]["ends_at"]) / 1e9 - time.time() + 1)
+        await system.tell(seller.events((await seller.act("renew", app="crm"))["event_ids"]))
+        (record,) = await records(system)
+        assert record["why"].startswith("renewal billed as ")
+        assert (record["here"]["tax"], record["there"]["tax"]) == (665, 700)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,6 +50,8 @@ class Stripe:
     """An account at `url`. `customers`: id -> metadata; `asked`: method and path with query of every call.
 
     `sessions`: id -> checkout session. `happened`, `billed`: the events about subscriptions, and about invoices.
+    `pending`, `credit`: id of a subscription -> the lines that its next invoice has besides its own, and what its
+    customer has as a credit.
     `connected`: id of a subscription or customer -> the connected account that it is of; else it is of the own one.
 
     `page_max`: no page is larger.
@@ -68,6 +70,8 @@ class Stripe:
     connected: dict[str, str] = field(default_factory=dict)
     happened: list[dict[str, Any]] = field(default_factory=list)
     billed: list[dict[str, Any]] = field(default_factory=list)
+    pending: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    credit: dict[str, int] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     refusals: list[dict[str, Any]] = field(default_factory=list)
     before_answer: Callable[[str], Awaitable[None]] | None = None
@@ -221,7 +225,7 @@ class Stripe:
             bills = [each for each in made.values() if each["created"] >= since and _payer(each) == whose]
             return self._page(bills[::-1], request)
         if path == "/v1/invoices/create_preview":
-            return self._preview(form)
+            return self.preview(form)
         if path.startswith("/v1/customers/"):
             customer_id = path.removeprefix("/v1/customers/")
             if customer_id not in self.customers:
@@ -241,10 +245,10 @@ class Stripe:
         if request.method == "POST":
             if self.refusals:
                 return JSONResponse({"error": self.refusals.pop(0)}, 402)
-            self._update(subscription_id, form)
+            self.update(subscription_id, form)
         return JSONResponse(self.shown(subscription_id))
 
-    def _preview(self, form: dict[str, str]) -> Response:
+    def preview(self, form: Mapping[str, str]) -> Response:
         """The invoice that a change of items would make: as Stripe's, it does not show the resulting subscription."""
         known = self.subscriptions.get(form.get("subscription", ""))
         if known is None:
@@ -261,12 +265,15 @@ class Stripe:
             return _missing(f"No such subscription item: '{sorted(named - ids)[0]}'")
         after = stripe_invoices.changed(items, details, "subscription_details[items]")
         parts = [] if proration in (None, "none") else stripe_invoices.parts(items, after, at_s or int(time.time()))
+        parts = [*self.pending.get(known["id"], ()), *parts]
         lines = parts if proration == "always_invoice" else [*parts, *stripe_invoices.period(after)]
         ends_s = items[0]["current_period_end"]
-        invoice = stripe_invoices.invoice(known["id"], lines, period_end=ends_s, billing_reason="upcoming")
+        credit = self.credit.get(known["id"], 0)
+        invoice = stripe_invoices.invoice(known["id"], lines, credit, period_end=ends_s, billing_reason="upcoming")
         return JSONResponse({**invoice, "subscription": known["id"], "asked": form})
 
-    def _update(self, subscription_id: str, form: dict[str, str]) -> None:
+    def update(self, subscription_id: str, form: Mapping[str, str]) -> None:
+        """Change a subscription's items, and bill or defer what that costs."""
         items = self.subscriptions[subscription_id]["items"]["data"]
         assert form["payment_behavior"] == "error_if_incomplete"
         assert form["proration_behavior"] in ("none", "always_invoice", "create_prorations")
@@ -277,15 +284,20 @@ class Stripe:
                 self._made += 1
                 item["id"] = f"si_{self._made:06d}"
         self.happen("updated", subscription_id)
+        parts = [] if form["proration_behavior"] == "none" else stripe_invoices.parts(before, items, at_s)
+        self.pending.setdefault(subscription_id, []).extend(parts)
         if form["proration_behavior"] == "always_invoice":
-            parts = stripe_invoices.parts(before, items, at_s)
-            self.bill(subscription_id, parts, "subscription_update")
+            self.bill(subscription_id, self.pending.pop(subscription_id), "subscription_update", at_s)
 
     def renew(self, subscription_id: str) -> None:
         """Bill the next period."""
         items = self.subscriptions[subscription_id]["items"]["data"]
         made_s = items[0]["current_period_end"]
-        self.bill(subscription_id, stripe_invoices.period(items), "subscription_cycle", made_s)
+        lines = [*self.pending.pop(subscription_id, ()), *stripe_invoices.period(items)]
+        for item in items:
+            item["current_period_end"] += made_s - item["current_period_start"]
+            item["current_period_start"] = made_s
+        self.bill(subscription_id, lines, "subscription_cycle", made_s)
 
     def bill(
         self, subscription_id: str, lines: Sequence[dict[str, Any]], reason: str, made_s: int | None = None
@@ -293,9 +305,9 @@ class Stripe:
         """Make an invoice; the events are its finalization and its payment."""
         self._made += 1
         made_s = int(time.time()) if made_s is None else made_s
-        invoice = stripe_invoices.invoice(
-            subscription_id, lines, id=f"in_{self._made:06d}", billing_reason=reason, created=made_s
-        )
+        credit, id = self.credit.get(subscription_id, 0), f"in_{self._made:06d}"
+        invoice = stripe_invoices.invoice(subscription_id, lines, credit, id=id, billing_reason=reason, created=made_s)
+        self.credit[subscription_id] = max(credit - invoice["total"], 0)
         for what in ("finalized", "paid"):
             self.billed.append(
                 {

@@ -32,8 +32,8 @@ def changed(items: Items, form: Mapping[str, str], prefix: str) -> list[dict[str
     return after
 
 
-def invoice(subscription_id: str, lines: Sequence[dict[str, Any]], **fields: Any) -> dict[str, Any]:
-    """An invoice of these lines."""
+def invoice(subscription_id: str, lines: Sequence[dict[str, Any]], credit: int = 0, **fields: Any) -> dict[str, Any]:
+    """An invoice of these lines, for a customer with a credit."""
     subtotal, tax = (sum(line["amount"] for line in lines), sum(line["taxes"][0]["amount"] for line in lines))
     details = {"subscription": subscription_id, "metadata": {}}
     return {
@@ -45,8 +45,8 @@ def invoice(subscription_id: str, lines: Sequence[dict[str, Any]], **fields: Any
         "total_excluding_tax": subtotal,
         "total_discount_amounts": [],
         "total_taxes": [{"amount": tax, "tax_behavior": "exclusive"}],
-        "starting_balance": 0,
-        "amount_due": max(subtotal + tax, 0),
+        "starting_balance": -credit,
+        "amount_due": max(subtotal + tax - credit, 0),
         "parent": {"type": "subscription_details", "subscription_details": details},
         "lines": {"object": "list", "has_more": False, "data": list(lines)},
         **fields,

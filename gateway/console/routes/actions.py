@@ -51,7 +51,7 @@ SIMULATOR_TIMEOUT_S = 30.0
 
 SIMULATED = (
     "upgrade", "downgrade", "cancel", "uncancel", "pause", "resume", "past_due", "recover", "trial", "activate",
-    "seats", "addon", "remove_addon", "renew", "buy", "refund", "chargeback", "chargeback_reverse",
+    "seats", "addon", "remove_addon", "renew", "tax", "discount", "buy", "refund", "chargeback", "chargeback_reverse",
 )  # fmt: skip
 """The simulator's actions on what one tenant has bought."""
 

@@ -91,7 +91,7 @@ def preview(world: World, sold: Offers, subscription_id: str, body: Json, now_us
     after = rules.update(trial, replace(before, declines=False), patch).subscription
     charge = None
     if patch.lines is not None and patch.mode is not None:
-        charge = offers.change(before.items, after.items, before.period, now_us, patch.mode)
+        charge = offers.change(before, after.items, now_us, patch.mode)
     return entities.preview(before, after, charge)
 
 

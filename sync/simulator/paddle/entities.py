@@ -9,42 +9,29 @@ the API only.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from sync.core.instants import text_us
 from sync.simulator.paddle.adjustments import adjustment
+from sync.simulator.paddle.prices import CYCLE, money, price as price, product as product
 from sync.simulator.world import ids, offers
 from sync.simulator.world.model import (
+    WHOLE_BP,
     Adjustment,
     Bill,
+    Discount,
     Event,
     Item,
     Json,
+    Line,
     Period,
-    Price,
     ScheduledChange,
     Subscription,
     Transaction,
 )
 from sync.simulator.world.offers import CURRENCY, Charge
-from sync.simulator.world.rules import QUANTITY_MAX
 
 Body = dict[str, Json]
-
-LISTED_AT = "2024-01-01T00:00:00.000000Z"
-"""Creation time of all prices and products."""
-
-LISTED: Body = {
-    "type": "standard",
-    "status": "active",
-    "custom_data": None,
-    "import_meta": None,
-    "created_at": LISTED_AT,
-    "updated_at": LISTED_AT,
-}
-"""Members that prices and products share."""
-
-CYCLE: Body = {"interval": "month", "frequency": 1}
-TAX_RATE = "0"
 
 
 def envelope(event: Event, notification_id: str | None) -> Body:
@@ -90,7 +77,8 @@ def subscription(sub: Subscription) -> Body:
         "items": [_item(sub, item, next_at) for item in sub.items],
         "custom_data": sub.custom_data,
         "consent_requirements": [],
-        **dict.fromkeys(("business_id", "discount", "billing_details", "import_meta")),
+        "discount": _discount(sub.discount),
+        **dict.fromkeys(("business_id", "billing_details", "import_meta")),
     }
 
 
@@ -105,7 +93,8 @@ def api_subscription(sub: Subscription, includes: Iterable[str] = ()) -> Body:
     if "next_transaction" in includes:
         body["next_transaction"] = _next_transaction(sub)
     if "recurring_transaction_details" in includes:
-        body["recurring_transaction_details"] = _details(offers.monthly(sub.items), sub.period)
+        recurring = offers.monthly(sub.items).under(sub.terms(sub.period.starts_us))
+        body["recurring_transaction_details"] = _details(recurring, sub.period)
     return body
 
 
@@ -119,9 +108,9 @@ def preview(before: Subscription, after: Subscription, charge: Charge | None) ->
         if charge.at_once and charge.due > 0:
             body["immediate_transaction"] = _coming(charge.bill, before.period)
         body["update_summary"] = {
-            "credit": _money(charge.bill.credit),
-            "charge": _money(charge.bill.subtotal),
-            "result": {"action": "charge" if charge.due >= 0 else "credit", **_money(abs(charge.due))},
+            "credit": money(charge.bill.credit),
+            "charge": money(charge.bill.total),
+            "result": {"action": "charge" if charge.due >= 0 else "credit", **money(abs(charge.due))},
         }
     return body
 
@@ -152,41 +141,18 @@ def transaction(paid: Transaction, adjustments: Iterable[Adjustment] | None = No
     }
 
 
-def price(of: Price) -> Body:
-    """Return a price of the catalog."""
-    return {
-        "id": of.id,
-        "product_id": of.product_id,
-        "name": of.name,
-        "description": of.name,
-        "billing_cycle": CYCLE if of.recurring else None,
-        "trial_period": None,
-        "tax_mode": "account_setting",
-        "unit_price": _money(of.amount),
-        "unit_price_overrides": [],
-        "quantity": {"minimum": 1, "maximum": QUANTITY_MAX},
-        **LISTED,
-    }
-
-
-def product(of: Price) -> Body:
-    """Return the product of a price."""
-    own: Body = {
-        "id": of.product_id,
-        "name": of.name,
-        "description": None,
-        "tax_category": "standard",
-        "image_url": None,
-    }
-    return own | LISTED
-
-
 def _at(at_us: int | None) -> str | None:
     return None if at_us is None else text_us(at_us)
 
 
 def _period(period: Period) -> Body:
     return {"starts_at": text_us(period.starts_us), "ends_at": text_us(period.ends_us)}
+
+
+def _discount(of: Discount | None) -> Body | None:
+    if of is None:
+        return None
+    return {"id": of.id, "starts_at": text_us(of.starts_us), "ends_at": _at(of.ends_us)}
 
 
 def _scheduled(change: ScheduledChange | None) -> Body | None:
@@ -211,12 +177,12 @@ def _item(sub: Subscription, item: Item, next_at: str | None) -> Body:
     }
 
 
-def _money(amount: int) -> Body:
-    return {"amount": str(amount), "currency_code": CURRENCY}
-
-
-def _totals(amount: int) -> Body:
-    return {"subtotal": str(amount), "discount": "0", "tax": "0", "total": str(amount)}
+def _totals(lines: Iterable[Line]) -> Body:
+    """Return the totals of a bill's lines."""
+    sums = [0, 0, 0, 0]
+    for line in lines:
+        sums = [sum(each) for each in zip(sums, (line.amount, line.discount, line.tax, line.total), strict=True)]
+    return dict(zip(("subtotal", "discount", "tax", "total"), map(str, sums), strict=True))
 
 
 def _details(bill: Bill, period: Period | None, transaction_id: str | None = None) -> Body:
@@ -227,24 +193,32 @@ def _details(bill: Bill, period: Period | None, transaction_id: str | None = Non
             "price_id": of.price.id,
             "quantity": of.quantity,
             "proration": None if of.rate is None or period is None else _proration(of.rate, period),
-            "tax_rate": TAX_RATE,
-            "unit_totals": _totals(of.amount // of.quantity),
-            "totals": _totals(of.amount),
+            "tax_rate": _rate(of.tax_bp),
+            "unit_totals": _totals((replace(of, amount=of.amount // of.quantity),)),
+            "totals": _totals((of,)),
             "product": product(of.price),
         }
         if transaction_id is not None:
             line["id"] = ids.derived("txnitm", f"{transaction_id}{of.price.id}{number or ''}")
         lines.append(line)
-    credit: Body = {"credit": str(min(bill.credit, bill.subtotal)), "credit_to_balance": str(bill.to_balance)}
+    credit: Body = {"credit": str(min(bill.credit, bill.total)), "credit_to_balance": str(bill.to_balance)}
     nothing: Body = dict.fromkeys(("balance", "grand_total_tax"), "0")
     unknown: Body = {"fee": None, "earnings": None}
     grand: Body = {"grand_total": str(bill.due), "currency_code": CURRENCY}
     return {
-        "tax_rates_used": [{"tax_rate": TAX_RATE, "totals": _totals(bill.subtotal)}],
-        "totals": _totals(bill.subtotal) | credit | nothing | unknown | grand,
+        "tax_rates_used": [
+            {"tax_rate": _rate(rate), "totals": _totals(line for line in bill.lines if line.tax_bp == rate)}
+            for rate in dict.fromkeys(line.tax_bp for line in bill.lines)
+        ],
+        "totals": _totals(bill.lines) | credit | nothing | unknown | grand,
         "line_items": lines,
         **dict.fromkeys(("adjusted_totals", "payout_totals", "adjusted_payout_totals")),
     }
+
+
+def _rate(tax_bp: int) -> str:
+    """Return a tax rate as Paddle writes it: 0.19."""
+    return f"{tax_bp / WHOLE_BP:g}"
 
 
 def _proration(rate: str, period: Period) -> Body:
@@ -258,7 +232,7 @@ def _coming(bill: Bill, period: Period) -> Body:
 def _next_transaction(sub: Subscription) -> Body | None:
     if sub.bills_us is None:
         return None
-    return _coming(offers.renewal(sub), Period.month(sub.bills_us))
+    return _coming(offers.renewal(sub, sub.bills_us), Period.month(sub.bills_us))
 
 
 def _payment(paid: Transaction, at: str) -> Body:

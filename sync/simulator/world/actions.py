@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from planwire_client.core.topic import TopicError, encode_id
-from sync.simulator.world import purchases, rules
+from sync.simulator.world import purchases, rules, terms
 from sync.simulator.world.errors import ControlError, invalid_parameter
 from sync.simulator.world.model import DAY_US, SECOND_US, Json, Subscription
 from sync.simulator.world.offers import Offer
@@ -140,6 +140,16 @@ def _period(scene: Scene) -> Outcome:
     return rules.move_end(scene.turn, scene.subscription(), scene.turn.now_us + scene.params.ends_in_s * SECOND_US)
 
 
+def _tax(scene: Scene) -> Outcome:
+    return terms.set_tax(scene.turn, scene.subscription(), scene.params.rate_bp)
+
+
+def _discount(scene: Scene) -> Outcome:
+    ends_in_s, now_us = scene.params.ends_in_s, scene.turn.now_us
+    ends_us = None if ends_in_s is None else now_us + ends_in_s * SECOND_US
+    return terms.set_discount(scene.turn, scene.subscription(), scene.params.rate_bp, ends_us)
+
+
 def _buy(scene: Scene) -> Outcome:
     params = scene.params
     if (params.plan is None) == (params.addon is None):
@@ -229,6 +239,8 @@ ACTIONS: Mapping[str, tuple[Handler, frozenset[str]]] = {
     "recover": (_plainly(rules.recover), frozenset()),
     "decline": (_plainly(rules.decline), frozenset()),
     "period": (_period, frozenset({"ends_in_s"})),
+    "tax": (_tax, frozenset({"percent"})),
+    "discount": (_discount, frozenset({"percent", "ends_in_s"})),
     "buy": (_buy, frozenset({"plan", "addon", "quantity", "linked"})),
     "refund": (_refund, _PAYMENT | {"amount"}),
     "chargeback": (_chargeback, _PAYMENT),

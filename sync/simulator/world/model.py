@@ -14,6 +14,16 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, JsonValue
 
 from sync.core import instants
+from sync.simulator.world.bills import (
+    NOTHING as NOTHING,
+    WHOLE_BP as WHOLE_BP,
+    Bill as Bill,
+    Discount as Discount,
+    Line as Line,
+    Price as Price,
+    Terms as Terms,
+    share as share,
+)
 
 SECOND_US = 1_000_000
 MINUTE_US = 60 * SECOND_US
@@ -45,17 +55,6 @@ InstantUs = Annotated[int, BeforeValidator(parse_us)]
 
 
 @dataclass(frozen=True, slots=True)
-class Price:
-    """A price of the catalog, monthly or, if not `recurring`, paid once. `amount`: minor units of USD per unit."""
-
-    id: str
-    product_id: str
-    name: str
-    amount: int
-    recurring: bool = True
-
-
-@dataclass(frozen=True, slots=True)
 class Item:
     """One line of a subscription or purchase, with a copy of the price from when the line was added."""
 
@@ -64,46 +63,6 @@ class Item:
     created_us: int
     updated_us: int
     billed_us: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One line of a bill. `rate`: the part of a period that it is for, as 0.5; None for a whole one."""
-
-    price: Price
-    quantity: int
-    amount: int
-    rate: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Bill:
-    """What is charged, and what is credited against it, in minor units."""
-
-    lines: tuple[Line, ...] = ()
-    credit: int = 0
-
-    @property
-    def subtotal(self) -> int:
-        """Return the sum of the lines."""
-        return sum(line.amount for line in self.lines)
-
-    @property
-    def due(self) -> int:
-        """Return the amount that the customer pays."""
-        return max(self.subtotal - self.credit, 0)
-
-    @property
-    def to_balance(self) -> int:
-        """Return the rest of the credit, which later bills use."""
-        return max(self.credit - self.subtotal, 0)
-
-    def joined(self, other: Bill) -> Bill:
-        """Return both in one bill."""
-        return Bill((*self.lines, *other.lines), self.credit + other.credit)
-
-
-NOTHING = Bill()
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +98,7 @@ class Subscription:
     `tenant`: its tenant, for the simulator only; the `custom_data` that the provider sends may lack it.
     `period`, `next_us`: as last billed; a pause keeps them, so that the period can be continued. `paddle` shows them as
     null in some states. `declines`: charges fail, until the payment method recovers. `deferred`: what the next bill has
-    besides the month: changes that are billed then, and the customer's credit.
+    besides the month: changes that are billed then, and the customer's credit. `tax_bp`: in basis points.
     """
 
     id: str
@@ -162,6 +121,8 @@ class Subscription:
     custom_data: dict[str, Json] | None = None
     declines: bool = False
     deferred: Bill = NOTHING
+    tax_bp: int = 0
+    discount: Discount | None = None
 
     @property
     def is_live(self) -> bool:
@@ -173,6 +134,11 @@ class Subscription:
         """Return when the next bill is due; None if it is paused or canceled, or a cancel or pause is scheduled."""
         ending = self.scheduled is not None and self.scheduled.action != "resume"
         return None if ending or self.status in ("paused", "canceled") else self.next_us
+
+    def terms(self, at_us: int) -> Terms:
+        """Return the discount and the tax of a bill that is made at an instant."""
+        is_over = self.discount is None or (self.discount.ends_us is not None and self.discount.ends_us <= at_us)
+        return Terms(0 if self.discount is None or is_over else self.discount.rate_bp, self.tax_bp)
 
     def is_due(self, now_us: int) -> bool:
         """Return whether a renewal, the end of a trial or a scheduled change is due."""

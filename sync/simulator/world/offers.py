@@ -1,4 +1,4 @@
-"""The plans and add-ons that one environment sells, from the catalog, and their costs. Pure; no tax, one currency.
+"""The plans and add-ons that one environment sells, from the catalog, and their costs. Pure; in one currency.
 
 Source of the proration rule: developer.paddle.com/concepts/subscriptions/proration.
 """
@@ -13,7 +13,7 @@ from sync.billing.catalog.catalog import Addon, Catalog, Plan
 from sync.core.instants import NS_PER_S
 from sync.simulator.world import ids
 from sync.simulator.world.errors import ControlError
-from sync.simulator.world.model import MINUTE_US, NOTHING, Bill, Item, Line, Period, Price, Subscription, Transaction
+from sync.simulator.world.model import MINUTE_US, NOTHING, Bill, Item, Line, Price, Subscription, Transaction, share
 
 CURRENCY = "USD"
 
@@ -155,9 +155,9 @@ def monthly(items: Iterable[Item]) -> Bill:
     return Bill(tuple(Line(item.price, item.quantity, item.price.amount * item.quantity) for item in items))
 
 
-def renewal(of: Subscription) -> Bill:
-    """Return the subscription's next bill: the month, and what was deferred."""
-    return monthly(of.items).joined(of.deferred)
+def renewal(of: Subscription, at_us: int) -> Bill:
+    """Return the bill of a subscription's month that begins at an instant, with what was deferred to it."""
+    return monthly(of.items).under(of.terms(at_us)).joined(of.deferred)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,23 +173,24 @@ class Charge:
         return self.bill.due - self.bill.to_balance
 
 
-def change(old: Iterable[Item], new: Iterable[Item], period: Period, now_us: int, mode: BillingMode) -> Charge:
-    """Return the cost of replacing items `old` by `new` at `now_us`, in a billing mode. Whole minutes are prorated."""
-    before, after = monthly(old), monthly(new)
+def change(of: Subscription, new: Iterable[Item], now_us: int, mode: BillingMode) -> Charge:
+    """Return the cost of replacing a subscription's items in a billing mode. Whole minutes are prorated."""
+    period, terms = of.period, of.terms(now_us)
+    before, after = monthly(of.items), monthly(new)
     at_once = mode.endswith("_immediately")
     if mode == "do_not_bill":
         return Charge(NOTHING, at_once)
     if mode.startswith("full_"):
-        return Charge(_added(before, after), at_once)
+        return Charge(_added(before, after).under(terms), at_once)
     whole = max((period.ends_us - period.starts_us) // MINUTE_US, 1)
     left = min(max((period.ends_us - now_us) // MINUTE_US, 0), whole)
-
-    def part(amount: int) -> int:
-        return (2 * amount * left + whole) // (2 * whole)
-
     rate = f"{left * 10_000 // whole / 10_000:g}"
-    lines = tuple(replace(line, amount=part(line.amount), rate=rate) for line in after.lines)
-    return Charge(Bill(lines, sum(part(line.amount) for line in before.lines)), at_once)
+
+    def parts(bill: Bill) -> Bill:
+        lines = (replace(line, amount=share(line.amount, left, whole), rate=rate) for line in bill.lines)
+        return Bill(tuple(lines)).under(terms)
+
+    return Charge(replace(parts(after), credit=parts(before).total), at_once)
 
 
 def _added(before: Bill, after: Bill) -> Bill:

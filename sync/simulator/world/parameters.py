@@ -37,6 +37,14 @@ class Params(BaseModel):
     resume_at: InstantUs | None = None
     transaction_id: Text | None = None
     amount: Annotated[int, Field(ge=1)] | None = None
+    percent: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None = None
+
+    @property
+    def rate_bp(self) -> int:
+        """Return `percent` in basis points."""
+        if self.percent is None:
+            raise invalid_parameter("percent must be a number from 0 to 100; at most two decimals count")
+        return round(self.percent * 100)
 
 
 COMMON = frozenset({"tenant", "env", "app", "subscription_id", "wait", "deliver"})

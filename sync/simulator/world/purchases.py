@@ -136,7 +136,7 @@ def _parts(lines: Sequence[Line], amount: int) -> tuple[Line, ...]:
     """Return the lines with what goes back of each, the first first; the last one has the rest."""
     parts = []
     for place, line in enumerate(lines, 1):
-        part = amount if place == len(lines) else min(line.amount, amount)
+        part = amount if place == len(lines) else min(line.total, amount)
         amount -= part
-        parts.append(replace(line, amount=part))
+        parts.append(replace(line, amount=part, discount_bp=0, tax_bp=0))
     return tuple(parts)

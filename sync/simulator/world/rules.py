@@ -122,7 +122,7 @@ def update(turn: Turn, before: Subscription, patch: Patch) -> Outcome:
     bill = NOTHING
     if patch.lines is not None and patch.mode is not None:
         after = replace(after, items=_merged(before.items, patch.lines, at_us))
-        charge = offers.change(before.items, after.items, before.period, turn.now_us, patch.mode)
+        charge = offers.change(before, after.items, turn.now_us, patch.mode)
         bill = charge.bill if charge.at_once else NOTHING
         left = Bill((), bill.to_balance) if charge.at_once else charge.bill
         after = replace(after, deferred=before.deferred.joined(left))

@@ -94,7 +94,7 @@ class Turn:
 
     def renew(self, of: Subscription) -> Subscription:
         """Add the payment of the next bill; return the subscription without what was deferred to it."""
-        bill = offers.renewal(of)
+        bill = offers.renewal(of, of.period.starts_us)
         self.emit_payment(of, bill, "subscription_recurring")
         return replace(of, deferred=Bill((), bill.to_balance))
 

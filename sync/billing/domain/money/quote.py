@@ -113,14 +113,14 @@ class Quote:
 def quote_of(billed: Billed, quotes: Sequence[Quote], claims: Mapping[tuple[str, str], str]) -> Quote | None:
     """Return the quote that a bill is of; None if it is of none.
 
-    A renewal is of the newest one. A change that is billed as quoted is of that quote, else of the last one that was
-    confirmed before it.
+    It is of the last one that was confirmed before it; of a change, first of one that was quoted so.
 
     Args:
         claims: (preview id, reason) -> the id of the bill that was compared with the quote.
     """
     quotes = sorted(quotes, key=lambda quote: quote.confirmed_ns)
-    quotes = quotes[-1:] if billed.reason == RENEWAL else quotes
+    if billed.reason == RENEWAL:
+        quotes = [quote for quote in quotes if quote.confirmed_ns < billed.at_ns][-1:]
     there = {quote: claims.get((quote.preview_id, billed.reason)) for quote in quotes if quote.is_of(billed)}
     taken = [quote for quote, bill_id in there.items() if bill_id == billed.id]
     free = [quote for quote, bill_id in there.items() if bill_id is None]

@@ -65,7 +65,7 @@ def money_of(
     made_at_once = _is_made_at_once(invoice, at_s)
     if bills_at_once if made_at_once is None else made_at_once:
         quoted = replace(quoted, now=_bill(invoice))
-        return quoted if renewal is None else _with_next(quoted, renewal)
+        return quoted if renewal is None else _with_next(quoted, renewal, _bill_after(renewal, invoice))
     if not bills_at_once or not parts:
         return _with_next(replace(quoted, now=NOTHING_BILLED), invoice)
     if renewal is None:
@@ -86,10 +86,39 @@ def billed_of(kind: str, invoice: Object) -> Billed | None:
     return Billed(invoice_id, subscription_id, reason, currency, at_s * SECOND_NS, _bill(invoice))
 
 
-def _with_next(quoted: Money, renewal: Object) -> Money:
+def _with_next(quoted: Money, renewal: Object, bill: Bill | None = None) -> Money:
     starts_s = _renews_s(renewal)
     next_s = _seconds(renewal.get("period_end")) if starts_s is None else starts_s
-    return replace(quoted, next=_bill(renewal), next_ns=None if next_s is None else next_s * SECOND_NS)
+    next_ns = None if next_s is None else next_s * SECOND_NS
+    return replace(quoted, next=_bill(renewal) if bill is None else bill, next_ns=next_ns)
+
+
+def _bill_after(renewal: Object, invoice: Object) -> Bill:
+    """Return the bill of a previewed renewal once `invoice` is billed.
+
+    The preview does not know that invoice: it still has the parts of periods that wait for the next invoice, and the
+    customer's balance as it is now.
+    """
+    bill, now = _bill(renewal), _bill(invoice)
+    if bill.lines is None or now.lines is None:
+        return bill._replace(credit=None, credit_to_balance=None, due=None)
+    kept, billed = list(bill.lines), []
+    for line in now.lines:
+        if line.proration and line in kept:
+            kept.remove(line)
+            billed.append(line)
+    sums = {name: _less(getattr(bill, name), [getattr(line, name) for line in billed]) for name in LINE_AMOUNTS}
+    balance, whole = amount(invoice.get("starting_balance")), sums["total"]
+    bill = bill._replace(lines=tuple(kept), **sums)
+    if balance is None or whole is None or now.credit is None or now.credit_to_balance is None:
+        return bill._replace(credit=None, credit_to_balance=None, due=None)
+    left = max(-balance, 0) - now.credit + now.credit_to_balance
+    return bill._replace(credit=min(left, max(whole, 0)), credit_to_balance=max(-whole, 0), due=max(whole - left, 0))
+
+
+def _less(whole: int | None, parts: list[int | None]) -> int | None:
+    taken = total(parts)
+    return None if whole is None or taken is None else whole - taken
 
 
 def _is_made_at_once(invoice: Object, at_s: int | None) -> bool | None:

@@ -207,9 +207,9 @@ def test_proration_counts_whole_minutes_of_what_is_left() -> None:
     after = play.do("upgrade").subscription
     half_us = (before.period.starts_us + before.period.ends_us) // 2
 
-    half = offers.change(before.items, after.items, before.period, half_us, "prorated_immediately")
+    half = offers.change(before, after.items, half_us, "prorated_immediately")
     assert (half.bill.credit, half.bill.subtotal, half.due, half.at_once) == (500, 1000, 500, True)
-    full = offers.change(before.items, after.items, before.period, half_us, "full_next_billing_period")
+    full = offers.change(before, after.items, half_us, "full_next_billing_period")
     assert (full.bill.credit, full.bill.subtotal, full.at_once) == (0, 1000, False)
-    late = offers.change(before.items, after.items, before.period, before.period.ends_us + 1, "prorated_immediately")
+    late = offers.change(before, after.items, before.period.ends_us + 1, "prorated_immediately")
     assert (late.bill.credit, late.bill.subtotal, late.due) == (0, 0, 0)

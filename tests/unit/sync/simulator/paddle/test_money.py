@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 import orjson
-from hypothesis import given, strategies as st
+from hypothesis import assume, given, strategies as st
 
 from sync.billing.domain.facts.drift import money_drift
 from sync.billing.domain.facts.model import Event
@@ -18,6 +19,7 @@ from sync.simulator.paddle import api, entities
 from sync.simulator.world import rules
 from sync.simulator.world.model import DAY_US, MINUTE_US, Item, Subscription
 from sync.simulator.world.turn import Outcome
+from tests.support.ledger import Ledger, dearer
 from tests.support.world import LIVE, Play, price_id
 
 PLANS = ("basic", "pro", "scale")
@@ -122,3 +124,88 @@ def test_a_later_change_is_not_compared_with_an_earlier_quote() -> None:
     play.now_us = play.current(subscription).period.ends_us
     (renewal,) = bills(play.keep(rules.renew(play.turn(), play.current(subscription))))
     assert not quote.is_of(renewal)
+
+
+steps = st.fixed_dictionaries(
+    {
+        "items": changes,
+        "mode": st.sampled_from(BILLING_MODES),
+        "minutes": st.integers(1, 5 * 24 * 60),
+        "tax": st.none() | st.floats(0, 30),
+        "discount": st.none() | st.tuples(st.floats(0, 100), st.none() | st.integers(3600, 60 * 86_400)),
+        "renews": st.booleans(),
+    }
+)
+
+
+def played(history: Any) -> tuple[Ledger, list[Billed]]:
+    """A history of quoted changes and renewals: the quotes, and all bills in order. No bill is compared yet."""
+    play, ledger = Play(), Ledger()
+    subscription, found = play.subscribed("basic", 2), []
+    for step in history:
+        if step["tax"] is not None:
+            play.do("tax", percent=step["tax"])
+        if step["discount"] is not None:
+            percent, ends_in_s = step["discount"]
+            play.do("discount", percent=percent, **({} if ends_in_s is None else {"ends_in_s": ends_in_s}))
+        ends_us = play.current(subscription).period.ends_us
+        play.now_us = max(play.now_us, min(play.now_us + step["minutes"] * MINUTE_US, ends_us - DAY_US))
+        body = {"items": step["items"], "proration_billing_mode": step["mode"]}
+        ledger.confirm(quoted(play, subscription, body), play.now_us * 1000)
+        found += bills(play.keep(api.update(play.turn(), LIVE, subscription.id, body)))
+        if step["renews"]:
+            play.now_us = play.current(subscription).period.ends_us
+            found += bills(play.keep(rules.renew(play.turn(), play.current(subscription))))
+    return ledger, found
+
+
+@given(st.lists(steps, min_size=1, max_size=5), st.randoms(use_true_random=False))
+def test_a_history_is_billed_as_it_was_quoted_in_any_order_of_the_bills(history: Any, random: Random) -> None:
+    ledger, found = played(history)
+    random.shuffle(found)
+    ledger.bill(*found, *found)
+    assert ledger.drifts == []
+    due = [quote.preview_id for quote in ledger.quotes if quote.money is not None and quote.money.now.due]
+    assert sorted(ledger.compared("change")) == sorted(due)
+    assert len(ledger.compared("renewal")) == sum(step["renews"] for step in history)
+
+
+@given(st.lists(steps, min_size=1, max_size=5), st.integers(1, 10**6), st.data())
+def test_one_bill_that_differs_is_found_in_a_history(history: Any, by: int, data: st.DataObject) -> None:
+    ledger, found = played(history)
+    ledger.bill(*found)
+    compared = sorted(ledger.claims.values())
+    assume(compared)
+    planted = data.draw(st.sampled_from(compared))
+    again = Ledger()
+    again.quotes = ledger.quotes
+    again.bill(*dearer(found, planted, by))
+    (drift,) = again.drifts
+    assert drift.why.endswith(f"billed as {planted}")
+
+
+def test_tax_and_discount_are_in_the_quote_and_in_the_bill() -> None:
+    play = Play()
+    subscription = play.subscribed("basic", 2)
+    play.do("tax", percent=19)
+    play.do("discount", percent=12.5)
+    body: Any = {"items": [{"price_id": price_id("pro"), "quantity": 3}], "proration_billing_mode": "full_immediately"}
+    money = quoted(play, subscription, body)
+    assert (money.now.subtotal, money.now.discount, money.now.tax, money.now.due) == (4000, 500, 665, 4165)
+    assert money.next is not None
+    assert (money.next.subtotal, money.next.discount, money.next.tax, money.next.due) == (6000, 750, 998, 6248)
+    (billed,) = bills(play.keep(api.update(play.turn(), LIVE, subscription.id, body)))
+    assert billed.bill == money.now
+
+
+def test_a_discount_that_ends_before_the_renewal_is_in_the_first_bill_only() -> None:
+    play = Play()
+    subscription = play.subscribed("basic", 1)
+    play.do("discount", percent=50, ends_in_s=3600)
+    body: Any = {
+        "items": [{"price_id": price_id("basic"), "quantity": 2}],
+        "proration_billing_mode": "full_immediately",
+    }
+    money = quoted(play, subscription, body)
+    assert money.next is not None
+    assert (money.now.discount, money.now.due, money.next.discount, money.next.due) == (500, 500, 0, 2000)
