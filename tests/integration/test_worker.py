@@ -262,7 +262,7 @@ class TestRecovery:
     ) -> None:
         body = webhook(1)
 
-        def cannot(self: PaddleWebhooks, body: bytes, environment: str) -> Event | Unparsable:
+        def cannot(self: PaddleWebhooks, body: bytes, environment: str, event_id: str = "") -> Event | Unparsable:
             return Unparsable(json.loads(body)["event_id"], "", "too new")
 
         with monkeypatch.context() as patched:
