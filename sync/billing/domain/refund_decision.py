@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sync.billing.domain.conclusion import Decided, Tenant, conclude
 from sync.billing.domain.entitlements.evaluation import Setting
 from sync.billing.domain.entitlements.projection import Unprojectable
@@ -33,7 +35,8 @@ def decide_refund(tenant: Tenant, event: Event, setting: Setting, moved_us: int)
     decided = conclude(tenant, after, setting, note, ())
     if isinstance(decided, Unprojectable):
         return EventResult(Outcome.PARKED, decided.reason, waits=(WAITS_CATALOG,))
-    return decided
+    # An unknown price is reported by the event that shows it.
+    return replace(decided, waits=()) if decided.waits else decided
 
 
 def of_unknown_payment(event: Event, setting: Setting) -> EventResult:

@@ -73,12 +73,13 @@ def evaluate(key: str, facts: Facts, setting: Setting) -> EvaluatedSubscription:
     entry = facts.subscriptions[key]
     evaluated = _under_policy(key, entry, setting)
     if evaluated.live:
-        items = entry.subscription.items
-        if entry.subscription.purchase is not None:
-            items = _unexpired(evaluated, entry.subscription.purchase, entry, setting)
+        purchase = entry.subscription.purchase
+        items = entry.subscription.items if purchase is None else _unexpired(evaluated, purchase, entry, setting)
         _buy(evaluated, items, entry, setting)
         if evaluated.unknown:
             _stand_in(evaluated, entry, setting)
+        if purchase is not None and _is_over(evaluated, items, setting):
+            evaluated.status, evaluated.live = "canceled", False
         for change in facts.scheduled_changes:
             if change.subscription == key:
                 is_own = setting.catalog.has_plan(change.plan, change.app)
@@ -92,7 +93,7 @@ def evaluate(key: str, facts: Facts, setting: Setting) -> EvaluatedSubscription:
 def _unexpired(
     evaluated: EvaluatedSubscription, purchase: Purchase, entry: SubscriptionFacts, setting: Setting
 ) -> tuple[Item, ...]:
-    """Return the items of a purchase that have not expired. Without any, it is over."""
+    """Return the items of a purchase that have not expired."""
     kept: list[Item] = []
     for item in entry.subscription.items:
         offer = entry_of(item.price_id, entry, setting)
@@ -104,9 +105,14 @@ def _unexpired(
             if ends_ns <= setting.now_ns:
                 continue
         kept.append(item)
-    if not kept:
-        evaluated.status, evaluated.live = "canceled", False
     return tuple(kept)
+
+
+def _is_over(evaluated: EvaluatedSubscription, unexpired: tuple[Item, ...], setting: Setting) -> bool:
+    """Return whether nothing is left of a purchase. Items that the catalog does not sell so grant nothing."""
+    if evaluated.buys or evaluated.lost:
+        return False
+    return not unexpired or any([ends_ns <= setting.now_ns for ends_ns in evaluated.instants_ns])
 
 
 def overdue_subscriptions(facts: Facts, setting: Setting) -> list[str]:
@@ -215,6 +221,8 @@ def _stand_in(evaluated: EvaluatedSubscription, entry: SubscriptionFacts, settin
     granted = bought(last.items if last is not None else (), entry, setting)
     if last is None or (granted.unknown and not granted.buys):
         evaluated.lost += evaluated.unknown
+    if entry.subscription.purchase is not None:
+        return  # its items never change, so nothing was granted by others; and what has expired does not come back
     evaluated.plan, evaluated.quantity = granted.plan, granted.quantity
     evaluated.addons = evaluated.addons or granted.addons
 

@@ -131,6 +131,9 @@ class TenantResolver:
         link = await find_link(self._store, event)
         if link is None or link.tenant_id is not None:
             return link is not None
+        if event.refund is not None:
+            # A refund goes where its payment is, whatever else its customer pays for.
+            return (await self._of_customers_subscription(event, link))[1].tenant_id is not None
         customer = await read_customer(self._store, event)
         return bool(customer.names) or len(customer.tenants) == 1
 

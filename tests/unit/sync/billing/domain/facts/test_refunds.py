@@ -229,6 +229,16 @@ def test_known_items_of_a_purchase_count_beside_unknown_ones() -> None:
     assert result.waits == ("catalog", f"items:{KEY}")
 
 
+def test_what_has_expired_does_not_come_back_for_an_item_that_is_not_sold_so() -> None:
+    events = [bought(1, YEAR, Item("pri_pro", 1)), bought(2, COURSE, Item("pri_unknown", 1), id="txn_2")]
+    assert shown(events, 3) == ("year", "active")
+    assert "course" in state_of(events, 3)["features"]
+    assert "course" not in state_of(events, 13)["features"]
+    assert shown(events, 1 + 366) == ("free", "canceled")
+    edited = catalog.parse(TEXT.replace('"pri_life"', '"pri_life", "pri_unknown"'))
+    assert shown(events, 1 + 366, edited) == ("lifetime", "active")
+
+
 class TestSubscriptions:
     """A refund of a subscription's payment."""
 

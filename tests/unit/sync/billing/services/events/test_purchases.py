@@ -101,6 +101,26 @@ async def test_an_operator_gives_it_to_a_tenant(services: Billing) -> None:
     assert await services.environment("live").inbox.parked(None, 10) == []
 
 
+async def test_a_refund_waits_for_its_purchase_whatever_else_its_customer_pays_for(services: Billing) -> None:
+    await services.receive(items=[("pri_basic", 1)])
+    early = await refund(services)
+    assert (early.outcome, early.reason) == (Outcome.PARKED, "refund of 1900 for txn_1, which is not known yet")
+    await services.receive(items=[("pri_pro", 1)])
+    assert len(await services.environment("live").inbox.parked(None, 10)) == 1
+    assert (await buy(services)).outcome is Outcome.APPLIED
+    assert (await services.facts()).subscriptions[KEY].subscription.status == "canceled"
+    assert await services.environment("live").inbox.parked(None, 10) == []
+
+
+async def test_a_refund_is_not_parked_for_the_unknown_price_of_another_event(services: Billing) -> None:
+    await services.receive(items=[("pri_basic", 1), ("pri_nobody_knows", 1)])
+    await buy(services)
+    assert (await refund(services, 500)).outcome is Outcome.APPLIED
+    assert (await refund(services)).outcome is Outcome.APPLIED
+    (noted,) = await services.environment("live").inbox.parked(None, 10)
+    assert noted.type == "subscription.updated"
+
+
 async def test_an_erased_tenant_s_late_refund_is_ignored_and_a_new_purchase_waits(services: Billing) -> None:
     await buy(services)
     await services.erasure.erase("live", TOPIC, "asked for it", {"by": "support"})
