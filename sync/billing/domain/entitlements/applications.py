@@ -120,6 +120,10 @@ def bought_apps(entry: SubscriptionFacts, setting: Setting) -> tuple[str, ...]:
 
 
 def _named(entry: SubscriptionFacts, whole: Setting) -> set[str]:
-    """Return the applications of a subscription's known items; "" for a plan for all, nothing for an add-on for all."""
-    found = [entry_of(item.price_id, entry, whole) for item in entry.subscription.items]
+    """Return the applications of a subscription's known items; "" for a plan for all, nothing for an add-on for all.
+
+    An item of quantity 0 is not bought. It counts only if none is.
+    """
+    items = entry.subscription.items
+    found = [entry_of(item.price_id, entry, whole) for item in [item for item in items if item.quantity] or items]
     return {offer.app for offer in found if isinstance(offer, Offer) and (offer.app or isinstance(offer, Plan))}

@@ -113,6 +113,17 @@ def test_an_addon_for_all_adds_everywhere_and_gives_no_other_application_a_statu
     assert all("audit" in each["features"] for each in alone["apps"].values())
 
 
+@pytest.mark.parametrize("none", [Item("pri_mail", 0), Item("pri_inboxes", 0), Item("pri_suite", 0)])
+def test_an_item_of_quantity_0_gives_no_application_a_status(none: Item) -> None:
+    for status in ("active", "past_due", "paused", "canceled"):
+        crm = "crm" if status in ("active", "past_due") else "crm_free"
+        assert plans(state_of(event(status, 4, (*CRM, none)))) == {"crm": (crm, status), "mail": ("", "none")}
+    assert plans(state_of(event("active", 4, (Item("pri_mail", 0),)))) == {
+        "crm": ("crm_free", "none"),
+        "mail": ("", "active"),
+    }
+
+
 def test_the_earliest_change_by_time_is_that_of_the_tenant() -> None:
     projected = project(
         after(
@@ -311,9 +322,17 @@ def test_any_order_of_arrival_ends_alike(data: st.DataObject) -> None:
 
 @given(st.data())
 def test_each_application_is_computed_from_what_is_sold_for_it_alone(data: st.DataObject) -> None:
-    """The state of an application is that of a catalog that has no other and ignores its prices."""
+    """The state of an application is that of a catalog that has no other and ignores its prices.
+
+    Without items of quantity 0: beside another application's they give no status.
+    """
     history = data.draw(histories(("pri_crm", "pri_crm_max", "pri_mail", "pri_inboxes", "pri_suite")))
-    history = [each for each in history if each.subscription is not None and each.subscription.items]
+    bodies = [each.subscription for each in history]
+    history = [
+        each
+        for each, body in zip(history, bodies, strict=True)
+        if body is not None and body.items and all([item.quantity for item in body.items])
+    ]
     facts = after(*history)
     state = state_of(facts, day=20)
     for app, other in (("crm", "mail"), ("mail", "crm")):
