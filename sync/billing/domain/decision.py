@@ -217,9 +217,13 @@ def _is_parked_by_policy(before: Facts, event: Event, setting: Setting) -> bool:
 
 
 def after_erasure(topic: str, erased_ns: int, event: Event, newest: Event) -> EventResult:
-    """Return the result of an erased tenant's event: parked if the tenant has come back and pays, else ignored."""
+    """Return the result of an erased tenant's event: parked if the tenant has come back and pays, else ignored.
+
+    A refund of what it has bought since waits with the purchase. What it had bought before has lost its link.
+    """
     body = newest.subscription
-    if body is None or body.status not in LIVE_STATUSES or event.order.occurred_ns <= erased_ns:
+    is_payment = event.refund is not None or (body is not None and body.status in LIVE_STATUSES)
+    if not is_payment or event.order.occurred_ns <= erased_ns:
         return ERASED
     reason = f"{ERASED_REASON} at {instants.text(erased_ns)} and pays again: revive it, or drop this event"
     return EventResult(Outcome.PARKED, reason, waits=(revival_of(topic),))

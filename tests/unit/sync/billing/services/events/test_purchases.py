@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from sync.billing.catalog.watcher import CatalogWatcher
-from sync.billing.domain.outcome import EventResult, Outcome
+from sync.billing.domain.outcome import EventResult, Outcome, revival_of
 from sync.billing.domain.tenant_resolution import SubscriptionRef
 from sync.core import instants
 from tests.support.acme import ACME
@@ -62,15 +62,15 @@ async def buy(services: Billing, tenant: str | None = "acme", kind: str = "compl
     return await receive(services, f"transaction.{kind}", now, data)
 
 
-async def refund(services: Billing, total: int = 1900) -> EventResult:
+async def refund(services: Billing, total: int = 1900, *, of: str = "txn_1", id: str = "adj_1") -> EventResult:
     """Take the event of a refund of now."""
     services.clock.advance(1)
     now = instants.text(services.now_ns())
     data: dict[str, Any] = {
-        "id": "adj_1",
+        "id": id,
         "action": "refund",
         "status": "approved",
-        "transaction_id": "txn_1",
+        "transaction_id": of,
         "customer_id": "ctm_1",
     }
     data |= {"totals": {"total": str(total)}, "created_at": now, "updated_at": now}
@@ -129,6 +129,19 @@ async def test_an_erased_tenant_s_late_refund_is_ignored_and_a_new_purchase_wait
     assert again.outcome is Outcome.PARKED
     assert "pays again" in again.reason
     assert await services.state() is None
+
+
+@pytest.mark.parametrize("cents", [500, 1900])
+async def test_what_goes_back_before_an_erased_tenant_is_revived_counts(services: Billing, cents: int) -> None:
+    await buy(services)
+    await services.erasure.erase("live", TOPIC, "asked for it", {"by": "support"})
+    assert (await buy(services, id="txn_2")).outcome is Outcome.PARKED
+    assert (await refund(services, cents, of="txn_2")).outcome is Outcome.PARKED
+    assert (await refund(services, id="adj_2")).outcome is Outcome.IGNORED
+    await services.erasure.revive("live", TOPIC, "came back", {"by": "support"})
+    await services.ingest.release("live", [revival_of(TOPIC)])
+    assert await services.plan() == ("free" if cents == 1900 else "lifetime")
+    assert await services.environment("live").inbox.parked(None, 10) == []
 
 
 async def test_the_provider_is_not_asked_for_it_as_for_a_subscription(services: Billing) -> None:
