@@ -1,11 +1,12 @@
 /**
  * Custom elements, for pages without a framework. Role: `define(topic)` once, then in the HTML
  *
- *     <pw-value path="plan.name">Free</pw-value>
+ *     <pw-value path="plan.name" none="Free">…</pw-value>
  *     <pw-if feature="sso"> ... </pw-if>   <pw-if path="limits.seats"> ... </pw-if>
  *
- * Each has the attribute `status` (`fresh`, `stale`, ...) for styling. `<pw-value>` keeps its content until there is a
- * value. `<pw-if>` hides its content (attribute `hidden`) when the feature is off or the topic is denied.
+ * Each has the attribute `status` (`fresh`, `stale`, ...) for styling. `<pw-value>` has its content while nothing is
+ * known, and the text of `none`, or else its content, if the newest state has no such value. `<pw-if>` hides its content
+ * (attribute `hidden`) when the feature is off, not known, or the topic is denied.
  */
 
 /** A member of the state's JSON, never one that every object inherits, such as `constructor`. @param {any} part @param {string} name */
@@ -46,8 +47,12 @@ export const define = (topic, prefix = "pw") => {
         }
       },
     );
-  element("-value", (self, value) => {
-    if (value != null) self.textContent = value;
+  /** @type {WeakMap<HTMLElement, string | null>} the contents that values have replaced */
+  const contents = new WeakMap();
+  element("-value", (self, value, { status }) => {
+    const text = value ?? (status == "fresh" ? self.getAttribute("none") : null);
+    if (text != null && !contents.has(self)) contents.set(self, self.textContent);
+    if (contents.has(self)) self.textContent = text ?? /** @type {string | null} */ (contents.get(self));
   });
   element("-if", (self, value, { status }) => {
     self.hidden = !value || status == "denied";

@@ -20,7 +20,7 @@
   const topic = client.topic(Planwire.topic("tenant", tenant));
 
   topic.subscribe((/** @type {any} */ { state, status }) => {
-    if (state) element("plan").textContent = state.plan.name;
+    element("plan").textContent = state?.plan.name ?? (status == "fresh" ? "Free" : "…");
     element("status").textContent = status;
     document.body.dataset.status = status;
   });

@@ -9,7 +9,7 @@ const topic = open(planwire);
 const drawn = { plan: 0, features: 0 };
 
 const Badge = () => {
-  const name = usePlanwire(topic, ({ state }) => state?.plan.name ?? "Free");
+  const name = usePlanwire(topic, ({ state, status }) => state?.plan.name ?? (status == "fresh" ? "Free" : "…"));
   return h("strong", { id: "plan", className: "plan", "data-drawn": ++drawn.plan }, name);
 };
 

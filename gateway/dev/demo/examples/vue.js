@@ -7,7 +7,7 @@ const topic = open(planwire);
 
 createApp({
   setup() {
-    const plan = usePlanwire(topic, ({ state }) => state?.plan.name ?? "Free");
+    const plan = usePlanwire(topic, ({ state, status }) => state?.plan.name ?? (status == "fresh" ? "Free" : "…"));
     const status = usePlanwire(topic, (snapshot) => snapshot.status);
     return () => [
       h("strong", { id: "plan", class: "plan" }, plan.value),
