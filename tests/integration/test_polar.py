@@ -11,15 +11,17 @@ import pytest
 from sync.billing.catalog.watcher import CatalogWatcher
 from sync.billing.domain.facts.model import FETCHED, Item, NamePlace
 from sync.billing.domain.outcome import EventResult, Outcome
-from sync.billing.providers.base import ListedSubscription, ProviderRejected, ProviderUnavailable
+from sync.billing.providers.base import ListedSubscription, ProviderEvent, ProviderRejected, ProviderUnavailable
 from sync.billing.providers.polar.client import PolarClient
 from sync.billing.providers.polar.webhooks import STATE, PolarWebhooks
 from sync.billing.providers.rate_limit import LocalRateLimiter
 from sync.billing.services.background.backfill import Backfill, Report
+from sync.billing.services.background.catch_up import CatchUp
 from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.tenants import facts_of
+from sync.core import instants
 from sync.store.store import Store
-from tests.support.polar import Polar, catalog, organization
+from tests.support.polar import Polar, catalog, endpoint, organization
 from tests.support.polar_bodies import PRICES, PRODUCTS, at, customer, envelope, order, state, subscription
 
 
@@ -47,6 +49,14 @@ def made(store: Store, directory: Path, clients: Any) -> BillingServices:
 
 async def receive(services: BillingServices, body: bytes, event_id: str) -> EventResult:
     return await services.ingest.receive(services.adapters["polar"], body, "live", event_id)
+
+
+async def processed(services: BillingServices) -> None:
+    """Process what is in the inbox."""
+    inbox = services.environment("live").inbox
+    for due in await inbox.claim(100):
+        if (record := await inbox.begin(due)) is not None:
+            await services.ingest.resume(record, "live")
 
 
 async def facts(store: Store, topic: str = "tenant:acme") -> Any:
@@ -177,8 +187,55 @@ class TestList:
         assert entry.subscription.items == (Item(PRICES["pro"], 7),)
         assert (await run()).taken == 0
 
-    async def test_there_is_no_list_of_events(self, api: PolarClient) -> None:
+
+class TestDeliveries:
+    """What Polar tried to send is what the catch-up reads."""
+
+    async def test_every_page_the_oldest_first(self, polar: Polar, api: PolarClient) -> None:
+        polar.page_max = 3
+        bodies = [envelope(subscription(f"t{index}"), ago_s=100 - index) for index in range(7)]
+        ids = [polar.deliver(body, 100 - index) for index, body in enumerate(bodies)]
+        found: list[ProviderEvent] = []
+        after, more = "", True
+        while more:
+            page, more = await api.events(after, instants.parse(at(3600)), 5)
+            found += page
+            after = page[-1].after
+        assert [(entry.event_id, entry.body) for entry in found] == list(zip(ids, bodies, strict=True))
+        assert await api.events(after, 0, 5) == ([], False)
+        late = polar.deliver(bodies[0], 1)
+        assert [entry.event_id for entry in (await api.events(after, 0, 5))[0]] == [late]
+        with pytest.raises(ProviderRejected, match="cursor_invalid"):
+            await api.events("evt_of_another_provider", 0, 5)
+
+    async def test_only_what_was_sent_to_us_and_is_kept(self, polar: Polar, api: PolarClient) -> None:
+        others = [endpoint("https://example.com/polar"), endpoint(format="discord"), endpoint("https://[")]
+        polar.endpoints += others
+        for other in others:
+            polar.deliver(envelope(subscription()), to=other["id"])
+        ours = polar.deliver(envelope(subscription()))
+        polar.deliver(envelope(subscription()), payload=None)
+        polar.deliver(envelope(subscription()), 100 * 86_400)
+        assert [entry.event_id for entry in (await api.events("", 0, 5))[0]] == [ours]
+        polar.endpoints = others
         assert await api.events("", 0, 5) == ((), False)
+
+    async def test_the_catch_up_brings_what_was_missed_once(
+        self, polar: Polar, services: BillingServices, store: Store
+    ) -> None:
+        """A customer's state is split here, too; a second endpoint of ours brings the same under another id."""
+        data, other = polar.subscriptions[polar.add(seats=2)], polar.subscriptions[polar.add("globex", "basic")]
+        polar.deliver(envelope(data, "subscription.created"), 200)
+        received = polar.deliver(envelope(state(data["customer"], data), STATE), 150)
+        await receive(services, envelope(state(data["customer"], data), STATE), received)
+        polar.deliver(envelope(state(other["customer"], other), STATE), 100)
+        polar.deliver(envelope(data), 10)
+        catch_up = CatchUp(services, "polar", "live", services.clients["polar", "live"])
+        # The first event, and the two that the second state is split into; the last one's webhook may still arrive.
+        assert (await catch_up.run(), await catch_up.run()) == (3, 0)
+        await processed(services)
+        assert b'"basic"' in (await store.read("tenant:globex")).state
+        assert (await catch_up.run(5), await catch_up.run(5)) == (1, 0)
 
 
 class TestCustomerState:

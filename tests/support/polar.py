@@ -19,6 +19,7 @@ from sync.billing.catalog.watcher import EXAMPLE
 from sync.billing.providers.base import RateLimiter
 from sync.billing.providers.polar.client import VERSION, PolarClient
 from sync.billing.providers.rate_limit import LocalRateLimiter
+from sync.core import instants
 from tests.support.asgi import serving
 from tests.support.polar_bodies import PRODUCTS, at, price, subscription
 
@@ -46,6 +47,7 @@ class Polar:
     `page_max`: no page is larger.
     `throttled`: how many calls more are answered 429, with `retry_after` if there is one; `failing`: the same with 500.
     `refusals`: (status, error) of the next changes.
+    `endpoints`: of its webhooks; `deliveries`: what was sent to each, by its id.
     """
 
     url: str = ""
@@ -58,6 +60,8 @@ class Polar:
     asked: list[str] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     refusals: list[tuple[int, str]] = field(default_factory=list)
+    endpoints: list[dict[str, Any]] = field(default_factory=lambda: [endpoint()])
+    deliveries: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
     def add(self, tenant: str | None = "acme", product: str = "pro", **fields: Any) -> str:
         """Make a subscription and its customer; return its id."""
@@ -70,6 +74,13 @@ class Polar:
         """Change fields; return the subscription."""
         self.subscriptions[subscription_id] |= {"modified_at": at(), **fields}
         return self.subscriptions[subscription_id]
+
+    def deliver(self, body: bytes, ago_s: float = 90.0, to: str = "", **fields: Any) -> str:
+        """Note an attempt to send an event, so many seconds ago; return the event's id, the `webhook-id`."""
+        event = {"id": str(uuid.uuid4()), "payload": body.decode(), "type": orjson.loads(body)["type"], **fields}
+        made = {"id": str(uuid.uuid4()), "created_at": at(ago_s), "succeeded": False, "webhook_event": event}
+        self.deliveries.append((to or self.endpoints[0]["id"], made))
+        return str(event["id"])
 
     def api(self, rate_limiter: RateLimiter | None = None, timeout_s: float = 5.0, key: str = KEY) -> PolarClient:
         """A client of its API."""
@@ -91,7 +102,10 @@ class Polar:
             return Response(b"<html>", 500)
         _, _, kind, id = request.url.path.split("/")
         if kind == "subscriptions" and not id:
-            return self._page(request)
+            assert request.query_params["sorting"] == "started_at"
+            return self._page(request, sorted(self.subscriptions.values(), key=lambda one: str(one["started_at"])))
+        if kind == "webhooks":
+            return self._page(request, self.endpoints if id == "endpoints" else self._deliveries(request))
         known = {"subscriptions": self.subscriptions, "customers": self.customers}[kind].get(id)
         if known is None:
             return _error(404, "ResourceNotFound", "Not found")
@@ -99,11 +113,16 @@ class Polar:
             return self._update(known, orjson.loads(await request.body()))
         return JSONResponse(known)
 
-    def _page(self, request: Request) -> Response:
+    def _deliveries(self, request: Request) -> list[dict[str, Any]]:
         query = request.query_params
-        assert query["sorting"] == "started_at"
+        begins, ends = instants.parse(query["start_timestamp"]), instants.parse(query["end_timestamp"])
+        found = [made for to, made in self.deliveries if to in query.getlist("endpoint_id")]
+        found = [made for made in found if begins < instants.parse(made["created_at"]) < ends]
+        return sorted(found, key=lambda made: instants.parse(made["created_at"]), reverse=True)
+
+    def _page(self, request: Request, every: list[dict[str, Any]]) -> Response:
+        query = request.query_params
         size, page = min(int(query["limit"]), self.page_max), int(query["page"])
-        every = sorted(self.subscriptions.values(), key=lambda one: str(one["started_at"]))
         last = -(-len(every) // size)
         shown = every[size * (page - 1) : size * page]
         return JSONResponse({"items": shown, "pagination": {"total_count": len(every), "max_page": last}})
@@ -122,6 +141,11 @@ class Polar:
             return JSONResponse(self.change(known["id"], product_id=value, prices=[price(product)]))
         assert known[name] is not None
         return JSONResponse(self.change(known["id"], **{name: value}))
+
+
+def endpoint(url: str = "https://billing.example.com/webhooks/polar", **fields: Any) -> dict[str, Any]:
+    """An endpoint of its webhooks."""
+    return {"id": str(uuid.uuid4()), "url": url, "format": "raw", "enabled": True, **fields}
 
 
 def _error(status: int, error: str, detail: str) -> JSONResponse:

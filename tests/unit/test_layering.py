@@ -207,6 +207,7 @@ PURE = [
     "sync.billing.providers.paddle.money",
     "sync.billing.providers.paddle.payments",
     "sync.billing.providers.paddle.webhooks",
+    "sync.billing.providers.polar.deliveries",
     "sync.billing.providers.polar.payments",
     "sync.billing.providers.polar.subscription",
     "sync.billing.providers.polar.webhooks",

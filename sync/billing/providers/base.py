@@ -29,11 +29,20 @@ class ProviderRejected(CodedError):
 
 @dataclass(frozen=True, slots=True)
 class ProviderEvent:
-    """One entry of the provider's list of events: its id, and a body for `WebhookAdapter.parse`."""
+    """One entry of the provider's list of events: its id, and a body as its webhook has it.
+
+    `cursor` is the `after` of a list that begins behind it; "" if that is its id.
+    """
 
     event_id: str
     occurred_ns: int
     body: bytes
+    cursor: str = ""
+
+    @property
+    def after(self) -> str:
+        """The `after` of a list that begins behind it."""
+        return self.cursor or self.event_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +182,12 @@ class ProviderClient(Protocol):
         """Return the newest bills of a subscription's changes and renewals since an instant, one page at most."""
 
     async def events(self, after: str, since_ns: int, max_wait_s: float) -> tuple[Sequence[ProviderEvent], bool]:
-        """Return one page of events after the id `after` ("": since an instant), oldest first, and if more follow."""
+        """Return one page of events, oldest first, and whether more follow.
+
+        Args:
+            after: the `after` of the entry behind which it begins; "" for the first one since an instant.
+            since_ns: that instant.
+        """
 
     async def subscriptions(self, after: str, max_wait_s: float) -> SubscriptionPage:
         """Return one page of all subscriptions, ended ones too, after `after`: an entry's, or a page's `following`.

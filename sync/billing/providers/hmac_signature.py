@@ -119,6 +119,7 @@ class SignedWebhooks(ABC):
     Attributes:
         id_field, type_field: where an event's id and type are; `id_field` "": the id is in the headers only.
         has_coarse_clock: see `WebhookAdapter`. `read` may set `Event.step`; else only an end has a place, the last.
+        sells_products: see `WebhookAdapter`.
     """
 
     name: str
@@ -126,6 +127,7 @@ class SignedWebhooks(ABC):
     id_field = "id"
     type_field = "type"
     has_coarse_clock = False
+    sells_products = False
 
     @abstractmethod
     def read(self, environment: str, envelope: dict[str, Any], event_id: str, kind: str) -> Event:

@@ -64,10 +64,12 @@ class WebhookAdapter(Protocol):
         name: the provider's name in the registry.
         has_coarse_clock: whether several events of one subscription can have the same time, and their ids have no order
             (times in whole seconds). Then `Event.step` is set.
+        sells_products: whether a subscription buys a product, so that a plan change names a product instead of a price.
     """
 
     name: str
     has_coarse_clock: bool
+    sells_products: bool
 
     def verify(
         self, body: bytes, headers: Mapping[str, str], secrets: Sequence[Secret], now_s: float, tolerance_s: float

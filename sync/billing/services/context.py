@@ -68,9 +68,11 @@ class BillingContext:
     shadow_pause_s: float = SHADOW_PAUSE_S
     isolation: Isolation = field(init=False)
     _environments: dict[str, Environment] = field(init=False, default_factory=dict)
+    _product_sellers: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
         self.isolation = Isolation(self.store)
+        self._product_sellers = frozenset(name for name, adapter in self.adapters.items() if adapter.sells_products)
 
     def environment(self, name: str) -> Environment:
         """Return an environment's part of the store."""
@@ -120,7 +122,8 @@ class BillingContext:
 
     def setting(self, environment: str, catalog: Catalog | None = None) -> Setting:
         """Return the current setting of decisions, with `catalog` instead of the current one if it is given."""
-        return Setting(catalog or self.catalog_watcher.current, environment, self.clients.keys(), self.now_ns())
+        catalog = catalog or self.catalog_watcher.current
+        return Setting(catalog, environment, self.clients.keys(), self.now_ns(), self._product_sellers)
 
     @property
     def is_shadowing(self) -> bool:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from sync.billing.domain.entitlements.preview import Preview, difference, entitlements
 from sync.billing.domain.entitlements.projection import Projected
 from sync.billing.domain.facts.instructions import AwaitedBill, AwaitedPreview
-from sync.billing.domain.facts.model import PAID_STATUSES, Facts
+from sync.billing.domain.facts.model import PAID_STATUSES, Facts, Item, Subscription
 from sync.billing.domain.money.model import CHANGE, RENEWAL, Money
 from sync.billing.domain.money.quote import HOUR_NS, Quote
 
@@ -92,13 +92,20 @@ def _end(
     if new is None:
         return False, []
     body = new.subscription
-    if (tuple(sorted(body.items)), body.status) == (awaited.items, awaited.status):
+    if (_as_asked_for(body, awaited.items), body.status) == (awaited.items, awaited.status):
         return True, difference(awaited.entitlements, entitlements(projected.state, awaited.app))
     moved = old is not None and (old.subscription.items, old.subscription.status) != (body.items, body.status)
     if not moved and now_ns < awaited.until_ns:
         return None
     foreseen: dict[str, object] = {"items": [list(item) for item in awaited.items], "status": awaited.status}
     return False, difference(foreseen, {"items": [list(item) for item in sorted(body.items)], "status": body.status})
+
+
+def _as_asked_for(body: Subscription, asked: tuple[Item, ...]) -> tuple[Item, ...]:
+    """Return the items of a subscription, those whose product was asked for with its id instead of the price's."""
+    ids = {item.price_id for item in asked}
+    products = {price_id: product_id for price_id, product_id in body.products.items() if product_id in ids}
+    return tuple(sorted([Item(products.get(price_id, price_id), quantity) for price_id, quantity in body.items]))
 
 
 def is_billable(facts: Facts, bill: AwaitedBill, quote: Quote) -> bool:

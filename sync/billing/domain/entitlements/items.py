@@ -17,12 +17,14 @@ class Setting(NamedTuple):
 
     Attributes:
         askable: the (provider, environment) pairs with an API client.
+        product_sellers: the providers whose subscriptions buy a product: what a change asks for is a product's id.
     """
 
     catalog: Catalog
     environment: str
     askable: Collection[tuple[str, str]]
     now_ns: int
+    product_sellers: Collection[str] = ()
 
     def within(self, app: str) -> Setting:
         """Return the setting of one application; of the leading one for "", or the setting itself without any."""
@@ -63,6 +65,7 @@ def entry_of(price_id: str, of: Event | SubscriptionFacts, setting: Setting) -> 
         if isinstance(of, SubscriptionFacts) and of.former:
             former = of.former.get(price_id, NO_PRICE)
             key, product_id = key or former.lookup_key, product_id or former.product_id
+        product_id = product_id or (price_id if provider in setting.product_sellers else "")
         found = catalog.find(provider, setting.environment, price_id, key, product_id)
     if body is not None and body.purchase is not None and isinstance(found, Offer) and not found.purchase:
         return None

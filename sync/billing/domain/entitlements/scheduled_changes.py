@@ -190,23 +190,27 @@ def target_items(facts: Facts, change: ScheduledPlanChange, setting: Setting) ->
 def with_plan(items: tuple[Item, ...], key: str, entry: SubscriptionFacts, setting: Setting) -> tuple[Item, ...]:
     """Return the items with their plan replaced by plan `key` at its first price: same quantity, add-ons kept.
 
+    Of a provider that sells products it is the plan's first product, unless prices are listed.
     Who has the plan already keeps the price, which may be of an earlier version.
 
     Raises:
         ChangeRejected: `plan_unknown` or `plan_not_sold`.
     """
-    plans, environment = setting.catalog.plans, setting.environment
+    plans, provider, environment = setting.catalog.plans, entry.provider, setting.environment
     if key not in plans:
         raise ChangeRejected("plan_unknown", f"the catalog has no plan {key[:64]}; it has: {', '.join(plans)}")
     offers = [(item, entry_of(item.price_id, entry, setting)) for item in items]
     replaced = [item for item, offer in offers if isinstance(offer, Plan)]
     held = [item.price_id for item, offer in offers if isinstance(offer, Plan) and offer.key == key]
-    prices = held or plans[key].prices.get(entry.provider, {}).get(environment)
-    if not prices:
-        problem = "list the price to change to under prices, or, to end a subscription, cancel it there"
-        raise ChangeRejected("plan_not_sold", f"{key} has no price in {environment}: {problem}")
+    ids = held or plans[key].prices.get(provider, {}).get(environment)
+    if not ids and provider in setting.product_sellers:
+        ids = plans[key].products.get(provider, {}).get(environment)
+    if not ids:
+        kind = "product" if provider in setting.product_sellers else "price"
+        problem = f"list the {kind} to change to under {kind}s, or, to end a subscription, cancel it there"
+        raise ChangeRejected("plan_not_sold", f"{key} has no {kind} in {environment}: {problem}")
     others = [item for item in items if item not in replaced]
-    return (Item(prices[0], sum(item.quantity for item in replaced) or 1), *others)
+    return (Item(ids[0], sum(item.quantity for item in replaced) or 1), *others)
 
 
 def find_subscription(facts: Facts, subscription_id: str, setting: Setting) -> tuple[str, SubscriptionFacts]:

@@ -1,7 +1,6 @@
-"""Polar's API over plain HTTP: reads and changes subscriptions, and lists them.
+"""Polar's API over plain HTTP: reads and changes subscriptions, and lists them and the deliveries of its webhooks.
 
-The API version is pinned, so that answers keep their form. Callers do their own retries. Polar has no list of events
-that catch-up could use: the ids of its system events are others than those of its webhooks.
+The API version is pinned, so that answers keep their form. Callers do their own retries.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from sync.billing.providers.base import (
     RateLimiter,
     SubscriptionPage,
 )
+from sync.billing.providers.polar.deliveries import KEPT_NS, events_of, own_endpoints
 from sync.billing.providers.polar.subscription import PRORATIONS, customer_names
 from sync.billing.providers.polar.webhooks import LISTED_TYPE, fetched
 from sync.core import instants
@@ -135,8 +135,33 @@ class PolarClient(api_client.ApiClient):
         raise ProviderRejected("preview_unsupported", "Polar's public API has no preview of a change")
 
     async def events(self, after: str, since_ns: int, max_wait_s: float) -> tuple[Sequence[ProviderEvent], bool]:
-        """Return no events: Polar has no list of its webhooks' events."""
-        return (), False
+        """Return one page of the events that Polar tried to deliver to us, oldest first, and whether more follow.
+
+        `after` is an instant. Polar lists the newest delivery first, so the oldest are on the last page.
+
+        Raises:
+            ProviderUnavailable: no answer within `max_wait_s` seconds.
+            ProviderRejected: the token lacks the scope `webhooks:read`, or `after` is no instant (`cursor_invalid`).
+        """
+        now_ns = self._now_ns()
+        try:
+            begins_ns = max(instants.parse(after) if after else since_ns, now_ns - KEPT_NS)
+        except ValueError:
+            raise ProviderRejected("cursor_invalid", f"{after[:60]!r} is no instant") from None
+        # The end is fixed, so that a delivery that is made meanwhile does not shift the pages.
+        query: dict[str, Any] = {"start_timestamp": instants.text(begins_ns), "end_timestamp": instants.text(now_ns)}
+        async with api_client.within(max_wait_s):
+            endpoints, *_ = await self._page("/v1/webhooks/endpoints", {}, 1, max_wait_s)
+            query["endpoint_id"] = own_endpoints(endpoints)
+            if not query["endpoint_id"]:
+                return (), False
+            entries, last, _ = await self._page("/v1/webhooks/deliveries", query, 1, max_wait_s)
+            if last > 1:
+                entries, *_ = await self._page("/v1/webhooks/deliveries", query, last, max_wait_s)
+        found = events_of(entries)
+        if entries and not found:
+            raise api_client.unreadable("no delivery shows its event")
+        return found, last > 1
 
     async def subscriptions(self, after: str, max_wait_s: float) -> SubscriptionPage:
         """Return one page of all subscriptions, the oldest first; `after` is `PAGE.ENTRIES` that are left out.
@@ -148,27 +173,34 @@ class PolarClient(api_client.ApiClient):
             ProviderRejected: the token lacks a scope.
         """
         page, skipped = _cursor(after)
-        query = {"page": str(page), "limit": str(PER_PAGE), "sorting": "started_at"}
         async with api_client.within(max_wait_s):
             began_ns = self._now_ns()
-            data = await self._send("GET", "/v1/subscriptions/", max_wait_s, query=query, background=True)
-        entries, pagination = data.get("items"), data.get("pagination")
-        if not isinstance(entries, list) or not isinstance(pagination, dict):
-            raise api_client.unreadable("it has no list")
-        last, total = pagination.get("max_page"), pagination.get("total_count")
+            entries, last, total = await self._page("/v1/subscriptions/", {"sorting": "started_at"}, page, max_wait_s)
         return SubscriptionPage(
             [
                 self._listed(entry, began_ns, f"{page}.{index}")
                 for index, entry in enumerate(entries, 1)
                 if index > skipped
             ],
-            f"{page + 1}.0" if entries and isinstance(last, int) and page < last else "",
-            total if isinstance(total, int) else None,
+            f"{page + 1}.0" if entries and page < last else "",
+            total,
         )
 
     async def aclose(self) -> None:
         """Close every connection."""
         await self._http.aclose()
+
+    async def _page(
+        self, path: str, query: Mapping[str, Any], page: int, max_wait_s: float
+    ) -> tuple[list[Any], int, int | None]:
+        """Return the entries of a page of one of Polar's lists, the number of pages, and of all entries if known."""
+        query = {**query, "page": str(page), "limit": str(PER_PAGE)}
+        data = await self._send("GET", path, max_wait_s, query=query, background=True)
+        entries, pagination = data.get("items"), data.get("pagination")
+        if not isinstance(entries, list) or not isinstance(pagination, dict):
+            raise api_client.unreadable("it has no list")
+        last, total = pagination.get("max_page"), pagination.get("total_count")
+        return entries, last if isinstance(last, int) else 1, total if isinstance(total, int) else None
 
     async def _send(
         self,
@@ -176,7 +208,7 @@ class PolarClient(api_client.ApiClient):
         path: str,
         max_wait_s: float | None,
         *,
-        query: Mapping[str, str] | None = None,
+        query: Mapping[str, Any] | None = None,
         body: Mapping[str, object] | None = None,
         background: bool = False,
     ) -> dict[str, Any]:

@@ -53,6 +53,7 @@ class PolarWebhooks(SignedWebhooks):
     name = NAME
     scheme = SCHEME
     id_field = ""
+    sells_products = True
 
     def split(self, body: bytes, event_id: str) -> Sequence[tuple[str, bytes]]:
         """Return the events in a body: those of a customer's live subscriptions, then the customer's state itself."""

@@ -102,26 +102,28 @@ class CatchUp:
         if not events:
             return 0, True
         known, at_us = self._environment, self._context.now_us
-        batch = CommandPipeline(self._store)
+        batch, ids = CommandPipeline(self._store), []
         for entry in events:
-            event = self._context.parse(self._adapter.name, entry.body, known.name, entry.event_id)
-            known.inbox.put(batch, event, entry.body, self._adapter.name, at_us)
+            for event_id, body in self._adapter.split(entry.body, entry.event_id):
+                event = self._context.parse(self._adapter.name, body, known.name, event_id)
+                known.inbox.put(batch, event, body, self._adapter.name, at_us)
+                ids.append(event_id)
         missed = []
-        for entry, reply in zip(events, await batch.attempt(), strict=True):
+        for event_id, reply in zip(ids, await batch.attempt(), strict=True):
             if not isinstance(reply, Exception):
                 put = Inbox.put_reply(reply)
-                missed += [entry] if isinstance(put, Claim) and put.number == 1 else []
+                missed += [event_id] if isinstance(put, Claim) and put.number == 1 else []
             elif isinstance(rejection := failure(reply), StoreRejected):  # only this event cannot be stored
-                _log.error("item_failed", queue=QUEUE, item=entry.event_id, error=str(rejection))
+                _log.error("item_failed", queue=QUEUE, item=event_id, error=str(rejection))
                 await self._context.isolation.count(QUEUE)
             else:
                 raise rejection
         batch = CommandPipeline(self._store)
-        for entry in missed:
-            known.inbox.postpone(batch, entry.event_id, 0)
-            known.drifts.add(batch, Drift("missed_event", "", entry.event_id, "catch-up", at_us))
+        for event_id in missed:
+            known.inbox.postpone(batch, event_id, 0)
+            known.drifts.add(batch, Drift("missed_event", "", event_id, "catch-up", at_us))
         batch.barrier()
-        self._lease.add_set(batch, self._cursor, events[-1].event_id)
+        self._lease.add_set(batch, self._cursor, events[-1].after)
         is_held = bool((await batch.run())[-1])
         if missed:
             _log.warning("events_missed", environment=known.name, count=len(missed))
