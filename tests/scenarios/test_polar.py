@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from sync.billing.providers.polar.webhooks import STATE
@@ -20,6 +21,7 @@ from tests.support.polar_bodies import (
     customer,
     envelope,
     order,
+    refund,
     signed,
     state,
     subscription,
@@ -220,6 +222,11 @@ products.polar.live = ["{PRODUCTS["audit"]}"]
             assert tab.plan == "lifetime"
             await post(system, whole)
             await shown(tab, "free", status="canceled")
+            failed = refund(orjson.loads(whole)["data"], status="failed", modified_at=at(10))
+            await post(system, envelope(failed, "refund.updated", 9))
+            await shown(tab, "lifetime", status="active")
+            assert (await post(system, whole))["outcome"] == "refused"
+            assert await system.parked() == []
 
     async def test_s92_in_any_order(self, store_url: str, tmp_path: Path) -> None:
         async with shop(store_url, tmp_path, self.SOLD) as system:

@@ -139,6 +139,15 @@ def order(data: Mapping[str, Any] | None = None, tenant: str | None = "acme", **
     }
 
 
+def refund(data: Mapping[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
+    """The refund of an order."""
+    data = data or order()
+    of = {"order_id": data["id"], "subscription_id": data["subscription_id"], "customer_id": data["customer_id"]}
+    money = {"amount": data["net_amount"], "tax_amount": data["tax_amount"], "currency": data["currency"]}
+    made: dict[str, Any] = {"id": str(uuid.uuid4()), "created_at": at(), "modified_at": None, "status": "succeeded"}
+    return {**made, "reason": "customer_request", "revoke_benefits": False, "dispute": None, **of, **money, **fields}
+
+
 def envelope(data: Mapping[str, Any], kind: str = "subscription.updated", ago_s: float = 0.0) -> bytes:
     """The body of a webhook that was made so many seconds ago."""
     return orjson.dumps({"type": kind, "timestamp": at(ago_s), "data": data})

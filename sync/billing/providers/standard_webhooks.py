@@ -1,4 +1,4 @@
-"""The signature of Standard Webhooks, which Polar, Dodo, Resend and others send. Pure.
+"""The signature of Standard Webhooks, which Polar, Dodo and others send. Pure.
 
 `webhook-signature: v1,BASE64[ v1,BASE64...]`: HMAC-SHA256 of `webhook-id`, a dot, `webhook-timestamp`, a dot and the
 raw body. Other versions, such as `v1a`, are ignored: the algorithm is pinned. The event's id is in the headers only.

@@ -1,7 +1,7 @@
 """Polar's one-time purchases and refunds: what an order without a subscription sells, and what goes back of it. Pure.
 
-An order shows the sum of its refunds, net and tax. Refunds have events of their own, which say nothing more.
-Source: https://polar.sh/docs/api-reference/orders/get
+An order shows the sum of its refunds, net and tax. A refund's own events say more only where it fails: the order is not
+shown as refunded again then. Source: https://polar.sh/docs/api-reference/orders/get
 """
 
 from __future__ import annotations
@@ -18,6 +18,11 @@ from sync.billing.providers.polar.subscription import modified_ns, quantity_of
 from sync.core import instants
 
 REFUNDED = "order.refunded"
+
+REFUND_UPDATED = "refund.updated"
+
+_FAILED = ("failed", "canceled")
+"""The statuses of refunds that do not arrive."""
 
 _PAID = ("paid", "partially_refunded", "refunded")
 """The statuses of orders that were paid, whatever went back since."""
@@ -68,6 +73,31 @@ def refund_event(event: Event, data: Mapping[str, Any]) -> Event:
         amount,
         _currency(data),
         is_full=data.get("status") == "refunded",
+        is_of_subscription=subscription_id is not None,
+    )
+    customer_id = parsing.optional_id(data, "customer_id")
+    return replace(event, subscription_id=subscription_id or order_id, customer_id=customer_id, refund=refund)
+
+
+def failed_refund_event(event: Event, data: Mapping[str, Any]) -> Event:
+    """Return the event about a refund; if it has failed, its order is not refunded as a whole.
+
+    Raises:
+        ValueError: an id or an instant is malformed; the message names it.
+    """
+    order_id, subscription_id = parsing.optional_id(data, "order_id"), parsing.optional_id(data, "subscription_id")
+    if order_id is None or data.get("status") not in _FAILED:
+        return replace(event, ignored="a refund is a hint: its order's own event shows what went back")
+    changed_ns = modified_ns(data) or event.order.occurred_ns
+    amount = sum(parsing.amount(data.get(name)) or 0 for name in ("amount", "tax_amount"))
+    refund = Refund(
+        (changed_ns, amount, event.event_id),
+        order_id,
+        RefundKind.REFUND,
+        RefundStatus.PENDING,
+        changed_ns,
+        amount,
+        _currency(data),
         is_of_subscription=subscription_id is not None,
     )
     customer_id = parsing.optional_id(data, "customer_id")

@@ -18,7 +18,13 @@ from sync.billing.providers import parsing
 from sync.billing.providers.base import ProviderPreview
 from sync.billing.providers.hmac_signature import SignedWebhooks
 from sync.billing.providers.parsing import ITEMS_MAX, LISTED, is_id
-from sync.billing.providers.polar.payments import REFUNDED, purchase_of, refund_event
+from sync.billing.providers.polar.payments import (
+    REFUND_UPDATED,
+    REFUNDED,
+    failed_refund_event,
+    purchase_of,
+    refund_event,
+)
 from sync.billing.providers.polar.subscription import (
     METADATA,
     customer_names,
@@ -81,6 +87,8 @@ class PolarWebhooks(SignedWebhooks):
             return replace(customer, live_subscriptions=_live(data)) if kind == STATE else customer
         if kind == REFUNDED:
             return refund_event(event, data)
+        if kind == REFUND_UPDATED:
+            return failed_refund_event(event, data)
         if kind in ORDERED and (purchase := purchase_of(data)) is not None:
             event = replace(event, order=Order.of(modified_ns(data), occurred_ns, event_id))
             return parsing.with_subscription(event, purchase, names(data))

@@ -42,16 +42,32 @@ def verify(given: dict[str, str], body: bytes = BODY, tolerance_s: float = 300) 
     return Parser().verify(body, given, SECRETS, NOW, tolerance_s)
 
 
-def test_the_published_example() -> None:
-    """The values are those that the standard's own libraries are tested with."""
-    given = {
-        "webhook-id": "msg_p5jXN8AQM9LWM0D4loKWxJek",
-        "webhook-timestamp": "1614265330",
-        "webhook-signature": "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
-    }
-    secrets = (Secret("live", b"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),)
-    found = Parser().verify(b'{"test": 2432232314}', given, secrets, 1614265330.0, 300)
-    assert found == Verified("live", "msg_p5jXN8AQM9LWM0D4loKWxJek")
+@pytest.mark.parametrize(
+    ("secret", "event_id", "timestamp", "body", "mark"),
+    [
+        (
+            b"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+            "msg_p5jXN8AQM9LWM0D4loKWxJek",
+            "1614265330",
+            b'{"test": 2432232314}',
+            "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
+        ),
+        (
+            b"whsec_plJ3nmyCDGBKInavdOK15jsl",
+            "msg_loFOjxBNrRLzqYUf",
+            "1731705121",
+            b'{"event_type":"ping","data":{"success":true}}',
+            "v1,rAvfW3dJ/X/qxhsaXPOyyCGmRKsaKWcsNccKXlIktD0=",
+        ),
+    ],
+)
+def test_the_published_examples(secret: bytes, event_id: str, timestamp: str, body: bytes, mark: str) -> None:
+    """The values are those that the standard's own libraries, and the documentation of Svix, are tested with."""
+    secrets, now_s = (Secret("live", secret),), float(timestamp)
+    for signature in (mark, f"v1,{'A' * 43}= {mark}", f"v2,anything v1a,anything {mark}"):
+        given = {"webhook-id": event_id, "webhook-timestamp": timestamp, "webhook-signature": signature}
+        assert Parser().verify(body, given, secrets, now_s, 300) == Verified("live", event_id)
+        assert Parser().verify(body + b" ", given, secrets, now_s, 300) == Invalid()
 
 
 def test_the_secret_names_the_environment_and_the_header_the_event() -> None:

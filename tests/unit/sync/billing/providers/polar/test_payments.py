@@ -10,7 +10,7 @@ from sync.billing.domain.facts.model import Event, Item, Purchase
 from sync.billing.domain.facts.payments import RefundKind, RefundStatus
 from sync.billing.providers.polar.webhooks import PolarWebhooks
 from sync.core import instants
-from tests.support.polar_bodies import PRICES, PRODUCTS, at, envelope, order, subscription
+from tests.support.polar_bodies import PRICES, PRODUCTS, at, envelope, order, refund, subscription
 
 
 def parsed(data: dict[str, Any], kind: str = "order.paid") -> Event:
@@ -73,6 +73,23 @@ class TestRefunds:
         ).refund
         assert refund is not None
         assert refund.is_full
+
+    def test_one_that_fails_goes_back_no_more(self) -> None:
+        data = refund(status="failed", modified_at=at())
+        event = parsed(data, "refund.updated")
+        assert event.refund is not None
+        assert (event.subscription_id, event.refund.id, event.customer_id) == (data["order_id"],) * 2 + (
+            data["customer_id"],
+        )
+        assert (event.refund.status, event.refund.amount, event.refund.is_full) == (RefundStatus.PENDING, 3480, False)
+
+    @pytest.mark.parametrize(
+        ("kind", "status"),
+        [("refund.created", "failed"), ("refund.updated", "succeeded"), ("refund.updated", "pending")],
+    )
+    def test_others_are_said_by_the_order(self, kind: str, status: str) -> None:
+        event = parsed(refund(status=status), kind)
+        assert (event.refund, bool(event.ignored)) == (None, True)
 
     def test_a_subscription_s_order(self) -> None:
         data = order(bought := subscription(), status="refunded")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import orjson
@@ -62,6 +63,13 @@ class TestSignature:
         assert ADAPTER.verify(body, signed(body, ID), secrets, now_s, 300) == Verified("live", ID)
         sandbox = signed(body, ID, SANDBOX_SECRET)
         assert ADAPTER.verify(body, sandbox, secrets, now_s, 300) == Verified("sandbox", ID)
+
+    def test_the_key_is_what_a_newer_secret_encodes(self) -> None:
+        """Polar signs so since September 2026, with the secrets that it has made since."""
+        body, key = envelope(subscription()), b"a key of 32 bytes, as made since"
+        secrets = (Secret("live", SECRET.encode()), Secret("live", b"whsec_" + base64.b64encode(key)))
+        now_s = instants.parse(at()) / 1e9
+        assert ADAPTER.verify(body, signed(body, ID, key), secrets, now_s, 300) == Verified("live", ID)
 
 
 class TestSubscription:
