@@ -91,17 +91,16 @@ def parked(
 
 
 def _say_ignore(parked: Sequence[Mapping[str, Any]]) -> None:
-    """Print the lines for the catalog that ignore the unknown prices of these events."""
+    """Print the lines for the catalog that ignore the unknown prices and products of these events."""
     unknown: dict[str, list[str]] = {}
     for event in parked:
-        for price in event.get("unknown_prices", ()):
-            prices = unknown.setdefault(f"prices.{event['provider']}.{event['env']}", [])
-            prices += [price] if price not in prices else []
-    lines = [f"{name} = {json_text(prices)}" for name, prices in unknown.items()]
+        for table in ("prices", "products"):
+            for id in event.get(f"unknown_{table}", ()):
+                ids = unknown.setdefault(f"{table}.{event['provider']}.{event['env']}", [])
+                ids += [id] if id not in ids else []
+    lines = [f"{name} = {json_text(ids)}" for name, ids in unknown.items()]
     if lines:
-        say(
-            "\n".join(["", "If other software sells these prices, ignore them in the catalog:", "", "[ignore]", *lines])
-        )
+        say("\n".join(["", "If other software sells these, ignore them in the catalog:", "", "[ignore]", *lines]))
 
 
 @click.command(

@@ -21,6 +21,7 @@ from tests.support.polar_bodies import (
     customer,
     envelope,
     order,
+    price,
     refund,
     signed,
     state,
@@ -129,10 +130,19 @@ class TestS85Subscriptions:
             await shown(tab, "pro")
 
     async def test_s85_an_unknown_product_is_parked_with_its_name(self, store_url: str, tmp_path: Path) -> None:
+        """Not with its price's: Polar does not show the ids of prices."""
+
+        async def released() -> bool:
+            return not await system.parked()
+
         async with shop(store_url, tmp_path) as system:
-            await post(system, envelope(subscription(product="no-such")))
+            await post(system, envelope(subscription(product="no-such", prices=[price("of-no-such")])))
             (parked,) = await system.parked()
-            assert "unknown price no-such in live" in parked["reason"]
+            assert parked["reason"].startswith("unknown product no-such in live")
+            assert parked["unknown_products"] == ["no-such"]
+            system.catalog.write_text(f'{SOLD}\n[ignore]\nproducts.polar.live = ["no-such"]\n')
+            async with system.working():
+                await until(released, 20)
 
 
 class TestS86CustomerState:

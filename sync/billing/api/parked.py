@@ -64,7 +64,8 @@ class ParkedEvents(BillingOperations):
         if record.provider in self._services.adapters:
             event = self._services.parse(record.provider, record.body, environment)
             unknown = unknown_prices(event, self._services.setting(environment)) if isinstance(event, Event) else []
-            shown |= {"unknown_prices": unknown} if unknown else {}
+            kind = "products" if self._services.adapters[record.provider].sells_products else "prices"
+            shown |= {f"unknown_{kind}": unknown} if unknown else {}
         return shown
 
     @operation(

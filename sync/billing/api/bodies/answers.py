@@ -39,6 +39,9 @@ class ParkedEvent(Model):
     parked_at: Time
     attempts: int = Field(ge=0)
     unknown_prices: list[str] | None = Field(None, description="Its prices that the catalog neither sells nor ignores.")
+    unknown_products: list[str] | None = Field(
+        None, description="The same of a provider that sells products, such as Polar."
+    )
 
 
 class ParkedEvents(Model):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from sync.billing.catalog.catalog import Addon, Ignored, Offer, Plan, Policy
-from sync.billing.domain.entitlements.items import Setting as Setting, entry_of
+from sync.billing.domain.entitlements.items import Setting as Setting, entry_of, listed_id
 from sync.billing.domain.entitlements.versions import version_of
 from sync.billing.domain.facts.instructions import ScheduledPlanChange
 from sync.billing.domain.facts.model import (
@@ -210,7 +210,7 @@ def _buy(evaluated: EvaluatedSubscription, items: tuple[Item, ...], entry: Subsc
         elif isinstance(offer, Addon):
             evaluated.addons.append((offer, quantity))
         elif offer is None and quantity:
-            evaluated.unknown.append(price_id)
+            evaluated.unknown.append(listed_id(price_id, entry, setting))
 
 
 def _stand_in(evaluated: EvaluatedSubscription, entry: SubscriptionFacts, setting: Setting) -> None:

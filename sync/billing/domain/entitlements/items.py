@@ -47,12 +47,20 @@ def is_ignored(of: Event | SubscriptionFacts, setting: Setting) -> bool:
 
 
 def unknown_prices(of: Event | SubscriptionFacts, setting: Setting) -> list[str]:
-    """Return the price ids of a subscription's items that the catalog neither sells nor ignores.
+    """Return the ids of a subscription's items that the catalog neither sells nor ignores, as it would list them.
 
     An item of quantity 0 is not asked for.
     """
     items = () if of.subscription is None else of.subscription.items
-    return [price_id for price_id, quantity in items if quantity and entry_of(price_id, of, setting) is None]
+    unknown = [price_id for price_id, quantity in items if quantity and entry_of(price_id, of, setting) is None]
+    return [listed_id(price_id, of, setting) for price_id in unknown]
+
+
+def listed_id(price_id: str, of: Event | SubscriptionFacts, setting: Setting) -> str:
+    """Return the id by which the catalog would list an item: its price's, or its product's if products are sold."""
+    if of.subscription is None or of.provider not in setting.product_sellers:
+        return price_id
+    return of.subscription.products.get(price_id, price_id)
 
 
 def entry_of(price_id: str, of: Event | SubscriptionFacts, setting: Setting) -> Entry | None:

@@ -77,7 +77,7 @@ def preview(facts: Facts, request: PreviewRequest, setting: Setting) -> Preview:
     after = without_ended_grants(remember_granted(facts, result.facts, event, setting), (), setting)
     after, _ = without_void_changes(after, setting)
     projected = project(after, setting)
-    present = {item.price_id for item in entry.subscription.items}
+    present = bought(entry.subscription.items, entry, setting).unknown
     unknown = [price for price in bought(body.items, entry, setting).unknown if price not in present]
     if isinstance(projected, Unprojectable) or unknown:
         reason = projected.reason if isinstance(projected, Unprojectable) else projected.unknown

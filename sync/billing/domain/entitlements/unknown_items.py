@@ -160,7 +160,13 @@ def items_subject(key: str) -> str:
 
 
 def unknown_reason(prices: Collection[tuple[str, str]], setting: Setting) -> str:
-    """Return the reason that names (provider, price id), their environment, and where the catalog has them."""
+    """Return the reason that names (provider, id), their environment, and where the catalog has them.
+
+    Args:
+        prices: each with the id by which the catalog would list it; see `listed_id`.
+    """
+    sellers = setting.product_sellers
+    kind = "product" if all(provider in sellers for provider, _ in prices) else "price"
     named = sorted({price_id for _, price_id in prices})
     shown = ", ".join(named[:PRICES_NAMED_MAX])
     shown += f" and {len(named) - PRICES_NAMED_MAX} more" if len(named) > PRICES_NAMED_MAX else ""
@@ -169,11 +175,11 @@ def unknown_reason(prices: Collection[tuple[str, str]], setting: Setting) -> str
         for provider, price_id in sorted(prices)
         for (name, environment), known in setting.catalog.index.items()
         if name == provider and environment != setting.environment
-        if isinstance(known.get(("prices", price_id)), Offer)
+        if isinstance(known.get(("products" if provider in sellers else "prices", price_id)), Offer)
     ]
     elsewhere += [
         f"{found.key} has {price_id}, but not purchase = true"
         for provider, price_id in sorted(prices)
         if isinstance(found := setting.catalog.find(provider, setting.environment, price_id), Offer)
     ]
-    return "; ".join((f"unknown price {shown} in {setting.environment}", *elsewhere[:PRICES_NAMED_MAX]))
+    return "; ".join((f"unknown {kind} {shown} in {setting.environment}", *elsewhere[:PRICES_NAMED_MAX]))

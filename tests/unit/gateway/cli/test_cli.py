@@ -186,13 +186,13 @@ def test_the_lines_that_ignore_unknown_prices_are_printed(monkeypatch: pytest.Mo
         {"event_id": "2", "provider": "paddle", "env": "live", "unknown_prices": ["pri_2"]},
         {"event_id": "3", "provider": "stripe", "env": "sandbox", "unknown_prices": ["price_3"]},
         {"event_id": "4", "provider": "stripe", "env": "sandbox"},
+        {"event_id": "5", "provider": "polar", "env": "live", "unknown_products": ["8f0e"]},
     ]
     monkeypatch.setattr(Api, "send", lambda *_: (200, {"parked": events}))
     printed = CliRunner(env=KEY).invoke(cli.cli, ["parked"]).output
     tables = tomllib.loads(printed[printed.index("[ignore]") :])
-    assert tables == {
-        "ignore": {"prices": {"paddle": {"live": ["pri_1", "pri_2"]}, "stripe": {"sandbox": ["price_3"]}}}
-    }
+    prices = {"paddle": {"live": ["pri_1", "pri_2"]}, "stripe": {"sandbox": ["price_3"]}}
+    assert tables == {"ignore": {"prices": prices, "products": {"polar": {"live": ["8f0e"]}}}}
 
 
 def test_what_simulate_sends_and_shows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,15 +10,14 @@ from sync.billing.catalog.catalog import parse
 from sync.billing.domain.entitlements.awaited import await_preview, check_awaited
 from sync.billing.domain.entitlements.items import Setting, entry_of
 from sync.billing.domain.entitlements.preview import PreviewRequest, preview
-from sync.billing.domain.entitlements.projection import Projected, project
+from sync.billing.domain.entitlements.projection import Projected, Unprojectable, project
 from sync.billing.domain.entitlements.scheduled_changes import ChangeRequest, plan_change, with_change
 from sync.billing.domain.facts.model import NOTHING, Facts, Item
 from sync.billing.domain.facts.reducer import Reduced, reduce
 from sync.billing.domain.outcome import ChangeRejected
 from tests.support.histories import at, event
 
-CATALOG = parse(
-    """
+CATALOG_TEXT = """
 [plans.free]
 name = "Free"
 rank = 0
@@ -37,7 +36,7 @@ rank = 30
 prices.polar.live = ["p_team"]
 products.polar.live = ["p_team_other"]
 """
-)
+CATALOG = parse(CATALOG_TEXT)
 NOW_NS = at(20)
 SETTING = Setting(CATALOG, "live", (), NOW_NS, {"polar"})
 
@@ -68,6 +67,14 @@ def test_a_provider_that_sells_prices_needs_one() -> None:
         preview(PRO, PreviewRequest(plan="free"), SETTING)
     (entry,) = PRO.subscriptions.values()
     assert entry_of("p_basic", entry, SETTING._replace(product_sellers=())) is None
+
+
+def test_an_unknown_item_is_named_by_its_product() -> None:
+    unknown = bought("price_of_other", "p_other")
+    assert project(unknown, SETTING) == Unprojectable("unknown product p_other in live")
+    elsewhere = parse(CATALOG_TEXT + '[plans.x]\nname = "X"\nrank = 5\nproducts.polar.sandbox = ["p_other"]\n')
+    found = project(unknown, SETTING._replace(catalog=elsewhere))
+    assert found == Unprojectable("unknown product p_other in live; the catalog has p_other for sandbox")
 
 
 def test_it_has_landed_with_a_price_of_the_product() -> None:
