@@ -22,7 +22,7 @@ from sync.billing.storage.tenants import facts_of
 from sync.core import instants
 from sync.store.store import Store
 from tests.support.polar import Polar, catalog, endpoint, organization
-from tests.support.polar_bodies import PRICES, PRODUCTS, at, customer, envelope, order, state, subscription
+from tests.support.polar_bodies import PRICES, PRODUCTS, at, customer, envelope, full_state, order, state, subscription
 
 
 @pytest.fixture
@@ -243,7 +243,7 @@ class TestCustomerState:
 
     async def test_it_alone_gives_the_plan(self, store: Store, tmp_path: Path) -> None:
         services = made(store, tmp_path, {})
-        body = envelope(state(customer(external_id="acme"), subscription(None, seats=4)), STATE)
+        body = envelope(full_state(customer(external_id="acme"), subscription(None, seats=4)), STATE)
         result = await receive(services, body, "msg_1")
         assert (result.outcome, result.topic) == (Outcome.APPLIED, "tenant:acme")
         assert (await receive(services, body, "msg_1")).outcome is Outcome.DUPLICATE

@@ -20,6 +20,7 @@ from tests.support.polar_bodies import (
     at,
     customer,
     envelope,
+    full_state,
     order,
     price,
     refund,
@@ -175,12 +176,29 @@ class TestS86CustomerState:
         """Products are enough: a state shows no prices. What is missing in it is not taken for canceled."""
         async with shop(store_url, tmp_path) as system, system.tab() as tab:
             buyer = customer(external_id="acme")
-            await post(system, envelope(state(buyer, subscription(None, units=5)), STATE))
+            await post(system, envelope(full_state(buyer, subscription(None, units=5)), STATE))
             await shown(tab, "pro")
             assert tab.state["limits"]["seats"] == 5
             await post(system, envelope(state(buyer), STATE))
             await tab.fence()
             assert tab.plan == "pro"
+
+    async def test_s86_a_state_without_quantities_waits_for_what_it_hints_at(
+        self, store_url: str, tmp_path: Path
+    ) -> None:
+        """Without an API key a subscription's own event says it; the states of what is known park nothing."""
+        async with shop(store_url, tmp_path) as system, system.tab() as tab:
+            data = subscription(seats=5)
+            body = envelope(state(data["customer"], data), STATE)
+            assert (await post(system, body))["outcome"] == "parked"
+            (parked,) = await system.parked()
+            assert "set PLANWIRE_POLAR_API_KEYS=live:KEY" in parked["reason"]
+            await post(system, envelope(data, "subscription.created"))
+            await shown(tab, "pro")
+            assert tab.state["limits"]["seats"] == 5
+            assert await system.parked() == []
+            assert (await post(system, body))["outcome"] == "ignored"
+            assert await system.parked() == []
 
     async def test_s86_two_subscriptions_of_one_customer(self, store_url: str, tmp_path: Path) -> None:
         async with organization() as polar, shop(store_url, tmp_path, **asking(polar)) as system:

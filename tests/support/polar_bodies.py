@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -100,15 +100,20 @@ def subscription(tenant: str | None = "acme", product: str = "pro", **fields: An
 LISTED_IN_STATE = (
     *("id", "created_at", "modified_at", "metadata", "status", "amount", "currency", "recurring_interval"),
     *("current_period_start", "current_period_end", "trial_start", "trial_end", "cancel_at_period_end", "canceled_at"),
-    *("started_at", "ends_at", "product_id", "discount_id", "seats", "units", "meters"),
+    *("started_at", "ends_at", "product_id", "discount_id", "meters"),
 )
 """The fields of a subscription that the state of its customer shows."""
 
 
-def state(buyer: Mapping[str, Any], *live: Mapping[str, Any]) -> dict[str, Any]:
-    """The state of a customer with these live subscriptions."""
-    shown = [{name: one[name] for name in LISTED_IN_STATE} for one in live]
+def state(buyer: Mapping[str, Any], *live: Mapping[str, Any], more: Sequence[str] = ()) -> dict[str, Any]:
+    """The state of a customer with these live subscriptions; with `more` fields than Polar shows today."""
+    shown = [{name: one[name] for name in (*LISTED_IN_STATE, *more)} for one in live]
     return {**buyer, "active_subscriptions": shown, "granted_benefits": [], "active_meters": []}
+
+
+def full_state(buyer: Mapping[str, Any], *live: Mapping[str, Any]) -> dict[str, Any]:
+    """The state of a customer that shows how much of the product each subscription buys."""
+    return state(buyer, *live, more=("seats", "units"))
 
 
 def order(data: Mapping[str, Any] | None = None, tenant: str | None = "acme", **fields: Any) -> dict[str, Any]:

@@ -136,6 +136,7 @@ class Event:
         billed: what a change or a renewal of a subscription was billed, if the event is about that.
         refund: the money that goes back, of the subscription or purchase `subscription_id`; None for other events.
         unlisted: the id of a paid checkout without its items, which has to be fetched; "" for other events.
+        is_hint: whether its subscription's own events say the same: what is known need not be fetched for it.
     """
 
     provider: str
@@ -166,6 +167,7 @@ class Event:
     billed: Billed | None = None
     refund: Refund | None = None
     unlisted: str = ""
+    is_hint: bool = False
 
     @property
     def is_of_payment(self) -> bool:

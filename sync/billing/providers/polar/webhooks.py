@@ -128,7 +128,7 @@ def _listed_in_state(event: Event, customer: Mapping[str, Any], entry: Mapping[s
     at_ns = modified_ns(entry)
     data = {**entry, "customer_id": customer.get("id"), "customer": customer}
     if not has_quantity(entry) or at_ns is None:
-        return replace(event, subscription_id=parsing.optional_id(entry, "id"), names=names(data))
+        return replace(event, subscription_id=parsing.optional_id(entry, "id"), names=names(data), is_hint=True)
     order = Order.of(at_ns, min(at_ns, event.order.occurred_ns), event.event_id)
     return parsing.with_subscription(replace(event, order=order), subscription_of(data), names(data))
 

@@ -8,13 +8,15 @@ import structlog
 
 from sync.billing.domain import tenant_resolution
 from sync.billing.domain.entitlements.items import without_ignored_names
+from sync.billing.domain.entitlements.unknown_items import items_subject
 from sync.billing.domain.facts.model import Event
 from sync.billing.domain.outcome import WAITS_SOFTWARE, EventResult, Outcome
-from sync.billing.domain.tenant_resolution import CUSTOMERS
+from sync.billing.domain.tenant_resolution import CUSTOMERS, TOMBSTONE, SubscriptionRef
 from sync.billing.providers.base import ProviderRejected, ProviderUnavailable
 from sync.billing.services.context import BillingContext
 from sync.billing.services.events.attempt import Answer, Attempt, Processed
-from sync.billing.storage.links import find_link
+from sync.billing.storage.links import find_link, read_stored
+from sync.billing.storage.tenants import known_facts
 
 FETCH_MAX_WAIT_S = 2.5
 """Maximum wait for the provider's answer; then the delivery's own body is used. Providers wait 5 s for our answer."""
@@ -104,7 +106,20 @@ class ProviderFetch:
         setting = f"set PLANWIRE_{event.provider.upper()}_API_KEYS={event.environment}:KEY"
         problem = "does not return it" if can_ask else f"cannot be asked for it: {setting}"
         reason = f"{event.type[:60]} carries no subscription, and {event.provider} {problem}"
-        return attempt.ended(EventResult(Outcome.PARKED, reason, waits=(WAITS_SOFTWARE,)))
+        if event.is_hint and await self._is_known(event):
+            return attempt.ended(EventResult(Outcome.IGNORED, f"{reason}; its own events say the same"))
+        ref = SubscriptionRef.of(event)
+        waits = (WAITS_SOFTWARE, items_subject(ref.key)) if event.is_hint else (WAITS_SOFTWARE,)
+        return attempt.ended(EventResult(Outcome.PARKED, reason, waits=waits))
+
+    async def _is_known(self, event: Event) -> bool:
+        """Return whether a tenant has the subscription of an event."""
+        ref = SubscriptionRef.of(event)
+        tenant_id = (await read_stored(self._store, ref)).tenant_id
+        if tenant_id in (None, TOMBSTONE):
+            return tenant_id is not None
+        facts = known_facts(await self._store.read(ref.topic(str(tenant_id))))
+        return facts is not None and ref.key in facts.subscriptions
 
     async def _ask(self, attempt: Attempt) -> Attempt:
         """Return the attempt with the provider's current subscription, if the provider has an API client."""

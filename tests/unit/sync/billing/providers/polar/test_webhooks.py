@@ -33,11 +33,11 @@ from tests.support.polar_bodies import (
     at,
     customer,
     envelope,
+    full_state,
     id_of,
     order,
     price,
     signed,
-    state,
     subscription,
 )
 
@@ -219,7 +219,7 @@ class TestCustomerState:
     """`customer.state_changed` lists the live subscriptions of a customer."""
 
     def parts(self, *live: dict[str, Any], **fields: Any) -> list[Event]:
-        body = envelope(state(customer(**fields), *live), STATE)
+        body = envelope(full_state(customer(**fields), *live), STATE)
         return [parsed(part, event_id) for event_id, part in ADAPTER.split(body, ID)]
 
     def test_each_live_subscription_is_an_event_and_so_is_the_state(self) -> None:
@@ -239,7 +239,7 @@ class TestCustomerState:
         assert whole.live_subscriptions == frozenset()
 
     def test_a_state_without_quantities_is_a_hint(self) -> None:
-        body = state(customer(), subscription())
+        body = full_state(customer(), subscription())
         for entry in body["active_subscriptions"]:
             del entry["seats"], entry["units"]
         first, _ = (parsed(part) for _, part in ADAPTER.split(envelope(body, STATE), ID))
@@ -252,9 +252,9 @@ class TestCustomerState:
         newer = {**older, "modified_at": at(40), "seats": 5, "pause_at_period_end": True}
         arrivals = [
             parsed(envelope(older, ago_s=49), "a"),
-            parsed(ADAPTER.split(envelope(state(customer(), older), STATE, 45), "b")[0][1], "b"),
+            parsed(ADAPTER.split(envelope(full_state(customer(), older), STATE, 45), "b")[0][1], "b"),
             parsed(envelope(newer, ago_s=39), "c"),
-            parsed(ADAPTER.split(envelope(state(customer(), newer), STATE, 35), "d")[0][1], "d"),
+            parsed(ADAPTER.split(envelope(full_state(customer(), newer), STATE, 35), "d")[0][1], "d"),
         ]
         facts = NOTHING
         for place in (*places, *again):
