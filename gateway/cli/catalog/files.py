@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from gateway.cli.output import note, say, say_json
 
 if TYPE_CHECKING:
     from sync.billing.catalog.catalog import Catalog
+    from sync.billing.catalog.difference import Affected
     from sync.billing.catalog.tables import Plan
     from sync.billing.services.background.catalog_effects import Effect
 
@@ -117,32 +119,54 @@ def _diff_files(before: Catalog, after: Catalog, as_json: bool) -> None:
         if as_json:
             say_json({**row._asdict(), "difference": row.difference._asdict()})
             continue
-        say(f"{_WHO[row.who]} {row.offer} {row.version}".rstrip())
-        if row.who == "existing" and is_gone:
-            say(f"  the catalog no longer has {', '.join(row.ids)}: what was published stays")
-        elif row.who == "existing" and row.becomes.partition(" ")[0] != row.offer:
-            say(f"  get {row.becomes} by {', '.join(row.ids)}")
-        for line in _lines(row.difference._asdict()):
-            say(line)
+        say("\n".join(_shown(row)))
         plan = before.plans.get(row.offer)
-        if row.who == "existing" and plan is not None and row.version in ("", plan.version) and row.difference.loses:
+        loses = row.who == "existing" and row.difference.loses and row.becomes.partition(" ")[0] == row.offer
+        if loses and plan is not None and row.version in ("", plan.version):
             losing.setdefault(plan.key, plan)
     if as_json:
         return
     if is_same:
         say("no difference: nobody gains or loses anything")
     for plan in losing.values():
-        say(f"\nexisting customers of {plan.key} keep what they have with:\n\n{_kept(plan, now_ns)}")
+        say(_kept(plan, after.plans[plan.key], now_ns))
 
 
-def _kept(plan: Plan, now_ns: int) -> str:
+def _shown(row: Affected) -> Iterator[str]:
+    """Yield the lines of what the edit changes for some customers."""
+    from sync.billing.catalog.difference import IGNORED, RULES
+
+    if row.who == RULES:
+        yield f"[{row.offer}]"
+        yield from (f"  changes {line}" for line in row.difference.renames)
+        return
+    yield f"{_WHO[row.who]} {row.offer} {row.version}".rstrip()
+    if row.who == "existing":
+        if not row.becomes:
+            yield f"  the catalog no longer has {', '.join(row.ids)}: what was published stays"
+        elif row.becomes == IGNORED:
+            yield f"  the catalog ignores {', '.join(row.ids)}: other software sells it"
+        elif row.becomes.partition(" ")[0] != row.offer:
+            yield f"  get {row.becomes} by {', '.join(row.ids)}"
+    yield from _lines(row.difference._asdict())
+
+
+def _kept(plan: Plan, edited: Plan, now_ns: int) -> str:
     """Return the lines that keep the terms of a plan for those who have bought it, and do until the edit is in use."""
     from sync.billing.catalog.difference import version_block
     from sync.billing.catalog.tables import CURRENT
 
     until_s = (now_ns // 10**9 + SPARE_S) // 60 * 60
-    name = time.strftime("%Y-%m-%d", time.gmtime(until_s)) if plan.version == CURRENT else plan.version
-    return version_block(plan, name, until_s * 10**9)
+    name, also = plan.version, ""
+    if plan.version == CURRENT:
+        day = time.strftime("%Y-%m-%d", time.gmtime(until_s))
+        taken = {edited.version, *[each.version for each in edited.versions]}
+        names = chain([day], (f"{day}.{number}" for number in count(2)))
+        name = next(name for name in names if name not in taken)
+    elif edited.version == plan.version:
+        also = f" another version than {name!r} in [plans.{plan.key}], and"
+    lines = version_block(plan, name, until_s * 10**9)
+    return f"\nexisting customers of {plan.key} keep what they have with{also} these lines:\n\n{lines}"
 
 
 async def _diff_tenants(before: Catalog, after: Catalog, environ: str, as_json: bool) -> None:

@@ -29,12 +29,12 @@ _VERSION_COLUMNS = ("tenant", "plan", "version", "by", "subscription")
 @json_lines_option
 @with_publish_api
 def versions(plan: str | None, environ: str | None, as_json: bool, api: Api) -> None:
-    """List the tenants that have bought PLAN, or any plan, with the version of it that each has, and why.
+    """List the tenants that have PLAN, or any plan, with the version of it that each has, and why.
 
     Example: planwire catalog versions pro
     """
     found = list(_held(api, plan or "", environ))
-    say_list(as_json, found, _VERSION_COLUMNS, "nobody has bought it")
+    say_list(as_json, found, _VERSION_COLUMNS, "nobody has it")
     if found and not as_json:
         counts = Counter(f"{row['plan']} {row['version']}" for row in found)
         say("\n" + ", ".join(f"{name}: {count}" for name, count in sorted(counts.items())))
@@ -61,7 +61,7 @@ def migrate(
     as_json: bool,
     api: Api,
 ) -> None:
-    """Move what tenants have bought of PLAN so far to a version of it. Their pages show it at once.
+    """Move what tenants have bought of PLAN so far, or were granted, to a version of it. Their pages show it at once.
 
     Each move is in its tenant's history; `planwire overrides TENANT --remove version:PLAN` takes it back. If the
     command is stopped, the same command moves the rest: who has the version already is left out.
@@ -71,9 +71,11 @@ def migrate(
              planwire catalog migrate pro --version 2026 --tenant acme --reason "asked to keep it"
     """
     chosen: list[tuple[str, dict[str, str]]] = [read_tenant(tenant, environ) for tenant in tenants]
-    if not tenants:
+    asked = {} if environ is None else {"env": environ}
+    if tenants:
+        _page(api, {"limit": "1", "plan": plan, **asked}, version)
+    else:
         held = [row for row in _held(api, plan, environ, version) if row["version"] != version]
-        asked = {} if environ is None else {"env": environ}
         chosen = [(tenant, asked) for tenant in dict.fromkeys(str(row["tenant"]) for row in held)]
     body = {"kind": "version", "name": plan, "value": version, "reason": reason, **({"by": by} if by else {})}
     moved = 0
@@ -90,29 +92,39 @@ def migrate(
 
 
 def _held(api: Api, plan: str, environ: str | None, version: str = "") -> Iterator[Row]:
-    """Yield the versions that tenants have; each subscription once.
+    """Yield the versions that tenants have; each subscription and grant once.
 
     Raises:
-        click.UsageError: the gateway's catalog has no such plan, or no such version of it.
+        click.UsageError: as `_page`.
     """
     asked = {"limit": str(PAGE), **({"plan": plan} if plan else {}), **({"env": environ} if environ else {})}
     seen: set[object] = set()
     while True:
-        page = _patient(api, "GET", "/v1/plan-versions", asked)
-        known = page["catalog"]
-        if plan and plan not in known:
-            raise click.UsageError(f"the catalog has no plan {plan}: expected one of {', '.join(sorted(known))}")
-        if version and version not in known[plan]:
-            raise click.UsageError(
-                f"the plan {plan} has no version {version}: expected one of {', '.join(known[plan])}"
-            )
+        page = _page(api, asked, version)
         for row in page["versions"]:
-            if row["subscription"] not in seen:
-                seen.add(row["subscription"])
+            held = (row["tenant"], row.get("subscription"), row["plan"])
+            if held not in seen:
+                seen.add(held)
                 yield row
         if "next" not in page:
             return
         asked["from"] = page["next"]
+
+
+def _page(api: Api, asked: Mapping[str, str], version: str) -> dict[str, Any]:
+    """Return one page of the versions that tenants have.
+
+    Raises:
+        click.UsageError: the gateway's catalog has no such plan, or no such version of it; "" for any version.
+    """
+    page, plan = _patient(api, "GET", "/v1/plan-versions", asked), asked.get("plan", "")
+    known = page["catalog"]
+    if plan and plan not in known:
+        raise click.UsageError(f"the catalog has no plan {plan}: expected one of {', '.join(sorted(known))}")
+    if version and version not in known[plan]:
+        names = ", ".join(known[plan]) or f"none: name the present terms first, with version = ... in [plans.{plan}]"
+        raise click.UsageError(f"the plan {plan} has no version {version}: expected one of {names}")
+    return page
 
 
 def _patient(api: Api, method: str, path: str, query: Mapping[str, str], body: object = None) -> dict[str, Any]:

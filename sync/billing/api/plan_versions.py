@@ -24,22 +24,23 @@ _log = structlog.get_logger("sync.api")
 
 
 class HeldVersion(Model):
-    """The version of a plan that a live subscription has.
+    """The version of a plan that a live subscription, a purchase or a grant has.
 
-    `by`: purchase (of when the plan was bought), price (the price is the version's own) or move (it was moved to it).
+    `by`: purchase or grant (of when the plan was bought or granted), price (the price is the version's own) or move
+    (it was moved to it).
     """
 
     tenant: str
-    subscription: str = Field(description="PROVIDER:ID.")
+    subscription: str | None = Field(None, description="PROVIDER:ID. Absent for a granted plan.")
     plan: str
     version: str
-    by: Literal["purchase", "price", "move"]
+    by: Literal["purchase", "grant", "price", "move"]
 
 
 class VersionsPage(Model):
     """One page. `next`, if there may be more, is the next page's `from`.
 
-    `catalog` has the names of each plan's versions, the present one first.
+    `catalog` has the versions of each plan that tenants can be moved to, the present one first if it has a name.
     """
 
     versions: list[HeldVersion]
@@ -69,8 +70,7 @@ class PlanVersions(BillingOperations):
         facts = await read_all_facts(self._services.store, asked.environment, topics)
         setting = self._services.setting(asked.environment)
         found = [row for topic, each in facts for row in _rows(topic, each, setting) if plan in ("", row["plan"])]
-        named = {key: [plan.version] for key, plan in setting.catalog.plans.items()}
-        named |= {key: list(versions.by_name) for key, versions in setting.catalog.versions.items()}
+        named = {key: setting.catalog.version_names(plan) for key, plan in setting.catalog.plans.items()}
         document: Document = {"versions": found, "catalog": named}
         return document | ({"next": following} if following else {})
 
@@ -80,5 +80,6 @@ def _rows(topic: str, facts: Facts | str, setting: Setting) -> Iterator[Document
         _log.error("facts_unreadable", topic=topic, error=facts)
         return
     tenant = decode_id(Topic.parse(topic).id)
-    for key, (plan, version, by) in held_versions(facts, setting).items():
-        yield {"tenant": tenant, "subscription": key, "plan": plan, "version": version, "by": by}
+    for subscription, plan, version, by in held_versions(facts, setting):
+        by_what = {"subscription": subscription} if subscription else {}
+        yield {"tenant": tenant, **by_what, "plan": plan, "version": version, "by": by}

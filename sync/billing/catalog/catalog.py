@@ -44,6 +44,7 @@ from pydantic_core import PydanticCustomError
 
 from sync.billing.catalog import applications, positions, versions
 from sync.billing.catalog.tables import (
+    CURRENT as CURRENT,
     NO_PLAN as NO_PLAN,
     SOLD_BY,
     Addon as Addon,
@@ -116,6 +117,14 @@ class Catalog:
     def has_plan(self, key: str, app: str = "") -> bool:
         """Return whether a plan is of this catalog; one that the whole catalog lacks is if it was of its `app`."""
         return key in self.plans or self.whole is None or (key not in self.whole.plans and app in ("", self.app))
+
+    def version_names(self, plan: Plan) -> list[str]:
+        """Return the versions of a plan that tenants can be moved to, the present one first, if it has a name.
+
+        Without a name nobody could say, after the next edit, which terms were meant.
+        """
+        versions = self.versions.get(plan.key)
+        return [name for name in (versions.by_name if versions else [plan.version]) if name != CURRENT]
 
     def find(
         self, provider: str, environment: str, price_id: str, lookup_key: str = "", product_id: str = ""

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sync.billing.catalog.catalog import LEVELS, NO_PLAN, UNLIMITED, Catalog
+from sync.billing.catalog.catalog import LEVELS, UNLIMITED, Catalog, Entry
 from sync.billing.catalog.tables import Addon, Ignored, Offer, Plan
+from sync.billing.catalog.values import EVERY_LIMIT, duration_text
 from sync.core import instants
 
 PARTS = {"features": "feature", "limits": "limit", "per_unit": "limit per unit", "modules": "module"}
 """The parts of what an offer grants -> the word for one of them."""
 
 
+RULES, IGNORED = "rules", "[ignore]"
+"""For `Affected`: the rules for all tenants; what becomes of a price that the edit ignores."""
+
+
 class Difference(NamedTuple):
-    """What somebody gains, loses, or has under another name; each as one line."""
+    """What somebody gains, loses, or has under another name or rule; each as one line."""
 
     gains: list[str]
     loses: list[str]
@@ -30,10 +35,10 @@ class Affected(NamedTuple):
     """The customers of one kind, and what the edit changes for them.
 
     Attributes:
-        who: `existing` customers of an offer, `new` ones, or tenants `without` a subscription.
-        offer: the plan's or add-on's key.
+        who: `existing` customers of an offer, `new` ones, tenants `without` a subscription, or all by the RULES.
+        offer: the plan's or add-on's key; of RULES the table of the catalog.
         version: the version that existing customers of a plan have; "" for others.
-        becomes: what they have afterwards: PLAN, PLAN VERSION or an add-on; "" if the catalog no longer has it.
+        becomes: what they have afterwards: PLAN, PLAN VERSION, an add-on, IGNORED; "" if the catalog no longer has it.
         ids: the prices, lookup keys and products that existing customers have bought by.
     """
 
@@ -75,10 +80,11 @@ def affected(old: Catalog, new: Catalog, now_ns: int) -> Iterator[Affected]:
 
     Existing customers are those who have bought before `now_ns`.
     """
+    yield from _changed_rules(old, new)
     before, after = old.default, new.default
     yield Affected("without", before.key, "", after.key, compared(granted(before), granted(after)))
-    for app in sorted({*old.apps, *new.apps} - {old.leading, new.leading}):
-        was, now = (each.apps[app].default if app in each.apps else NO_PLAN for each in (old, new))
+    for app in sorted({*old.apps} & {*new.apps} - {old.leading}):
+        was, now = old.apps[app].default, new.apps[app].default
         yield Affected("without", was.key, "", now.key, compared(granted(was), granted(now)))
     rows: dict[tuple[str, str, str], Affected] = {}
     for (provider, environment), listed in old.index.items():
@@ -87,7 +93,7 @@ def affected(old: Catalog, new: Catalog, now_ns: int) -> Iterator[Affected]:
                 continue
             ids = {"prices": "", "lookup_keys": "", "products": "", table: id}
             then = new.find(provider, environment, ids["prices"], ids["lookup_keys"], ids["products"])
-            for row in _holders(entry, None if isinstance(then, Ignored) else then, old, new, now_ns):
+            for row in _holders(entry, then, old, new, now_ns):
                 kind = (row.offer, row.version, row.becomes)
                 known = rows.setdefault(kind, row)
                 rows[kind] = known._replace(ids=(*known.ids, id))
@@ -99,28 +105,65 @@ def affected(old: Catalog, new: Catalog, now_ns: int) -> Iterator[Affected]:
         yield Affected("new", key, "", key if key in news else "", difference)
 
 
-def _holders(
-    entry: Plan | Addon, then: Plan | Addon | None, old: Catalog, new: Catalog, now_ns: int
-) -> Iterator[Affected]:
+def _holders(entry: Plan | Addon, then: Entry | None, old: Catalog, new: Catalog, now_ns: int) -> Iterator[Affected]:
     """Yield the existing customers of one price: of a plan with versions those of each that it can have bought."""
     moments = {now_ns - 1}
     for catalog, offer in ((old, entry), (new, then)):
-        if offer is not None and offer.key in catalog.versions:
+        if isinstance(offer, Plan) and offer.key in catalog.versions:
             moments |= {until_ns - 1 for until_ns, _ in catalog.versions[offer.key].dated if until_ns < now_ns}
     for at_ns in sorted(moments):
         had, version = _bought(entry, at_ns, old)
         has, becomes = _bought(then, at_ns, new)
-        difference = Difference([], [], []) if has is None else compared(granted(had), granted(has))
-        name = "" if has is None else f"{has.key} {becomes}".rstrip()
+        difference = Difference([], [], []) if then is None else compared(granted(had), granted(has))
+        name = "" if then is None else IGNORED if has is None else f"{has.key} {becomes}".rstrip()
         yield Affected("existing", entry.key, version, name, difference)
 
 
-def _bought(offer: Plan | Addon | None, at_ns: int, catalog: Catalog) -> tuple[Offer | None, str]:
+def _bought(entry: Entry | None, at_ns: int, catalog: Catalog) -> tuple[Offer | None, str]:
     """Return what was bought at an instant, and the name of the version, of a plan that has versions."""
+    offer = entry if isinstance(entry, Offer) else None
     if not isinstance(offer, Plan) or offer.key not in catalog.versions:
         return offer, ""
     found = catalog.versions[offer.key].bought(offer, at_ns)
     return found, found.version
+
+
+def _changed_rules(old: Catalog, new: Catalog) -> Iterator[Affected]:
+    """Yield the tables whose rules differ: they decide for all tenants, also about what was bought before."""
+    olds, news = _rules(old, new), _rules(new, old)
+    for table in olds:
+        if table in news:
+            was, now = olds[table], news[table]
+            lines = [f"{name}: {was[name]} -> {now[name]}" for name in was if was[name] != now[name]]
+            yield Affected(RULES, table, "", table, Difference([], [], lines))
+
+
+def _rules(catalog: Catalog, other: Catalog) -> dict[str, dict[str, str]]:
+    """Return the rules by table and name, in words; they have the names of the other catalog's, too."""
+    policy = catalog.policy
+    limits = sorted({*policy.combine, *other.policy.combine, EVERY_LIMIT})
+    rules: dict[str, dict[str, str]] = {
+        "policy": {
+            "app": catalog.leading or "none",
+            "grace": duration_text(policy.grace_ns),
+            **{f"overdue.{kind}": choice for kind, choice in policy.overdue.items()},
+            **{name: str(getattr(policy, name)) for name in ("refund", "second_customer", "unsigned_tenant")},
+            **{f"combine.{name}": "sum" if policy.is_summed(name) else "max" for name in limits},
+        },
+        "shadow": {"on": _word(catalog.shadow is not None)},
+    }
+    if catalog.apps or other.apps:
+        rules["policy"]["applications"] = ", ".join(catalog.apps) or "none"
+    for name, offers in (("plans", catalog.plans), ("addons", catalog.addons)):
+        for key, offer in offers.items():
+            expires = "never" if offer.expires_ns is None else duration_text(offer.expires_ns)
+            rank = {"rank": str(offer.rank)} if isinstance(offer, Plan) else {}
+            rules[f"{name}.{key}"] = {**rank, "purchase": _word(offer.purchase), "expires": expires}
+    return rules
+
+
+def _word(flag: bool) -> str:
+    return "true" if flag else "false"
 
 
 def version_block(plan: Plan, name: str, now_ns: int) -> str:

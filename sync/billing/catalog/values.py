@@ -74,6 +74,13 @@ def _duration_ns(value: object) -> int:
     return int(match[1]) * _UNIT_S[match[2]] * 1_000_000_000
 
 
+def duration_text(ns: int) -> str:
+    """Return a duration as a catalog writes it, in the greatest unit that is exact."""
+    seconds = ns // 1_000_000_000
+    unit = next((unit for unit in "dhm" if seconds and seconds % _UNIT_S[unit] == 0), "s")
+    return f"{seconds // _UNIT_S[unit]}{unit}"
+
+
 def _instant_ns(value: object) -> int:
     try:
         return instants.parse(value.isoformat() if isinstance(value, datetime.datetime) else value)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from sync.billing.catalog import positions
 from sync.billing.catalog.tables import SOLD_BY, Plan, PlanVersion
-from sync.billing.catalog.values import wrong
+from sync.billing.catalog.values import Ids, wrong
 
 TERMS = ("name", "features", "limits", "per_unit", "modules")
 """The fields in which versions of a plan differ."""
@@ -75,8 +75,12 @@ def sections(found: Mapping[str, PlanVersions]) -> Iterator[tuple[positions.Path
 def _check(version: PlanVersion, by_name: Mapping[str, Plan], dated: Mapping[int, Plan], path: positions.Path) -> None:
     if version.version in by_name:
         raise wrong(f"is {version.version!r}, the name of another version of the plan", *path, "version")
-    if version.until_ns is None and not any(getattr(version, table) for table in SOLD_BY):
+    if version.until_ns is None and not any(_has_ids(getattr(version, table)) for table in SOLD_BY):
         raise wrong("needs until (who bought the plan before keeps these terms) or prices of its own", *path)
     if version.until_ns is not None and version.until_ns in dated:
         other = dated[version.until_ns].version
         raise wrong(f"is the until of version {other!r} too: two versions cannot end at one instant", *path, "until")
+
+
+def _has_ids(listed: Ids) -> bool:
+    return any(ids for environments in listed.values() for ids in environments.values())

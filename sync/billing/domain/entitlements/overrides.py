@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from sync.billing.catalog.catalog import LEVELS, NUMBER_MAX, UNLIMITED
+from sync.billing.catalog.catalog import LEVELS, NUMBER_MAX, UNLIMITED, Plan
 from sync.billing.domain.entitlements.applications import check_app
 from sync.billing.domain.entitlements.evaluation import Setting
 from sync.billing.domain.facts.instructions import PLAN, VERSION, Override, place
@@ -33,8 +33,10 @@ def add_override(facts: Facts, override: Override, setting: Setting) -> Facts:
         raise ChangeRejected("override_invalid", problem)
     check_app(override.app, setting)
     if override.kind in (PLAN, VERSION):
-        _check_in_catalog(override, setting)
-        override = _dated(replace(override, app=setting.catalog.plans[override.name].app), facts, setting.now_ns)
+        plan = _in_catalog(override, setting)
+        if override.kind == VERSION:
+            _check_version(override, plan, setting)
+        override = _dated(replace(override, app=plan.app), facts, setting.now_ns)
     kept = [
         other
         for other in facts.overrides
@@ -72,11 +74,11 @@ def remove_override(facts: Facts, kind: str, name: str, app: str = "") -> Facts:
     return replace(facts, overrides=kept)
 
 
-def _check_in_catalog(override: Override, setting: Setting) -> None:
-    """Check that the catalog has the plan that is granted, and the version that a tenant is moved to.
+def _in_catalog(override: Override, setting: Setting) -> Plan:
+    """Return the plan that is granted, or moved to a version.
 
     Raises:
-        ChangeRejected: it has not.
+        ChangeRejected: the catalog has no such plan, or the plan is of another application.
     """
     plan = setting.catalog.plans.get(override.name)
     if plan is None:
@@ -84,10 +86,18 @@ def _check_in_catalog(override: Override, setting: Setting) -> None:
         raise ChangeRejected("plan_unknown", f"the catalog has no plan {override.name[:60]!r}: expected one of {known}")
     if override.app not in ("", plan.app):
         raise ChangeRejected("override_invalid", f"{override.name} is not a plan of {override.app}")
-    versions = setting.catalog.versions.get(plan.key)
-    names = [plan.version] if versions is None else list(versions.by_name)
-    if override.kind == VERSION and override.value not in names:
-        known = ", ".join(names)
+    return plan
+
+
+def _check_version(override: Override, plan: Plan, setting: Setting) -> None:
+    """Check that the plan has the version.
+
+    Raises:
+        ChangeRejected: it has not.
+    """
+    names = setting.catalog.version_names(plan)
+    if override.value not in names:
+        known = ", ".join(names) or f"none, as [plans.{plan.key}] names no version"
         problem = f"the plan {plan.key} has no version {str(override.value)[:64]!r}: expected one of {known}"
         raise ChangeRejected("version_unknown", problem)
 

@@ -32,8 +32,7 @@ def version_at(offer: Plan, at_ns: int, facts: Facts, setting: Setting) -> Plan:
     for move in facts.overrides:
         if (move.kind, move.name) == (VERSION, offer.key) and _counts(move, at_ns, setting.now_ns):
             # A version that is no longer in the catalog has ended for those who were moved to it.
-            moved = versions.by_name.get(str(move.value))
-            return versions.bought(offer, at_ns) if moved is None else moved
+            return versions.by_name.get(str(move.value)) or versions.bought(offer, at_ns)
     return versions.bought(offer, at_ns)
 
 

@@ -9,7 +9,7 @@ from planwire_client.core.topic import Topic, decode_id
 from sync.billing.catalog.catalog import Catalog
 from sync.billing.catalog.difference import Difference, compared
 from sync.billing.domain.entitlements.items import Setting
-from sync.billing.domain.entitlements.projection import Unprojectable, project
+from sync.billing.domain.entitlements.projection import State, Unprojectable, project
 from sync.billing.domain.facts.model import NOTHING, Facts
 from sync.billing.storage.environment import Environment
 from sync.billing.storage.tenants import read_all_facts
@@ -58,6 +58,21 @@ def effect_of(tenant: str, facts: Facts, old: Setting, new: Setting) -> Effect:
         failed = before if isinstance(before, Unprojectable) else after
         reason = failed.reason if isinstance(failed, Unprojectable) else ""
         return Effect(tenant, "", "", Difference([], [], []), f"what was published stays: {reason}")
-    old_plan, new_plan = before.state["plan"], after.state["plan"]
-    shown = ({**before.state, "name": old_plan["name"]}, {**after.state, "name": new_plan["name"]})
-    return Effect(tenant, old_plan["key"], new_plan["key"], compared(*shown))
+    old_plan, new_plan = (each.state.get("plan", {}).get("key", "") for each in (before, after))
+    return Effect(tenant, old_plan, new_plan, _difference(before.state, after.state))
+
+
+def _difference(before: State, after: State) -> Difference:
+    """Return the difference of two states: of each application by itself, if both have some."""
+    if "apps" not in before or "apps" not in after:
+        return compared(_named(before), _named(after))
+    found = Difference([], [], [])
+    for app in sorted({*before["apps"], *after["apps"]}):
+        each = compared(*[_named(state["apps"].get(app, {})) for state in (before, after)])
+        for lines, more in zip(found, each, strict=True):
+            lines += [f"{app}: {line}" for line in more]
+    return found
+
+
+def _named(state: State) -> State:
+    return {**state, "name": state.get("plan", {}).get("name")}

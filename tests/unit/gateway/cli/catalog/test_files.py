@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import orjson
@@ -68,3 +69,48 @@ def test_diff_prints_the_lines_that_keep_existing_customers(tmp_path: Path) -> N
     assert run("diff", old, kept).output == "new customers of pro\n  loses limit seats: 9 -> 3\n"
     (row,) = map(orjson.loads, run("diff", old, kept, "--json").output.splitlines())
     assert (row["who"], row["offer"], row["difference"]["loses"]) == ("new", "pro", ["limit seats: 9 -> 3"])
+
+
+def printed_version(*arguments: str) -> str:
+    """The lines to add to the catalog, which `diff` prints last."""
+    found = run("diff", *arguments).output
+    return found[found.index("[[plans.pro.versions]]") :]
+
+
+def test_the_lines_have_a_name_that_no_version_has(tmp_path: Path) -> None:
+    """Also for a second edit on the same day."""
+    first = printed_version(written(tmp_path, FREE + PRO, "old.toml"), written(tmp_path, FREE + PRO.replace("9", "7")))
+    before = FREE + PRO.replace("9", "7") + re.sub("until = .*", "until = 2026-01-01T00:00:00Z", first)
+    old, new = written(tmp_path, before, "old.toml"), before.replace("seats = 7", "seats = 5")
+    second = printed_version(old, written(tmp_path, new))
+    assert run("check", written(tmp_path, new + second)).exit_code == 0
+    found = run("diff", old, written(tmp_path, new + second)).output
+    assert found == "new customers of pro\n  loses limit seats: 7 -> 5\n"
+
+
+def test_a_named_version_needs_another_name_for_the_edited_terms(tmp_path: Path) -> None:
+    named = PRO.replace("rank", 'version = "2026"\nrank')
+    old, cut = written(tmp_path, FREE + named, "old.toml"), named.replace("9", "3")
+    new = written(tmp_path, FREE + cut)
+    assert "with another version than '2026' in [plans.pro], and these lines:" in run("diff", old, new).output
+    lines = printed_version(old, new)
+    kept = written(tmp_path, FREE + cut.replace('"2026"', '"2027"') + lines)
+    assert run("diff", old, kept).output == "new customers of pro\n  loses limit seats: 9 -> 3\n"
+
+
+def test_no_lines_are_printed_that_keep_nothing(tmp_path: Path) -> None:
+    """A price that another plan has now is not the plan's any more, whatever versions it has."""
+    old = written(tmp_path, FREE + PRO, "old.toml")
+    basic = '[plans.basic]\nname = "Basic"\nrank = 10\nprices.paddle.live = ["pri_2"]\n'
+    assert "versions]]" not in run("diff", old, written(tmp_path, FREE + PRO.replace(', "pri_2"', "") + basic)).output
+
+
+def test_rules_for_all_and_ignored_prices_are_named(tmp_path: Path) -> None:
+    old = written(tmp_path, FREE + PRO, "old.toml")
+    ignored = '[ignore]\nprices.paddle.live = ["pri_2"]\n[policy]\ngrace = "1d"\n'
+    result = run("diff", old, written(tmp_path, FREE + PRO.replace(', "pri_2"', "") + ignored))
+    assert result.output == (
+        "[policy]\n  changes grace: 7d -> 1d\n"
+        "existing customers of pro\n  the catalog ignores pri_2: other software sells it\n"
+        "  loses limit seats: 9 -> none\n"
+    )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, strategies as st
 
 from sync.billing.catalog.catalog import Catalog, parse
-from sync.billing.catalog.difference import Affected, affected, compared, granted, version_block
+from sync.billing.catalog.difference import IGNORED, RULES, Affected, affected, compared, granted, version_block
 from sync.core import instants
 
 NOW_NS = instants.parse("2027-01-01T00:00:00Z")
@@ -73,6 +74,51 @@ def test_a_price_that_moves_to_another_plan_is_listed() -> None:
     row = found(parse(FREE + PRO.replace(', "pri_2"', "") + basic + AUDIT))["existing", "pro", ""]
     assert (row.becomes, row.ids) == ("basic", ("pri_2",))
     assert "feature sso" in row.difference.loses
+
+
+def test_a_price_that_the_edit_ignores_is_lost_to_other_software() -> None:
+    row = found(parse(FREE + PRO.replace(', "pri_2"', "") + AUDIT + '[ignore]\nprices.paddle.live = ["pri_2"]\n'))
+    assert row["existing", "pro", ""].becomes == IGNORED
+    assert "feature sso" in row["existing", "pro", ""].difference.loses
+
+
+LIFETIME = '[plans.life]\nname = "Life"\nrank = 30\nprices.paddle.live = ["pri_l"]\n'
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ("", '[policy]\ngrace = "36h"\n', ("policy", "grace: 7d -> 36h")),
+        ("", '[policy]\nrefund = "revoke"\n', ("policy", "refund: keep -> revoke")),
+        ("", '[policy]\nsecond_customer = "park"\n', ("policy", "second_customer: accept -> park")),
+        ("", '[policy]\noverdue = { trial = "apply" }\n', ("policy", "overdue.trial: hold -> apply")),
+        ('[policy]\ncombine = "sum"\n', "", ("policy", "combine.*: sum -> max")),
+        ("", '[policy]\ncombine = { seats = "sum" }\n', ("policy", "combine.seats: max -> sum")),
+        ("", "[shadow]\n", ("shadow", "on: false -> true")),
+        (LIFETIME, LIFETIME.replace("30", "5"), ("plans.life", "rank: 30 -> 5")),
+        (LIFETIME + "purchase = true\n", LIFETIME, ("plans.life", "purchase: true -> false")),
+        (LIFETIME + "purchase = true\n", LIFETIME + 'purchase = true\nexpires = "90m"\n', None),
+    ],
+)
+def test_a_rule_for_all_tenants_is_listed(before: str, after: str, expected: tuple[str, str] | None) -> None:
+    """A sale that is for a time from now on is shorter for those who have bought before, too."""
+    rows = [row for row in found(parse(FREE + PRO + after), parse(FREE + PRO + before)).values() if row.who == RULES]
+    assert [(row.offer, row.difference.renames) for row in rows] == [
+        (expected[0], [expected[1]]) if expected else ("plans.life", ["expires: never -> 90m"])
+    ]
+
+
+def test_applications_are_compared_by_themselves() -> None:
+    """Whose default plan it is, and which one leads."""
+    mail = 'app = "crm"\n[plans.tickets]\nname = "Tickets"\nrank = 9\napp = "mail"\nlimits = { tickets = 7 }\n'
+    default = '[plans.start]\nname = "Start"\nrank = 0\ndefault = true\napp = "mail"\nlimits = { tickets = 1 }\n'
+    old = parse('[policy]\napp = "crm"\n' + FREE + PRO + mail + default)
+    new = parse('[policy]\napp = "mail"\n' + FREE + PRO + mail + default.replace("tickets = 1", "tickets = 2"))
+    rows = found(new, old)
+    assert rows[RULES, "policy", ""].difference.renames == ["app: crm -> mail"]
+    one = parse('[policy]\napp = "crm"\n' + FREE + PRO + 'app = "crm"\n')
+    assert found(one, old)[RULES, "policy", ""].difference.renames == ["applications: crm, mail -> crm"]
+    assert found(old, one)[RULES, "policy", ""].difference.renames == ["applications: crm -> crm, mail"]
 
 
 def test_no_edit_is_no_difference() -> None:

@@ -221,7 +221,7 @@ class TestMoves:
     def test_an_unknown_version_is_named_with_those_that_are_there(self) -> None:
         with pytest.raises(ChangeRejected, match="no version '2023': expected one of 2027, 2026, 2025, 2024"):
             move(NOTHING, "2023")
-        with pytest.raises(ChangeRejected, match="the plan basic has no version 'x': expected one of current"):
+        with pytest.raises(ChangeRejected, match="the plan basic has no version 'x': expected one of none"):
             move(NOTHING, "x", plan="basic")
 
     def test_moves_survive_encoding_apart_from_what_older_builds_project(self) -> None:
@@ -256,7 +256,13 @@ def edited(all_terms: Mapping[str, Sequence[Mapping[str, Any]]], days: Sequence[
     lines = ["[plans.free]", 'name = "Free"', "rank = 0", "default = true"]
     for rank, (key, terms) in enumerate(all_terms.items(), 10):
         prices = ["pri_pro", "pri_pro_yearly"] if key == "pro" else [f"pri_{key}"]
-        lines += [f"[plans.{key}]", f"rank = {rank}", *toml(terms[len(days)]), f"prices.paddle.live = {prices}"]
+        lines += [
+            f"[plans.{key}]",
+            f"rank = {rank}",
+            f'version = "v{len(days)}"',
+            *toml(terms[len(days)]),
+            f"prices.paddle.live = {prices}",
+        ]
         for number, day in enumerate(days):
             until = f"until = {instants.text(at(day))}"
             lines += [f"[[plans.{key}.versions]]", f'version = "v{number}"', until, *toml(terms[number])]
@@ -275,6 +281,9 @@ def test_an_edit_for_new_customers_only_changes_no_state_of_an_existing_one(data
         facts = add_override(
             facts, Override(PLAN, "team", True, "x", at(500)), Setting(edited(terms, ()), "live", (), last_ns)
         )
+    if data.draw(st.booleans()):  # to the present terms, which the next edit makes a version
+        moved = Override(VERSION, "pro", "v0", "announced")
+        facts = add_override(facts, moved, Setting(edited(terms, ()), "live", (), last_ns))
     first = next(day for day in itertools.count(100) if at(day) > last_ns)
     before = edited(terms, ())
     for count in (1, 2, 3):
@@ -313,7 +322,7 @@ def test_a_move_counts_the_same_before_and_after_events_that_come_late(data: st.
     using = edited(terms, [5, 12])
     events = data.draw(arrivals(data.draw(histories())))
     cut, day = data.draw(st.integers(0, len(events))), data.draw(st.integers(0, 25))
-    moved = Override(VERSION, "pro", data.draw(st.sampled_from(["v0", "v1", "current"])), "announced")
+    moved = Override(VERSION, "pro", data.draw(st.sampled_from(["v0", "v1", "v2"])), "announced")
     facts = folded(*events[cut:], facts=add_override(folded(*events[:cut]), moved, setting(day, using)))
     assert facts == add_override(folded(*events), moved, setting(day, using))
     later = data.draw(st.integers(0, 30))

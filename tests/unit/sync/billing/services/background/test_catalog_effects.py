@@ -7,8 +7,11 @@ from typing import Any
 from sync.billing.api.operations import Asked
 from sync.billing.api.plan_versions import PlanVersions
 from sync.billing.catalog import catalog
+from sync.billing.catalog.difference import Difference
 from sync.billing.catalog.watcher import EXAMPLE
-from sync.billing.services.background.catalog_effects import Effect, effects
+from sync.billing.domain.entitlements.items import Setting
+from sync.billing.services.background.catalog_effects import Effect, effect_of, effects
+from sync.billing.storage.tenants import facts_of
 from sync.store.keys import DEFAULT_KEYS as keys
 from tests.support.services import Billing
 
@@ -67,3 +70,14 @@ async def test_versions_are_listed_page_by_page_without_those_that_cannot_be_rea
     ]
     assert "next" not in page
     assert (await PlanVersions(services).versions(Asked("live"), "basic", 500, "0"))["versions"] == []
+
+
+async def test_an_application_is_compared_by_itself(services: Billing) -> None:
+    """Another one that grants more hides nothing."""
+    mail = '\n[plans.box]\nname = "Box"\nrank = 5\ndefault = true\napp = "mail"\nlimits = { seats = 9 }\n'
+    leading = TEXT.replace("[policy]", '[policy]\napp = "crm"').replace("[plans.pro]", '[plans.pro]\napp = "crm"')
+    old, new = leading + mail, leading + mail.replace("9", "3")
+    await services.receive("acme", plan="pro", quantity=50)
+    setting = [Setting(catalog.parse(text), "live", (), services.now_ns()) for text in (old, new)]
+    effect = effect_of("acme", facts_of(await services.store.read("tenant:acme")), *setting)
+    assert effect == Effect("acme", "pro", "pro", Difference([], ["mail: limit seats: 9 -> 3"], []))
