@@ -29,6 +29,9 @@ COMPARISON_PAUSE_S = 3.0
 CHECKOUT_PAUSE_S = 2.0
 """Minimum time between two reads of a tenant's checkouts."""
 
+LATE_SWEEP_S = 900.0
+"""Delay of the last sweep after the start or an edit of the catalog: the other processes have the same one then."""
+
 SHADOW_PAUSE_S = 5.0
 """Time that the other system has to use an event, before its answer is compared with what billing makes of it."""
 
@@ -46,6 +49,7 @@ class BillingContext:
         isolation: isolates the items of the queues.
         comparison_pause_s, checkout_pause_s: how often browsers may cause calls; see COMPARISON_PAUSE_S and
             CHECKOUT_PAUSE_S.
+        late_sweep_s: see LATE_SWEEP_S.
         has_shadow: whether another system is asked what tenants have; see `is_shadowing`.
         shadow_pause_s: see SHADOW_PAUSE_S.
         accounts: the connected accounts whose events count, by provider; `*` for all.
@@ -60,6 +64,7 @@ class BillingContext:
     lease_s: float = LEASE_S
     comparison_pause_s: float = COMPARISON_PAUSE_S
     checkout_pause_s: float = CHECKOUT_PAUSE_S
+    late_sweep_s: float = LATE_SWEEP_S
     now_ns: Callable[[], int] = time.time_ns
     accounts: Mapping[str, Collection[str]] = field(default_factory=dict)
     tenant_secrets: Sequence[bytes] = ()

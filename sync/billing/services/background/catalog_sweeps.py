@@ -21,16 +21,16 @@ QUEUE = "catalog"
 """The sweeps' name, for logs and the metric."""
 
 SECOND_SWEEP_S = 5.0
-"""Delay of the second sweep after an edit: every process has read the new file before it."""
-
+"""Delay of the second sweep after an edit: every process on this file has read it anew before it."""
 
 _log = structlog.get_logger("sync.worker")
 
 
 class CatalogSweeps:
-    """Reprojects every tenant with the current catalog: at the start, and after each edit of the file.
+    """Reprojects every tenant with the current catalog: at the start, and after each edit of the file; and again later.
 
-    Parked events and other parked items get another attempt.
+    A process may go on with another copy of the file for a while, as in a rolling deploy. What it computes meanwhile is
+    computed anew by the later sweep. Parked events and other parked items get another attempt.
     """
 
     def __init__(self, services: BillingServices, environments: Sequence[str], supervisor: Supervisor) -> None:
@@ -39,7 +39,8 @@ class CatalogSweeps:
         self._supervisor = supervisor
         self._catalog = services.catalog_watcher.current
         self._waits_on: tuple[str, ...] = (WAITS_CATALOG, WAITS_SOFTWARE)
-        self._due_at = [time.monotonic()]
+        now = time.monotonic()
+        self._due_at = [now, now + services.late_sweep_s]
         self._reopened: set[tuple[str, str]] = set()
 
     async def step(self) -> None:
@@ -47,7 +48,8 @@ class CatalogSweeps:
         current = self._services.catalog_watcher.current
         if current is not self._catalog:
             now = time.monotonic()
-            self._catalog, self._waits_on, self._due_at = current, (WAITS_CATALOG,), [now, now + SECOND_SWEEP_S]
+            self._catalog, self._waits_on = current, (WAITS_CATALOG,)
+            self._due_at = [now, now + SECOND_SWEEP_S, now + self._services.late_sweep_s]
             self._reopened.clear()
         if self._due_at and time.monotonic() >= self._due_at[0]:
             _, is_done = await each_of((self._reopen(), self._sweep()))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
+import orjson
 import pytest
 
+from sync.billing.catalog import catalog
+from sync.billing.catalog.watcher import EXAMPLE
 from sync.billing.services.background.catalog_sweeps import CatalogSweeps
+from sync.billing.services.context import LATE_SWEEP_S
 from sync.process.supervisor import Supervisor
 from sync.store.isolation import is_away
 from sync.store.keys import DEFAULT_KEYS as keys
@@ -61,3 +66,22 @@ async def test_what_is_parked_is_reopened_once_for_each_sweep(services: Billing,
     await redis.delete(keys.timers("sandbox"))
     await sweeps.step()
     assert not await is_reopened(services)
+
+
+async def test_what_a_process_with_an_old_catalog_has_computed_is_computed_anew_later(
+    services: Billing, sweeps: CatalogSweeps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a rolling deploy, in which gateways follow the worker."""
+    now_s = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    await sweeps.step()
+    current = services.catalog_watcher.current
+    old = catalog.parse(EXAMPLE.read_text().replace('features = ["basic", "export", "sso"]', 'features = ["basic"]'))
+    services.catalog_watcher._catalog = old
+    await services.receive()
+    services.catalog_watcher._catalog = current
+    for later_s, features in ((60, {"basic"}), (LATE_SWEEP_S, {"basic", "export", "sso"})):
+        now_s += later_s
+        await sweeps.step()
+        state = (await services.store.read("tenant:acme")).state
+        assert set(orjson.loads(state)["features"]) == features
