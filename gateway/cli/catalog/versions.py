@@ -33,7 +33,7 @@ def versions(plan: str | None, environ: str | None, as_json: bool, api: Api) -> 
 
     Example: planwire catalog versions pro
     """
-    found = list(_held(api, plan or "", environ))
+    found = sorted(_held(api, plan or "", environ), key=lambda row: (row["tenant"], row["plan"]))
     say_list(as_json, found, _VERSION_COLUMNS, "nobody has it")
     if found and not as_json:
         counts = Counter(f"{row['plan']} {row['version']}" for row in found)
@@ -76,7 +76,7 @@ def migrate(
         _page(api, {"limit": "1", "plan": plan, **asked}, version)
     else:
         held = [row for row in _held(api, plan, environ, version) if row["version"] != version]
-        chosen = [(tenant, asked) for tenant in dict.fromkeys(str(row["tenant"]) for row in held)]
+        chosen = [(tenant, asked) for tenant in sorted({str(row["tenant"]) for row in held})]
     body = {"kind": "version", "name": plan, "value": version, "reason": reason, **({"by": by} if by else {})}
     moved = 0
     for tenant, query in chosen:
@@ -88,7 +88,8 @@ def migrate(
             say_json({"tenant": tenant, **answer})
         else:
             say(f"{tenant}  {answer['outcome']}")
-    note(f"{moved} of {len(chosen)} tenants moved to {plan} {version}" if chosen else "nobody has to be moved")
+    done = f"{len(chosen)} tenants would be moved" if dry_run else f"{moved} of {len(chosen)} tenants moved"
+    note(f"{done} to {plan} {version}" if chosen else "nobody has to be moved")
 
 
 def _held(api: Api, plan: str, environ: str | None, version: str = "") -> Iterator[Row]:

@@ -8,6 +8,7 @@ the names that it has; of a list of features, which says that the others are not
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import orjson
@@ -137,7 +138,9 @@ def _ours(value: Any, how: Reading) -> object:
 
 def _shown(value: object, how: Reading) -> object:
     if how.kind == "dates" and isinstance(value, int):
-        return instants.text(value * 1_000_000_000)
+        # Their number may stand for no instant at all.
+        with suppress(OverflowError):
+            return instants.text(value * 1_000_000_000)
     encoded = orjson.dumps(value)
     return value if len(encoded) <= 200 else f"{encoded[:200].decode(errors='replace')}…"
 
