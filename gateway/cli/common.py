@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import ssl
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -154,6 +155,14 @@ def rejected(status: int, answer: Mapping[str, object]) -> NoReturn:
     raise click.UsageError(said) if status in (413, 422) else Failed(said)
 
 
+@functools.cache
+def _verify(base: str) -> ssl.SSLContext | bool:
+    """Return how the certificate of a gateway is verified. Reading the authorities takes longer than a request."""
+    import httpx2
+
+    return httpx2.create_ssl_context() if base.lower().startswith("https:") else False
+
+
 @dataclass(frozen=True, slots=True)
 class Api:
     """A client of one gateway.
@@ -183,7 +192,10 @@ class Api:
             headers["Content-Type"], content = "application/json", orjson.dumps(body)
         url = f"{self.base}{path}"
         try:
-            response = httpx2.request(method, url, params=query or None, content=content, headers=headers, timeout=15)
+            verify = _verify(self.base)
+            response = httpx2.request(
+                method, url, params=query or None, content=content, headers=headers, timeout=15, verify=verify
+            )
         except (httpx2.HTTPError, httpx2.InvalidURL, UnicodeEncodeError) as error:
             raise unreachable(self.base, error) from error
         try:

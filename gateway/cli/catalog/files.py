@@ -73,9 +73,22 @@ def diff(old: Path, new: Path | None, tenants: bool, environ: str | None, as_jso
     """
     before, after = _load(old), _load(new or _configured())
     if tenants:
+        _check_environment(environ or "live")
         asyncio.run(_diff_tenants(before, after, environ or "live", as_json))
     else:
         _diff_files(before, after, as_json)
+
+
+def _check_environment(name: str) -> None:
+    """Check that an environment can have this name.
+
+    Raises:
+        click.UsageError: none can.
+    """
+    from planwire_client.core.topic import LIVE, matched
+
+    if name != LIVE and matched(f"{name}/tenant:x") is None:
+        raise click.UsageError(f"{name!r} is no environment's name")
 
 
 def _configured() -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -70,13 +70,7 @@ def migrate(
     Example: planwire catalog migrate pro --version 2027 --reason "announced on 1 May" --dry-run
              planwire catalog migrate pro --version 2026 --tenant acme --reason "asked to keep it"
     """
-    chosen: list[tuple[str, dict[str, str]]] = [read_tenant(tenant, environ) for tenant in tenants]
-    asked = {} if environ is None else {"env": environ}
-    if tenants:
-        _page(api, {"limit": "1", "plan": plan, **asked}, version)
-    else:
-        held = [row for row in _held(api, plan, environ, version) if row["version"] != version]
-        chosen = [(tenant, asked) for tenant in sorted({str(row["tenant"]) for row in held})]
+    chosen = _chosen(api, plan, version, tenants, environ)
     body = {"kind": "version", "name": plan, "value": version, "reason": reason, **({"by": by} if by else {})}
     moved = 0
     for tenant, query in chosen:
@@ -90,6 +84,32 @@ def migrate(
             say(f"{tenant}  {answer['outcome']}")
     done = f"{len(chosen)} tenants would be moved" if dry_run else f"{moved} of {len(chosen)} tenants moved"
     note(f"{done} to {plan} {version}" if chosen else "nobody has to be moved")
+
+
+def _chosen(
+    api: Api, plan: str, version: str, tenants: Sequence[str], environ: str | None
+) -> list[tuple[str, dict[str, str]]]:
+    """Return the tenants to move, each with its query: these, or else all that have another version.
+
+    Raises:
+        click.UsageError: a tenant is no name; or as `_page`.
+    """
+    if not tenants:
+        asked = {} if environ is None else {"env": environ}
+        held = [row for row in _held(api, plan, environ, version) if row["version"] != version]
+        return [(tenant, asked) for tenant in sorted({str(row["tenant"]) for row in held})]
+    named: list[tuple[str, dict[str, str]]] = []
+    for tenant in tenants:
+        one = read_tenant(tenant, environ)
+        named += [] if one in named else [one]
+    having: dict[str | None, set[object]] = {}
+    for tenant, query in named:
+        env = query.get("env")
+        if env not in having:
+            having[env] = {row["tenant"] for row in _held(api, plan, env, version)}
+        if tenant not in having[env]:
+            note(f"{tenant} has no {plan} now: a move counts once it has again what it bought before")
+    return named
 
 
 def _held(api: Api, plan: str, environ: str | None, version: str = "") -> Iterator[Row]:
@@ -123,8 +143,8 @@ def _page(api: Api, asked: Mapping[str, str], version: str) -> dict[str, Any]:
     if plan and plan not in known:
         raise click.UsageError(f"the catalog has no plan {plan}: expected one of {', '.join(sorted(known))}")
     if version and version not in known[plan]:
-        names = ", ".join(known[plan]) or f"none: name the present terms first, with version = ... in [plans.{plan}]"
-        raise click.UsageError(f"the plan {plan} has no version {version}: expected one of {names}")
+        names = f"expected one of {', '.join(known[plan])}" if known[plan] else "it names none"
+        raise click.UsageError(f"the plan {plan} has no version {version}: {names} (version = ... in [plans.{plan}])")
     return page
 
 

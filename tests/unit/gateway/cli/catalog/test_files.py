@@ -114,3 +114,10 @@ def test_rules_for_all_and_ignored_prices_are_named(tmp_path: Path) -> None:
         "existing customers of pro\n  the catalog ignores pri_2: other software sells it\n"
         "  loses limit seats: 9 -> none\n"
     )
+
+
+def test_an_environment_that_cannot_be_is_bad_input(tmp_path: Path) -> None:
+    old = written(tmp_path, FREE + PRO, "old.toml")
+    result = run("diff", old, old, "--tenants", "--env", "no such!")
+    assert result.exit_code == 2
+    assert "'no such!' is no environment's name" in result.output

@@ -73,6 +73,15 @@ def test_chosen_ones_are_moved_whatever_they_have(monkeypatch: pytest.MonkeyPatc
     result = migrate("--tenant", "acme", "--tenant", "sandbox/tenant:b", version="2026")
     assert result.exit_code == 0
     assert [name for name, _, _ in gateway.moved] == ["acme", "b"]
+    assert "acme has no pro now: a move counts once it has again what it bought before" in result.output
+
+
+def test_a_chosen_one_that_is_named_twice_is_moved_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    gateway = Gateway(monkeypatch, [("b", "2026")])
+    result = migrate("--tenant", "b", "--tenant", "sandbox/tenant:b")
+    assert "1 of 1 tenants moved" in result.output
+    assert "has no pro" not in result.output
+    assert [name for name, _, _ in gateway.moved] == ["b"]
 
 
 def test_an_unknown_version_moves_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,4 +89,13 @@ def test_an_unknown_version_moves_nobody(monkeypatch: pytest.MonkeyPatch) -> Non
     result = migrate("--dry-run", version="2028")
     assert result.exit_code == 2
     assert "the plan pro has no version 2028: expected one of 2027, 2026" in result.output
+    assert migrate("--dry-run", "--tenant", "a", version="2028").exit_code == 2
+    assert gateway.moved == []
+
+
+def test_a_dry_run_counts_who_would_be_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    gateway = Gateway(monkeypatch, [("b", "2026"), ("a", "2026"), ("c", "2027")])
+    result = migrate("--dry-run")
+    assert result.stdout == "a  would be moved\nb  would be moved\n"
+    assert "2 tenants would be moved to pro 2027" in result.output
     assert gateway.moved == []
