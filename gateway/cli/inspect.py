@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from gateway.cli.argument_types import tenant_name
 from gateway.cli.common import (
     EXIT_FAILED,
     Api,
@@ -16,7 +17,6 @@ from gateway.cli.common import (
     environment_option,
     json_lines_option,
     json_object_option,
-    tenant_name,
     with_console,
 )
 from gateway.cli.output import say, say_json, say_list, span

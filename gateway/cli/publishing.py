@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from gateway.cli.argument_types import json_value, topic_name
 from gateway.cli.common import (
     EXIT_FAILED,
     Api,
@@ -14,11 +15,9 @@ from gateway.cli.common import (
     environment,
     environment_option,
     json_lines_option,
-    json_value,
     mint,
     rejected,
     sign_tenant,
-    topic_name,
     unreachable,
     with_publish_api,
 )
