@@ -9,11 +9,11 @@ from typing import Any
 from sync.billing.catalog.values import UNLIMITED
 from sync.store.keys import DEFAULT_KEYS as keys
 from tests.scenarios.test_items import outcome, stripe_event
-from tests.scenarios.test_polar import post
 from tests.scenarios.test_purchases import transaction
 from tests.scenarios.test_versions import planwire
 from tests.support.cases import run_cases
 from tests.support.polar_bodies import PRODUCTS, SECRET, at, envelope, subscription
+from tests.support.polar_shop import post
 from tests.support.system import System, ago, event
 
 DAY_S = 86_400
