@@ -1,4 +1,4 @@
-"""Routes of the demo page: its files, its tokens, and actions of the simulator.
+"""Routes of the demo page: its files, its tokens, and the simulator's actions and lists.
 
 They exist in development only, and answer only requests from this machine, because their tokens open any tenant.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import orjson
@@ -37,6 +38,8 @@ TOKEN_TTL_S = 900
 SIMULATOR_TIMEOUT_S = 10.0
 
 _ACTION = re.compile(r"[a-z_]{1,32}")
+LISTS = frozenset(("offers", "purchases"))
+"""What the page reads of the simulator."""
 
 
 def demo_routes(settings: GatewaySettings) -> list[BaseRoute]:
@@ -68,10 +71,19 @@ def demo_routes(settings: GatewaySettings) -> list[BaseRoute]:
         body = await arguments(request)
         if not _ACTION.fullmatch(action) or not settings.simulator_url:
             raise Problem("not_found", "no simulator runs here, or it knows no such action")
-        url = f"{settings.simulator_url.rstrip('/')}/simulate/{action}"
+        return await asked("POST", action, json=body)
+
+    async def listed(request: Request) -> Response:
+        what = request.path_params["action"]
+        if what not in LISTS or not settings.simulator_url:
+            raise Problem("not_found", "no simulator runs here, or it has no such list")
+        return await asked("GET", what, params=dict(request.query_params))
+
+    async def asked(method: str, path: str, **options: Any) -> Response:
+        url = f"{settings.simulator_url.rstrip('/')}/simulate/{path}"
         try:
             async with httpx2.AsyncClient(timeout=SIMULATOR_TIMEOUT_S, trust_env=False) as client:
-                answer = await client.post(url, json=body)
+                answer = await client.request(method, url, **options)
         except (httpx2.HTTPError, *NO_ANSWER):
             raise Problem("not_ready", "the simulator does not answer") from None
         return Response(answer.content, answer.status_code, media_type=answer.headers.get("content-type"))
@@ -96,6 +108,7 @@ def demo_routes(settings: GatewaySettings) -> list[BaseRoute]:
         [
             Route("/token", token, methods=["POST"]),
             Route("/simulate/{action}", simulate, methods=["POST"]),
+            Route("/simulate/{action}", listed),
             Route("/theme.css", theme),
             Route("/examples/{name:str}.html", example),
             Mount("/", Assets(PAGES, (".html", ".js", ".css", ".svg"))),

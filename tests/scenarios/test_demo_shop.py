@@ -12,17 +12,20 @@ import pytest
 
 from gateway.dev.run import CATALOG
 from sync.core import instants
-from tests.support.system import Seller, System, Tab, run_system, selling
+from tests.support.console import TOKEN, act, get, login
+from tests.support.system import TOPIC, Seller, System, Tab, run_system, selling
 
 SHOP = CATALOG.read_text("utf-8")
 YEAR_S = 365 * 86_400
 
 
 @asynccontextmanager
-async def shop(store_url: str, tmp_path: Path, catalog: str = SHOP) -> AsyncIterator[tuple[System, Seller, Tab]]:
+async def shop(
+    store_url: str, tmp_path: Path, catalog: str = SHOP, **settings: str
+) -> AsyncIterator[tuple[System, Seller, Tab]]:
     async with (
         selling(tmp_path / "seller", catalog) as seller,
-        run_system(store_url, tmp_path, catalog=catalog, **seller.settings) as system,
+        run_system(store_url, tmp_path, catalog=catalog, **seller.settings, **settings) as system,
         system.tab() as tab,
     ):
         yield system, seller, tab
@@ -82,6 +85,54 @@ class TestTheDemoSellsTwoApplications:
             assert (sold["mail", "mail_plus"]["amount"], sold["notes", "free"]["amount"]) == (2_000, None)
             wrong = await seller.http.get("/simulate/offers", params={"env": "moon"})
             assert (wrong.status_code, wrong.json()["code"]) == (400, "unknown_environment")
+
+    async def test_s96_the_console_shows_and_changes_each_application(self, store_url: str, tmp_path: Path) -> None:
+        async with shop(store_url, tmp_path, CONSOLE_TOKEN=TOKEN) as (system, seller, tab):
+            at_provider = acting(system, seller, tab)
+            await at_provider("upgrade", plan="pro")
+            await at_provider("upgrade", plan="mail_plus")
+            await login(system.http)
+
+            async def done(action: str, **body: Any) -> dict[str, Any]:
+                answer = await act(system.http, action, topic=TOPIC, **body)
+                assert answer.status_code == 200, answer.text
+                return dict(answer.json())
+
+            async def shown() -> dict[str, dict[str, Any]]:
+                return {each["app"]: each for each in (await get(system.http, f"schedule/{TOPIC}"))["apps"]}
+
+            before = tab.version
+            seen = await done("preview", plan="mail", ask_provider=True)
+            assert {each["path"] for each in seen["diff"]} >= {"apps.mail.plan.key", "apps.mail.features.rules"}
+            assert not any(each["path"].startswith("apps.notes") for each in seen["diff"])
+            assert seen["money"]["currency"] == "USD"
+            ending = await done("preview", cancel="now", app="mail")
+            assert {"path": "apps.mail.status", "from": "active", "to": "canceled"} in ending["diff"]
+            await tab.fence()
+            assert tab.version == before, "a preview changes nothing"
+            await done("schedule", plan="mail")
+            await done("schedule", plan="basic")
+            apps = await shown()
+            assert {app: each["scheduled"]["plan"] for app, each in apps.items()} == {"notes": "basic", "mail": "mail"}
+            await tab.reaches((await done("unschedule", app="mail"))["version"])
+            apps = await shown()
+            assert (apps["mail"]["scheduled"], apps["notes"]["scheduled"]["plan"]) == (None, "basic")
+            until_then = {"expires_at": "2100-01-31T12:00:00Z", "reason": "outage"}
+            granted = await done("grant", plan="lifetime", app="notes", **until_then)
+            await tab.reaches(granted["version"])
+            apps = await shown()
+            assert {app: each["plan"] for app, each in apps.items()} == {"notes": "lifetime", "mail": "mail_plus"}
+            for action, body, code in (
+                ("preview", {"plan": "gold"}, "plan_unknown"),
+                ("preview", {}, "request_invalid"),
+                ("preview", {"plan": "pro", "expected": {}}, "request_invalid"),
+                ("schedule", {"plan": "mail", "app": "notes"}, "plan_unknown"),
+                ("unschedule", {"app": "mail"}, "not_found"),
+                ("unschedule", {"app": ""}, "request_invalid"),
+                ("grant", {"plan": "mail", "app": "notes", **until_then}, "override_invalid"),
+            ):
+                answer = (await act(system.http, action, topic=TOPIC, **body)).json()
+                assert code in (answer["code"], answer.get("cause_code")), (action, answer)
 
 
 class TestTheSimulatorSellsOnce:

@@ -15,7 +15,8 @@ from starlette.requests import Request
 from gateway.console.auth import Principal
 from gateway.console.observer import ConsoleObserver
 from gateway.console.reports import tab_status
-from gateway.console.routes.query import Action, Members, only_topic, parsed, text_of, topic_of, without
+from gateway.console.routes.plan_changes import PlanChanges
+from gateway.console.routes.query import Action, Members, forwarded, only_topic, parsed, text_of, topic_of, without
 from planwire_client.core.topic import TENANT_KIND, Topic
 from sync.core import instants
 from sync.http.parameters import AFTER, BEFORE, query_integer
@@ -37,8 +38,6 @@ RETRIES_MAX = 100
 
 DRIFT_PRIVATE = ("subject", "here", "there")
 """The private members of a drift record."""
-
-GRANT_MEMBERS = {"topic", "plan", "expires_at", "reason", "trial", "units"}
 
 SHOWN_AT_TOP = ("scheduled", "pending", "valid_until", "trial_ends_at", "grace_ends_at")
 
@@ -105,7 +104,7 @@ class BillingRoutes:
             raise Problem("scope_missing", "this needs a console token with the scope private")
         if service is None or topic.kind != TENANT_KIND:
             return {"listed": False, "topic": str(topic), what: []}
-        with _forwarded(), self._counted("GET", f"/v1/tenants/{{id}}/{what}"):
+        with forwarded(), self._counted("GET", f"/v1/tenants/{{id}}/{what}"):
             document = await (service.links(topic) if what == "links" else service.overrides(topic))
         return {"listed": True, "topic": str(topic), **document}
 
@@ -118,7 +117,7 @@ class BillingRoutes:
         env = query.get("env") or service.environments[0]
         limit = query_integer(request, "limit", 50, DRIFT_MAX)
         before = BEFORE.read(request)
-        with _forwarded(), self._counted("GET", "/v1/drift"):
+        with forwarded(), self._counted("GET", "/v1/drift"):
             document: Members = await service.drift(env, before, limit)
         wanted = query.get("topic")
         hidden = () if principal.may_see_private else DRIFT_PRIVATE
@@ -175,7 +174,7 @@ class BillingRoutes:
             "reconcile": self._reconcile,
             "retry": self._retry,
             "retry_topic": self._retry_topic,
-            "grant": self._grant,
+            **PlanChanges(self._service, self._counted).actions,
         }
 
     async def _reconcile(self, body: Mapping[str, Any], principal: Principal) -> Members:
@@ -183,7 +182,7 @@ class BillingRoutes:
         if tenant.kind != TENANT_KIND:
             raise Problem("request_invalid", "only tenants have a provider to compare with")
         assert self._service is not None, "no such action"
-        with _forwarded(), self._counted("POST", "/v1/tenants/{id}/reconcile"):
+        with forwarded(), self._counted("POST", "/v1/tenants/{id}/reconcile"):
             found = await self._service.reconcile(tenant, f"console:{principal.session}")
         return {"reconciled": found["outcome"], **{name: found[name] for name in ("version", "drift", "asked")}}
 
@@ -194,7 +193,7 @@ class BillingRoutes:
 
     async def _retried(self, environment: str, event_id: str) -> Members:
         assert self._service is not None, "no such action"
-        with _forwarded(), self._counted("POST", "/v1/parked/{event_id}/retry"):
+        with forwarded(), self._counted("POST", "/v1/parked/{event_id}/retry"):
             found = await self._service.retry(environment, event_id)
         shown: Members = {name: found[name] for name in ("version", "reason") if name in found}
         return {"event_id": event_id, "became": found["outcome"], **shown}
@@ -210,19 +209,6 @@ class BillingRoutes:
             except Problem as problem:
                 results.append({"event_id": event_id, "became": "failed", "reason": problem.detail})
         return {"retried": len(results), "results": results}
-
-    async def _grant(self, body: Mapping[str, Any], principal: Principal) -> Members:
-        tenant = parsed(text_of(body, "topic"))
-        if tenant.kind != TENANT_KIND:
-            raise Problem("request_invalid", "only tenants have plans")
-        if not body.keys() <= GRANT_MEMBERS:
-            raise Problem("request_invalid", f"send {', '.join(sorted(GRANT_MEMBERS))}")
-        asked = {"kind": "plan", "name": body.get("plan"), "value": body.get("units", True)}
-        asked |= {name: body[name] for name in ("expires_at", "reason", "trial") if name in body}
-        assert self._service is not None, "no such action"
-        with _forwarded(), self._counted("POST", "/v1/tenants/{id}/overrides"):
-            found = await self._service.grant(tenant, asked, f"console:{principal.session}")
-        return {"granted": found["outcome"], "version": found["version"]}
 
     @contextlib.contextmanager
     def _counted(self, method: str, path: str) -> Iterator[None]:
@@ -276,15 +262,3 @@ def _without_private(document: Members) -> Members:
         "provider": {"can_be_asked": provider["can_be_asked"], "subscriptions": kept},
         "store": without(document["store"], "subscriptions"),
     }
-
-
-@contextlib.contextmanager
-def _forwarded() -> Iterator[None]:
-    """Re-raise a problem of billing as one of the console, with its code in the detail and in `cause_code`."""
-    try:
-        yield
-    except Problem as problem:
-        code = {404: "not_found", 409: "conflict", 422: "request_invalid"}.get(problem.status, "action_failed")
-        if problem.code == "store_unavailable":
-            code = problem.code
-        raise Problem(code, str(problem), extra={"cause_code": problem.code}) from problem

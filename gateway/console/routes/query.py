@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 from starlette.requests import Request
@@ -79,3 +80,15 @@ def text_of(body: Mapping[str, Any], name: str) -> str:
 def without(document: Mapping[str, Any], *names: str) -> Members:
     """Return the other members of a document."""
     return {name: value for name, value in document.items() if name not in names}
+
+
+@contextlib.contextmanager
+def forwarded() -> Iterator[None]:
+    """Re-raise a problem of billing as one of the console, with its code in the detail and in `cause_code`."""
+    try:
+        yield
+    except Problem as problem:
+        code = {404: "not_found", 409: "conflict", 422: "request_invalid"}.get(problem.status, "action_failed")
+        if problem.code == "store_unavailable":
+            code = problem.code
+        raise Problem(code, str(problem), extra={"cause_code": problem.code}) from problem

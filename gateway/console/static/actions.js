@@ -11,7 +11,6 @@ import { setAttribute } from "./ui/dom.js";
 
 const FAULT_S = "20";
 const DELAY_MS = "1000";
-const GRANT_DAYS = 14;
 const ABOUT_ANSWER = new Set(["action", "outcome", "audit", "gateway", "at"]);
 
 /** Any value as text on one line. @param {unknown} value */
@@ -37,7 +36,7 @@ const entryOf = async (id) => {
 };
 
 /** @param {Context} context @param {string} name @param {Record<string, unknown>} parameters */
-const run = async (context, name, parameters) => {
+export const run = async (context, name, parameters) => {
   const answer = await act(name, parameters);
   context.soon();
   const audit = await entryOf(answer.audit).catch(
@@ -69,9 +68,9 @@ export const guarded = (session, name, button) => {
 };
 
 /** The same action as a backend's request, with a publish key. @param {string} path @param {unknown} [body] */
-const command = (path, body) => () => curl("POST", `${gateway}${path}`, { key: "PLANWIRE_PUBLISH_KEY", body });
+export const command = (path, body) => () => curl("POST", `${gateway}${path}`, { key: "PLANWIRE_PUBLISH_KEY", body });
 
-const tenantOf = (/** @type {string} */ topic) => topic.slice(topic.indexOf(":") + 1);
+export const tenantOf = (/** @type {string} */ topic) => topic.slice(topic.indexOf(":") + 1);
 
 /** Opens the dialog that reads a tenant from the provider again. @param {Context} context @param {string} topic */
 export const reconcile = (context, topic) =>
@@ -110,44 +109,6 @@ export const retry = (context, env, event) =>
     label: "Retry",
     command: command(`/v1/parked/${encodeURIComponent(event.event_id)}/retry?env=${env}`),
     run: () => run(context, "retry", { env, event_id: event.event_id }),
-  });
-
-/** Opens the dialog that grants a tenant a plan until a date. @param {Context} context @param {string} topic */
-export const grant = (context, topic) =>
-  ask({
-    title: `Grant ${topic} a plan`,
-    says: "The plan counts beside what is paid for, until its end. It only adds, and ends by itself. The reason goes into the tenant's history.",
-    label: "Grant",
-    fields: [
-      { name: "plan", label: "Plan", help: "Its key in the catalog." },
-      {
-        name: "expires_at",
-        label: "Until",
-        value: new Date(Date.now() + GRANT_DAYS * 86_400_000).toISOString().replace(/\.\d+Z$/, "Z"),
-        help: "A time with its zone, such as 2027-01-31T12:00:00Z.",
-      },
-      { name: "reason", label: "Reason" },
-      { name: "units", label: "Units", type: "number", optional: true, help: "Empty: as many as are paid for." },
-      {
-        name: "trial",
-        label: "As a trial",
-        type: "select",
-        value: "no",
-        options: [
-          ["no", "no"],
-          ["yes", "yes: the state shows it"],
-        ],
-      },
-    ],
-    run: ({ plan, expires_at, reason, units, trial }) =>
-      run(context, "grant", {
-        topic,
-        plan,
-        expires_at,
-        reason,
-        trial: trial === "yes",
-        ...(units.trim() && { units: Number(units) }),
-      }),
   });
 
 /** Opens the dialog that retries all parked events of a topic now. @param {Context} context @param {string} topic */

@@ -4,10 +4,11 @@
  * It is a small product page as a customer of Planwire would build it. A click requests a change from the local
  * provider; the page changes only when a new snapshot arrives.
  */
-import { planwire, topic as topicOf } from "../client/planwire.js";
+import { showApplications } from "./applications.js";
+import { clock, fill, sentence, STATUSES, titled } from "./format.js";
+import { showPurchases } from "./purchases.js";
+import { request, sold, tenant, topic } from "./session.js";
 
-const EXPECT_MS = 15_000;
-const NOTICE_MS = 6_000;
 const AGE_WORTH_TELLING_MS = 3_000;
 
 const FEATURES = { basic: "Notes and folders", export: "Export", sso: "Single sign-on", audit: "Audit log" };
@@ -17,17 +18,6 @@ const DEFAULT_STATE = {
   status: "none",
   features: { basic: true },
   limits: { seats: 1, projects: 3 },
-};
-/** @type {Record<import("../client/planwire.js").Entitlements["status"], string>} */
-const STATUSES = {
-  none: "no subscription",
-  incomplete: "payment in progress",
-  trialing: "trial",
-  active: "active",
-  past_due: "payment failed",
-  unpaid: "not paid",
-  paused: "paused",
-  canceled: "canceled",
 };
 const FRESHNESS = {
   connecting: "Connecting",
@@ -42,59 +32,20 @@ const PERMANENT = new Set(["upgrade", "downgrade", "cancel", "seats"]);
 
 /** @param {string} id @returns {any} */
 const element = (id) => document.getElementById(id);
-/** @param {string} text */
-const titled = (text) => (text[0].toUpperCase() + text.slice(1)).replaceAll("_", " ");
-/** @param {string} instant */
-const day = (instant) =>
-  new Date(instant).toLocaleDateString(undefined, { day: "numeric", month: "long", year: "numeric" });
-/** @param {number} ms */
-const clock = (ms) =>
-  new Date(ms).toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
-
-const tenant = new URLSearchParams(location.search).get("tenant") || "demo";
 element("tenant").textContent = tenant;
 element("second-tab").href = `?tenant=${encodeURIComponent(tenant)}`;
 
-/** @param {string} path below this page's folder @param {object} body */
-const post = async (path, body) => {
-  const response = await fetch(path, {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify(body),
-  });
-  const answer = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Error(answer.detail ?? answer.title ?? `the server answered ${response.status}`);
-  return answer;
-};
-
-/** The gateway's base URL, with any path prefix of a proxy: this module is its `/demo/demo.js`. */
-const gateway = new URL("..", import.meta.url).href.slice(0, -1);
-const client = planwire({ url: gateway, token: async () => (await post("token", { tenant })).token });
-const topic = client.topic(topicOf("tenant", tenant));
+/** The leading application, whose plan the page is about; "" if the provider sells one only. */
+let leading = "";
+/** The rank of the plan that the first button sells. */
+let proRank = Infinity;
 
 // Rendering.
 
-/** @param {HTMLElement} list @param {[string, string, boolean?][]} rows */
-const fill = (list, rows) =>
-  list.replaceChildren(
-    ...rows.map(([name, value, isOn]) => {
-      const isTerm = list.tagName == "DL";
-      const row = document.createElement(isTerm ? "div" : "li");
-      const [left, right] = [
-        document.createElement(isTerm ? "dt" : "span"),
-        document.createElement(isTerm ? "dd" : "span"),
-      ];
-      left.textContent = name;
-      right.textContent = value;
-      if (isOn !== undefined) row.dataset.on = String(isOn);
-      row.append(left, right);
-      return row;
-    }),
-  );
-
 /** @param {any} state */
 const renderState = (state) => {
-  const { plan, status, features = {}, limits = {}, modules = {}, scheduled, pending } = state;
+  const { plan, status, scheduled, pending } = state;
+  const { features = {}, limits = {}, modules = {} } = state.apps?.[leading] ?? state;
   element("plan").textContent = plan.name;
   element("plan").dataset.plan = plan.key;
   element("status").textContent = STATUSES[/** @type {keyof STATUSES} */ (status)] ?? status;
@@ -125,30 +76,22 @@ const renderState = (state) => {
   renderButtons(state);
 };
 
-/** @param {any} scheduled */
-const sentence = ({ action, plan, effective_at, overdue }) => {
-  const what = /** @type {Record<string, string>} */ ({
-    cancel: "Your plan ends",
-    pause: "Your plan pauses",
-    resume: "Your plan resumes",
-    change_plan: `You move to ${titled(plan ?? "another plan")}`,
-  })[action];
-  return `${what ?? titled(action)} on ${day(effective_at)}${overdue ? ", any moment now" : ""}.`;
-};
-
 /** Shows the actions that are possible in this state. @param {any} state */
-const renderButtons = ({ plan, status, features = {}, limits = {}, scheduled }) => {
-  const isPaying = !["none", "incomplete", "canceled"].includes(status);
+const renderButtons = (state) => {
+  const { plan, status, scheduled, period } = state;
+  const { features = {}, limits = {} } = state.apps?.[leading] ?? state;
+  // What is bought once is active without a period: there is nothing to change or to cancel.
+  const isPaying = !["none", "incomplete", "canceled"].includes(status) && (status != "active" || !!period);
   const can = /** @type {Record<string, boolean>} */ ({
-    upgrade: plan.key != "pro",
+    upgrade: plan.rank < proRank && plan.key != "pro",
     downgrade: isPaying,
     cancel: isPaying && !scheduled,
     uncancel: scheduled?.action == "cancel",
-    trial: !isPaying,
+    trial: !isPaying && status != "active",
     seats: isPaying && typeof limits.seats == "number",
     addon: isPaying && !features.audit,
     remove_addon: isPaying && !!features.audit,
-    past_due: status == "active",
+    past_due: isPaying && status == "active",
     recover: status == "past_due",
   });
   for (const button of buttons) {
@@ -205,33 +148,22 @@ setInterval(() => renderFreshness(topic.getSnapshot()), 1000);
 
 // Requesting a change.
 
-let noticeTimer = 0;
-
-/** @param {string} text */
-const notify = (text) => {
-  element("notice").textContent = text;
-  element("notice").hidden = false;
-  clearTimeout(noticeTimer);
-  noticeTimer = setTimeout(() => (element("notice").hidden = true), NOTICE_MS);
-};
-
 const buttons = /** @type {NodeListOf<HTMLButtonElement>} */ (document.querySelectorAll("button[data-action]"));
 
 for (const button of buttons)
-  button.addEventListener("click", async () => {
-    const { action, step, plan, when, addon } = button.dataset;
-    const { version, state } = topic.getSnapshot();
-    const quantity = step ? (state ?? DEFAULT_STATE).limits.seats + Number(step) : undefined;
-    button.setAttribute("aria-busy", "true");
-    // Call `expect` before the request, so that the gateway already waits while the webhook is on its way.
-    const changed = topic.expect({ after: version, timeoutMs: EXPECT_MS });
-    try {
-      const { transaction_id } = await post(`simulate/${action}`, { tenant, plan, when, addon, quantity });
-      // A success page names the checkout that it comes back from: then it is right even if the webhook never comes.
-      if (transaction_id) topic.expect({ after: version, timeoutMs: EXPECT_MS, checkout: transaction_id });
-      if (!(await changed)) notify("The provider accepted it, but nothing has changed so far.");
-    } catch (error) {
-      notify(error instanceof Error ? titled(error.message) : String(error));
-    }
-    button.setAttribute("aria-busy", "false");
+  button.addEventListener("click", () => {
+    const { action = "", step, plan, when, addon } = button.dataset;
+    const state = topic.getSnapshot().state ?? DEFAULT_STATE;
+    const { limits } = state.apps?.[leading] ?? state;
+    void request(button, action, { plan, when, addon, quantity: step ? limits.seats + Number(step) : undefined });
   });
+
+// What else is sold on the account.
+
+sold().then((answer) => {
+  leading = answer.leading;
+  proRank = answer.offers.find(({ key, kind }) => kind == "plan" && key == "pro")?.rank ?? Infinity;
+  showApplications(element("page"), answer);
+  showPurchases(element("page"), answer.offers);
+  if (last) renderState(last.state ?? DEFAULT_STATE);
+});

@@ -13,6 +13,7 @@ from sync.billing.api.links import Links
 from sync.billing.api.operations import ERRORS, Asked, Document, known_environment
 from sync.billing.api.overrides import Overrides
 from sync.billing.api.parked import ParkedEvents
+from sync.billing.api.previews import Previews
 from sync.billing.api.status import Statuses, Tabs
 from sync.billing.api.tenants import Tenants
 from sync.billing.services.wiring import BillingServices
@@ -20,6 +21,8 @@ from sync.http.fields import Reader
 from sync.http.problem import Problem, problem_of
 
 _OVERRIDE = Reader(requests.OverrideRequest)
+_PREVIEW = Reader(requests.PreviewBody)
+_SCHEDULE = Reader(requests.ScheduleRequest)
 
 
 class OperatorService:
@@ -63,6 +66,20 @@ class OperatorService:
         """Add an override, given as the route's body; return the outcome and version. `by` goes into the cause."""
         asked = self._asked(tenant.env, tenant, by)
         return await self._answer(Overrides(self._services).grant(asked, _OVERRIDE.read(override)))
+
+    async def preview(self, tenant: Topic, change: Mapping[str, object]) -> Document:
+        """Return what a change, given as the route's body, would make of a tenant. Nothing is done."""
+        asked = self._asked(tenant.env, tenant)
+        return await self._answer(Previews(self._services).preview(asked, _PREVIEW.read(change)))
+
+    async def schedule(self, tenant: Topic, change: Mapping[str, object], by: str) -> Document:
+        """Hold a plan change, given as the route's body, until its time. `by` goes into the cause."""
+        asked = self._asked(tenant.env, tenant, by)
+        return await self._answer(Tenants(self._services).schedule(asked, _SCHEDULE.read(change)))
+
+    async def unschedule(self, tenant: Topic, app: str, by: str) -> Document:
+        """Forget the plan change that is held for an application ("": the leading one). `by` goes into the cause."""
+        return await self._answer(Tenants(self._services).unschedule(self._asked(tenant.env, tenant, by), app))
 
     async def overrides(self, tenant: Topic) -> Document:
         """Return a tenant's overrides, expired ones included."""

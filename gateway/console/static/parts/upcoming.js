@@ -1,5 +1,5 @@
 /** The topic's applications, scheduled changes and timers, and the overrides of its subscription. */
-import { grant } from "../actions.js";
+import { grant, preview, schedule, unschedule } from "../plan_actions.js";
 import { get, ApiError } from "../api.js";
 import { local } from "../model/format.js";
 import { inPath } from "../model/links.js";
@@ -69,11 +69,20 @@ export const upcoming = (context, name) => {
   const overrides = table("Overrides", OVERRIDE_HEADS);
   const noOverrides = h("p", { class: "quiet", role: "status" });
 
-  const grants = context.may(
-    "grant",
-    button("Grant a plan…", () => void grant(context, name)),
+  /** The tenant's applications, as the newest answer has them. @type {string[]} */
+  let known = [];
+  const actions = /** @type {const} */ ([
+    ["preview", "Preview a change…", preview],
+    ["schedule", "Schedule a change…", schedule],
+    ["unschedule", "Forget a change…", unschedule],
+    ["grant", "Grant a plan…", grant],
+  ]).map(([action, text, open]) =>
+    context.may(
+      action,
+      button(text, () => void open(context, name, known)),
+    ),
   );
-  grants.hidden = !/(^|\/)tenant:/.test(name);
+  const tools = h("div", { class: "tools", hidden: !/(^|\/)tenant:/.test(name) }, ...actions);
 
   const showApps = (/** @type {any[]} */ found) => {
     apps.element.hidden = !found.length;
@@ -98,13 +107,15 @@ export const upcoming = (context, name) => {
   };
 
   const showSchedule = (/** @type {any} */ answer) => {
-    const known = coming(answer);
-    showFacts(facts, known);
-    showApps(answer.apps ?? []);
+    const comes = coming(answer);
+    showFacts(facts, comes);
+    const apps = answer.apps ?? [];
+    known = apps.map((/** @type {any} */ { app }) => app);
+    showApps(apps);
     const found = answer.timers ?? [];
     setText(
       nothing,
-      !known.length && !found.length
+      !comes.length && !found.length
         ? answer.listed
           ? "Nothing is scheduled, and no timer is set."
           : "The process that answers takes no webhooks: it cannot tell."
@@ -152,12 +163,12 @@ export const upcoming = (context, name) => {
     element: card(
       "upcoming",
       "Scheduled, timers and overrides",
+      tools,
       nothing,
       apps.element,
       facts,
       timers.element,
       h("h3", {}, "Overrides"),
-      h("div", { class: "tools" }, grants),
       noOverrides,
       overrides.element,
     ),
