@@ -85,3 +85,47 @@ async def test_an_upgrade_reaches_both_tabs_and_survives_a_killed_gateway(data_d
                 await shows(page, "Pro")
         assert len(loads) == 2, "no page was reloaded"
         assert errors == []
+
+
+async def test_two_applications_and_what_is_bought_once_each_by_itself(data_dir: Path) -> None:
+    simulator = f"http://127.0.0.1:{free_port()}"
+    environ = clean_environ(data_dir, PORT=str(free_port()), PLANWIRE_SIMULATOR_URL=simulator)
+    async with chromium() as browser:
+        page = await browser.new_page()
+        errors: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        with running(python("-m", "gateway.dev"), environ) as program:
+            await page.goto(f"{await ready(program)}/demo/?tenant=both")
+            mail, once = page.locator("[data-app=mail]"), page.locator("#purchases")
+            await shows(page, "Free")
+            await expect(mail.locator(".plan")).to_have_text("Not bought")
+            await mail.get_by_role("button", name="Buy Mail,").click()
+            await expect(mail.locator(".plan")).to_have_text("Mail")
+            await shows(page, "Free")
+            await mail.get_by_role("button", name="Change to Mail Plus").click()
+            await expect(mail.locator(".plan")).to_have_text("Mail Plus")
+            await page.locator("button[data-action=upgrade]").click()
+            await shows(page, "Pro")
+            await mail.get_by_role("button", name="Cancel at period end").click()
+            await expect(mail).to_contain_text("Mail ends on ")
+            await expect(page.locator("#scheduled")).to_be_hidden()
+            await mail.get_by_role("button", name="Keep it").click()
+            await expect(mail.get_by_role("button", name="Cancel at period end")).to_be_visible()
+
+            await once.get_by_role("button", name="Buy Course").click()
+            await expect(page.locator("#features")).to_contain_text("Course")
+            await once.get_by_role("button", name="Buy Lifetime").click()
+            await shows(page, "Lifetime")
+            lifetime = once.locator(".bought li", has_text="Lifetime")
+            await lifetime.get_by_role("button", name="Chargeback").click()
+            await shows(page, "Pro")
+            await expect(lifetime).to_contain_text("money back")
+            await lifetime.get_by_role("button", name="Win the chargeback").click()
+            await shows(page, "Lifetime")
+            await once.locator(".bought li", has_text="Course").get_by_role("button", name="Refund").click()
+            await expect(page.locator("#features")).not_to_contain_text("Course")
+            await expect(mail.locator(".plan")).to_have_text("Mail Plus")
+        # What is not known any more is not said to be missing.
+        await expect(page.locator("#freshness")).not_to_have_attribute("data-status", "fresh")
+        await expect(mail.locator(".plan")).to_have_text("Mail Plus")
+        assert errors == []
