@@ -37,8 +37,8 @@ element("second-tab").href = `?tenant=${encodeURIComponent(tenant)}`;
 
 /** The leading application, whose plan the page is about; "" if the provider sells one only. */
 let leading = "";
-/** The rank of the plan that the first button sells. */
-let proRank = Infinity;
+/** The plan that the first button sells. */
+let best = { key: "pro", rank: Infinity };
 
 // Rendering.
 
@@ -64,7 +64,8 @@ const renderState = (state) => {
     ]),
   );
   const { seats, ...rest } = limits;
-  element("seats").textContent = seats ?? "no";
+  element("seats").textContent = seats ?? "";
+  element("seats").closest(".seats").hidden = seats === undefined;
   fill(
     element("limits"),
     Object.entries(rest).map(([key, value]) => [titled(key), titled(String(value))]),
@@ -83,7 +84,7 @@ const renderButtons = (state) => {
   // What is bought once is active without a period: there is nothing to change or to cancel.
   const isPaying = !["none", "incomplete", "canceled"].includes(status) && (status != "active" || !!period);
   const can = /** @type {Record<string, boolean>} */ ({
-    upgrade: plan.rank < proRank && plan.key != "pro",
+    upgrade: plan.rank < best.rank && plan.key != best.key,
     downgrade: isPaying,
     cancel: isPaying && !scheduled,
     uncancel: scheduled?.action == "cancel",
@@ -158,12 +159,27 @@ for (const button of buttons)
     void request(button, action, { plan, when, addon, quantity: step ? limits.seats + Number(step) : undefined });
   });
 
-// What else is sold on the account.
+// What is sold on the account.
 
-sold().then((answer) => {
-  leading = answer.leading;
-  proRank = answer.offers.find(({ key, kind }) => kind == "plan" && key == "pro")?.rank ?? Infinity;
-  showApplications(element("page"), answer);
-  showPurchases(element("page"), answer.offers);
-  if (last) renderState(last.state ?? DEFAULT_STATE);
-});
+/** Names what the buttons sell: the highest plan, and the first add-on. @param {any[]} offers of the leading application */
+const offerOwn = (offers) => {
+  const addon = offers.find(({ kind }) => kind == "addon");
+  best = offers.findLast(({ kind }) => kind == "plan") ?? best;
+  for (const button of buttons) {
+    const { action = "" } = button.dataset;
+    if (action == "upgrade") button.textContent = `Upgrade to ${best.name ?? titled(best.key)}`;
+    if (action == "trial") button.textContent = `Start a ${best.name ?? titled(best.key)} trial`;
+    if (button.dataset.plan) button.dataset.plan = best.key;
+    if (addon && button.dataset.addon) {
+      button.dataset.addon = addon.key;
+      button.textContent = `${action == "addon" ? "Add" : "Remove"} ${addon.name}`;
+    }
+  }
+};
+
+const answer = await sold();
+leading = answer.leading;
+offerOwn(answer.offers.filter(({ app, amount, is_once }) => amount && !is_once && (app == leading || !app)));
+showApplications(element("page"), answer);
+showPurchases(element("page"), answer.offers);
+if (last) renderState(last.state ?? DEFAULT_STATE);

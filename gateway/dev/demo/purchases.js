@@ -2,21 +2,25 @@
 import { day, make, money } from "./format.js";
 import { purchases, request, topic } from "./session.js";
 
-/** @param {any} offer */
-const lasts = ({ expires_s: seconds }) => (seconds ? `for ${Math.round(seconds / 86_400)} days` : "for ever");
+/** How long a purchase lasts. @param {any} offer */
+const lasts = ({ expires_s: seconds }) => {
+  if (!seconds) return "for ever";
+  const unit = seconds >= 86_400 ? 86_400 : seconds >= 3600 ? 3600 : 60;
+  return `for ${Math.round(seconds / unit)} ${unit == 86_400 ? "days" : unit == 3600 ? "hours" : "minutes"}`;
+};
 
 /** Adds the card to the page, if something is sold once. @param {HTMLElement} page @param {any[]} offers */
 export const showPurchases = (page, offers) => {
   const once = offers.filter((offer) => offer.is_once && offer.amount);
   if (!once.length) return;
   const list = make("ul", { class: "rows bought" });
-  const shelf = make("div", { class: "actions" });
+  const buys = make("div", { class: "actions" });
   const element = make(
     "section",
     { class: "card", id: "purchases", "aria-labelledby": "purchases-heading" },
     make("h2", { class: "eyebrow", id: "purchases-heading" }, "Bought once"),
     list,
-    shelf,
+    buys,
   );
 
   /** @param {string} text @param {string} action @param {object} parameters @param {boolean} [changes] */
@@ -54,10 +58,10 @@ export const showPurchases = (page, offers) => {
     const found = await purchases().catch(() => undefined);
     // Not known is not "nothing": what was shown stays.
     if (!found) return;
-    list.replaceChildren(...(found.length ? found.map(row).reverse() : [make("li", { class: "quiet" }, "Nothing yet")]));
+    list.replaceChildren(...(found.length ? found.map(row).toReversed() : [make("li", { class: "quiet" }, "Nothing yet")]));
   };
 
-  shelf.append(
+  buys.append(
     ...once.map((each) =>
       offer(`Buy ${each.name}, ${money(each.amount)} ${lasts(each)}`, "buy", { [each.kind]: each.key }),
     ),

@@ -130,8 +130,13 @@ class _Stage:
         match action:
             case "seats":
                 return {"quantity": self.random.randint(1, 20)}
-            case "addon" | "remove_addon" if addons := self._addons():
+            case "addon" | "remove_addon" if addons := [key for kind, key in self._sold(once=False) if kind == "addon"]:
                 return {"addon": self.random.choice(addons)}
+            case "buy" if once := self._sold(once=True):
+                kind, key = self.random.choice(once)
+                return {kind: key}
+            case "refund":
+                return {} if self.random.random() < 0.5 else {"amount": self.random.randint(1, 2_000)}
             case "cancel" | "pause" | "downgrade":
                 return {"when": self.random.choice(["now", "period_end"])}
             case _:
@@ -147,9 +152,11 @@ class _Stage:
         self._keep(actions.act(action, Scene(self._turn(), sold, params)))
         self.now_us += self.random.randint(1, self.scenario.step_s * SECOND_US)
 
-    def _addons(self) -> list[str]:
-        addons = offers.of_app(self.catalog, self.scenario.env).addons
-        return [addon.key for addon in addons if not addon.is_once]
+    def _sold(self, *, once: bool) -> list[tuple[str, str]]:
+        """Return what is sold once, or what is subscribed to: (kind, key)."""
+        sold = offers.of_app(self.catalog, self.scenario.env)
+        kinds = (("plan", sold.plans), ("addon", sold.addons))
+        return [(kind, each.key) for kind, of_kind in kinds for each in of_kind if each.prices and each.is_once is once]
 
     def _turn(self) -> Turn:
         return Turn(self.world, self.now_us, self.mint)

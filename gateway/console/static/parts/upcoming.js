@@ -1,5 +1,5 @@
 /** The topic's applications, scheduled changes and timers, and the overrides of its subscription. */
-import { grant, preview, schedule, unschedule } from "../plan_actions.js";
+import * as dialogs from "../plan_actions.js";
 import { get, ApiError } from "../api.js";
 import { local } from "../model/format.js";
 import { inPath } from "../model/links.js";
@@ -72,10 +72,10 @@ export const upcoming = (context, name) => {
   /** The tenant's applications, as the newest answer has them. @type {string[]} */
   let known = [];
   const actions = /** @type {const} */ ([
-    ["preview", "Preview a change…", preview],
-    ["schedule", "Schedule a change…", schedule],
-    ["unschedule", "Forget a change…", unschedule],
-    ["grant", "Grant a plan…", grant],
+    ["preview", "Preview a change…", dialogs.preview],
+    ["schedule", "Schedule a change…", dialogs.schedule],
+    ["unschedule", "Forget a change…", dialogs.unschedule],
+    ["grant", "Grant a plan…", dialogs.grant],
   ]).map(([action, text, open]) =>
     context.may(
       action,
@@ -99,7 +99,7 @@ export const upcoming = (context, name) => {
         setText(
           comes,
           coming(of)
-            .map(([name, text]) => `${name}: ${text}`)
+            .map(([what, text]) => `${what}: ${text}`)
             .join("; "),
         );
       },
@@ -109,9 +109,9 @@ export const upcoming = (context, name) => {
   const showSchedule = (/** @type {any} */ answer) => {
     const comes = coming(answer);
     showFacts(facts, comes);
-    const apps = answer.apps ?? [];
-    known = apps.map((/** @type {any} */ { app }) => app);
-    showApps(apps);
+    const each = answer.apps ?? [];
+    known = each.map((/** @type {any} */ { app }) => app);
+    showApps(each);
     const found = answer.timers ?? [];
     setText(
       nothing,

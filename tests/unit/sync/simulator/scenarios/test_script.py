@@ -15,7 +15,7 @@ from sync.simulator.scenarios.scenario import Faults, Scenario
 from sync.simulator.scenarios.script import Expected, Script
 from sync.simulator.world.errors import ControlError
 from sync.simulator.world.model import DAY_US, parse_us
-from tests.support.world import CATALOG, START_US
+from tests.support.world import CATALOG, START_US, Shop
 
 CALM = Scenario("Calm", tenants=4, history=({"do": "upgrade"},), mix={"seats": 2, "upgrade": 1, "cancel": 1}, actions=6)
 
@@ -200,3 +200,43 @@ def test_a_long_history_renews_on_its_way() -> None:
 def test_a_history_that_makes_no_sense_is_refused() -> None:
     with pytest.raises(ControlError, match="no live subscription"):
         write(scenario=Scenario("Wrong", history=({"do": "renew"},)))
+
+
+def ends(*history: Mapping[str, JsonValue], mix: Mapping[str, int] | None = None, seed: int = 1) -> list[Expected]:
+    """What is expected of a tenant with this history, where the demo's catalog is sold."""
+    scenario = Scenario("Shop", tenants=1, history=history, mix=mix or {}, actions=20 if mix else 0)
+    return list(script.write(scenario, seed, START_US, Shop.catalog).expected.values())
+
+
+LIFETIME: Mapping[str, JsonValue] = {"do": "buy", "plan": "lifetime"}
+LOST: Mapping[str, JsonValue] = {"do": "chargeback"}
+
+
+@pytest.mark.parametrize(
+    ("history", "plan", "status"),
+    [
+        ([LIFETIME], "lifetime", "active"),
+        ([LIFETIME, LOST], "free", "canceled"),
+        ([LIFETIME, LOST, {"do": "chargeback_reverse"}], "lifetime", "active"),
+        ([{"do": "buy", "addon": "course"}], "free", "active"),
+        ([{"do": "upgrade", "plan": "mail"}], "free", "none"),
+    ],
+)
+def test_what_is_bought_once_counts_and_another_application_does_not(
+    history: list[Mapping[str, JsonValue]], plan: str, status: str
+) -> None:
+    assert ends(*history) == [Expected(plan, status)]
+
+
+def test_a_purchase_leads_before_a_lower_subscription_and_leaves_it_when_it_goes_back() -> None:
+    (led,) = ends(LIFETIME, {"do": "upgrade", "plan": "pro"})
+    (left,) = ends(LIFETIME, {"do": "upgrade", "plan": "pro"}, {"do": "refund", "plan": "lifetime"})
+
+    assert led == Expected("lifetime", "active")
+    assert (left.plan, left.status, left.period_ends_us is None) == ("pro", "active", False)
+
+
+def test_random_actions_buy_and_refund() -> None:
+    found = {tuple(ends(mix={"buy": 1, "chargeback": 3, "upgrade": 1}, seed=seed)) for seed in range(8)}
+
+    assert len({end.plan for (end,) in found}) > 1

@@ -32,5 +32,5 @@ def words(path: str, part: str, word: str) -> set[str]:
 
 def test_every_place_has_the_words_of_states() -> None:
     assert words("clients/js-snippet/planwire.d.ts", r'    status: ("none".*?);', r'"(\w+)"') == WORDS
-    assert words("gateway/dev/demo/demo.js", r"const STATUSES = \{(.*?)\};", r"  (\w+): ") == WORDS
+    assert words("gateway/dev/demo/format.js", r"const STATUSES = \{(.*?)\};", r"  (\w+): ") == WORDS
     assert words("docs/providers.md", r"## Statuses\n(.*?)\n## ", r"(?m)^\| `(\w+)` \|") - {"status"} == WORDS
