@@ -118,7 +118,7 @@ class TestTheDemoSellsTwoApplications:
             apps = await shown()
             assert (apps["mail"]["scheduled"], apps["notes"]["scheduled"]["plan"]) == (None, "basic")
             until_then = {"expires_at": "2100-01-31T12:00:00Z", "reason": "outage"}
-            granted = await done("grant", plan="lifetime", app="notes", **until_then)
+            granted = await done("grant", plan="lifetime", **until_then)
             await tab.reaches(granted["version"])
             apps = await shown()
             assert {app: each["plan"] for app, each in apps.items()} == {"notes": "lifetime", "mail": "mail_plus"}
@@ -129,7 +129,7 @@ class TestTheDemoSellsTwoApplications:
                 ("schedule", {"plan": "mail", "app": "notes"}, "plan_unknown"),
                 ("unschedule", {"app": "mail"}, "not_found"),
                 ("unschedule", {"app": ""}, "request_invalid"),
-                ("grant", {"plan": "mail", "app": "notes", **until_then}, "override_invalid"),
+                ("grant", {"plan": "gold", **until_then}, "plan_unknown"),
             ):
                 answer = (await act(system.http, action, topic=TOPIC, **body)).json()
                 assert code in (answer["code"], answer.get("cause_code")), (action, answer)

@@ -17,7 +17,7 @@ from sync.http.problem import Problem
 if TYPE_CHECKING:
     from sync.billing.api.operator_service import OperatorService
 
-GRANT = frozenset(("topic", "plan", "app", "expires_at", "reason", "trial", "units"))
+GRANT = frozenset(("topic", "plan", "expires_at", "reason", "trial", "units"))
 PREVIEW = frozenset(("topic", "plan", "quantity", "cancel", "app", "subscription_id", "billing_mode", "ask_provider"))
 SCHEDULE = frozenset(("topic", "plan", "app", "effective_at", "subscription_id", "billing_mode"))
 UNSCHEDULE = frozenset(("topic", "app"))
@@ -53,7 +53,7 @@ class PlanChanges:
     async def _grant(self, body: Mapping[str, Any], principal: Principal) -> Members:
         tenant = _tenant(body, GRANT)
         asked = {"kind": "plan", "name": body.get("plan"), "value": body.get("units", True)}
-        asked |= {name: body[name] for name in ("app", "expires_at", "reason", "trial") if name in body}
+        asked |= {name: body[name] for name in ("expires_at", "reason", "trial") if name in body}
         with forwarded(), self._counted("POST", "/v1/tenants/{id}/overrides"):
             found = await self._service.grant(tenant, asked, f"console:{principal.session}")
         return {"granted": found["outcome"], "version": found["version"]}

@@ -23,7 +23,7 @@ const appField = (apps, otherwise) =>
       ]
     : [];
 
-/** The values that are filled in; those of `numbers` as numbers. @param {Record<string, string>} values @param {string[]} numbers */
+/** The values that are filled in; those of `numbers` as numbers. @param {Record<string, string>} values @param {...string} numbers */
 const filled = (values, ...numbers) =>
   Object.fromEntries(
     Object.entries(values)
@@ -34,18 +34,14 @@ const filled = (values, ...numbers) =>
 /** The path of a tenant's route for backends. @param {string} topic @param {string} what */
 const route = (topic, what) => `/v1/tenants/${tenantOf(topic)}/${what}?env=${environmentOf(topic)[0]}`;
 
-/**
- * Opens the dialog that grants a tenant a plan until a date.
- * @param {Context} context @param {string} topic @param {string[]} apps its applications
- */
-export const grant = (context, topic, apps) =>
+/** Opens the dialog that grants a tenant a plan until a date. @param {Context} context @param {string} topic */
+export const grant = (context, topic) =>
   ask({
     title: `Grant ${topic} a plan`,
     says: "The plan counts beside what is paid for, until its end. It only adds, and ends by itself. The reason goes into the tenant's history.",
     label: "Grant",
     fields: [
-      { name: "plan", label: "Plan", help: "Its key in the catalog." },
-      ...appField(apps, "the plan's own"),
+      { name: "plan", label: "Plan", help: "Its key in the catalog. It counts in the application that it is sold for." },
       {
         name: "expires_at",
         label: "Until",

@@ -38,7 +38,7 @@ element("second-tab").href = `?tenant=${encodeURIComponent(tenant)}`;
 /** The leading application, whose plan the page is about; "" if the provider sells one only. */
 let leading = "";
 /** The plan that the first button sells. */
-let best = { key: "pro", rank: Infinity };
+let best = { key: "pro", name: "Pro", rank: Infinity };
 
 // Rendering.
 
@@ -167,8 +167,8 @@ const offerOwn = (offers) => {
   best = offers.findLast(({ kind }) => kind == "plan") ?? best;
   for (const button of buttons) {
     const { action = "" } = button.dataset;
-    if (action == "upgrade") button.textContent = `Upgrade to ${best.name ?? titled(best.key)}`;
-    if (action == "trial") button.textContent = `Start a ${best.name ?? titled(best.key)} trial`;
+    if (action == "upgrade") button.textContent = `Upgrade to ${best.name}`;
+    if (action == "trial") button.textContent = `Start a ${best.name} trial`;
     if (button.dataset.plan) button.dataset.plan = best.key;
     if (addon && button.dataset.addon) {
       button.dataset.addon = addon.key;

@@ -3,12 +3,13 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
+import orjson
 import pytest
 
 from sync.simulator import persistence
 from sync.simulator.persistence import Owed, UnusableFileError, load, save
 from sync.simulator.world.model import World
-from tests.support.world import Shop
+from tests.support.world import Play, Shop
 
 
 def busy_world() -> World:
@@ -34,6 +35,18 @@ def test_the_world_comes_back_as_it_was(tmp_path: Path) -> None:
     save(tmp_path / "new" / "simulator.json", world, owed)
 
     assert load(tmp_path / "new" / "simulator.json") == (world, owed)
+
+
+def test_an_older_file_has_no_purchases(tmp_path: Path) -> None:
+    path, play = tmp_path / "simulator.json", Play()
+    play.do("upgrade")
+    save(path, play.world, ())
+    written = orjson.loads(path.read_bytes())
+    del written["purchases"], written["adjustments"]
+    path.write_bytes(orjson.dumps(written).replace(b',"recurring":true', b""))
+
+    assert b"recurring" not in path.read_bytes()
+    assert load(path) == (play.world, ())
 
 
 def test_without_a_file_the_world_is_empty(tmp_path: Path) -> None:
