@@ -183,11 +183,12 @@ export const simulate = (context, topic) => {
       },
       { name: "quantity", label: "Quantity", type: "number", optional: true },
       { name: "amount", label: "Amount in cents, for a refund of a part", type: "number", optional: true },
+      { name: "percent", label: "Percent, for a tax or a discount", type: "number", optional: true },
       { name: "seed", label: "Seed, for a scenario", type: "number", optional: true },
     ],
     run: (values) => {
       const given = Object.fromEntries(Object.entries(values).filter(([, value]) => value.trim()));
-      const numbers = ["quantity", "amount", "seed"].filter((each) => given[each]).map((each) => [each, Number(given[each])]);
+      const numbers = ["quantity", "amount", "percent", "seed"].filter((each) => given[each]).map((each) => [each, Number(given[each])]);
       return run(context, "simulate", { ...given, ...Object.fromEntries(numbers) });
     },
   });

@@ -52,9 +52,12 @@ const card = (name, offers) => {
     ].filter((each) => each !== false && each !== undefined);
   };
 
-  app(topic, name).subscribe(({ state, status: freshness }) => {
-    if (freshness == "connecting") return;
+  let shown = "";
+  app(topic, name).subscribe(({ state, version, status: freshness }) => {
     const isKnown = state != null || freshness == "fresh";
+    // A heartbeat brings nothing new: buttons that are made anew would lose the focus.
+    if (freshness == "connecting" || shown === `${version} ${isKnown}`) return;
+    shown = `${version} ${isKnown}`;
     const { plan: held, status: now = "none", scheduled: coming, limits: has = {} } = state ?? {};
     element.dataset.known = String(isKnown);
     plan.textContent = !isKnown ? UNKNOWN : (held?.name ?? "Not bought");
@@ -68,7 +71,9 @@ const card = (name, offers) => {
       limits,
       Object.entries(has).map(([key, value]) => [titled(key), titled(String(value))]),
     );
+    const hasFocus = actions.contains(document.activeElement);
     actions.replaceChildren(...(isKnown ? possible(state ?? {}, now) : []));
+    if (hasFocus) actions.querySelector("button")?.focus();
   });
   return element;
 };
