@@ -48,10 +48,10 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """A tenant's expected final state.
+    """A tenant's expected final state, or that of one of its applications.
 
-    It has the plan's key, and values of the leading subscription: its status (`none` without a subscription) and, if it
-    is live, the scheduled action and the end of the paid period (microseconds since 1970).
+    It has the plan's key ("" for none), and values of the leading subscription: its status (`none` without a
+    subscription) and, if it is live, the scheduled action and the end of the paid period (microseconds since 1970).
     """
 
     plan: str
@@ -62,11 +62,15 @@ class Expected:
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """The deliveries, in order, and each tenant's expected final state."""
+    """The deliveries, in order, and each tenant's expected final state.
+
+    `expected`: of the leading application, by tenant. `others`: of the other applications, by (tenant, application).
+    """
 
     sends: tuple[Send, ...]
     expected: Mapping[str, Expected]
     events: int
+    others: Mapping[tuple[str, str], Expected] = field(default_factory=dict)
 
 
 def write(scenario: Scenario, seed: int, start_us: int, catalog: Catalog) -> Script:
@@ -74,8 +78,7 @@ def write(scenario: Scenario, seed: int, start_us: int, catalog: Catalog) -> Scr
 
     The seed determines actions and faults; seed and start together determine every byte. The history ends at
     `start_us`, so no event is in the future (except by the fault `ahead_s`). Tenants' names contain the seed and the
-    start, so that runs do not share tenants. Of a catalog with applications the leading one is checked, and random
-    actions are about it.
+    start, so that runs do not share tenants. Of a catalog with applications, each random action is about one of them.
 
     Raises:
         ControlError: the scenario's history has an action that makes no sense.
@@ -89,9 +92,16 @@ def write(scenario: Scenario, seed: int, start_us: int, catalog: Catalog) -> Scr
     longest_s = len(tenants) * (len(scenario.history) + scenario.actions) * scenario.step_s
     began_us = start_us + (scenario.faults.ahead_s - longest_s) * SECOND_US
     world = _Stage(scenario, catalog, tenants, mint, random, began_us).play()
-    leading = offers.of_app(catalog, scenario.env)
+    leading = _Judge(world, catalog, offers.of_app(catalog, scenario.env))
+    apps = {app: _Judge(world, catalog, offers.of_app(catalog, scenario.env, app)) for app in catalog.apps}
+    apps.pop(catalog.leading, None)
     sends = _with_outage(scenario.faults, _with_faults(scenario.faults, world.events, mint, random), random)
-    return Script(tuple(sends), {tenant: _expected(world, leading, tenant) for tenant in tenants}, len(world.events))
+    return Script(
+        tuple(sends),
+        {tenant: leading.expected(tenant) for tenant in tenants},
+        len(world.events),
+        {(tenant, app): judge.expected(tenant) for tenant in tenants for app, judge in apps.items()},
+    )
 
 
 @dataclass
@@ -121,18 +131,21 @@ class _Stage:
         for _ in range(TRIES):
             (action,) = self.random.choices(list(self.scenario.mix), list(self.scenario.mix.values()))
             try:
-                self._act(tenant, {"do": action, **self._parameters(action)})
+                app = self.random.choice([*self.catalog.apps]) if self.catalog.apps else ""
+                about: dict[str, Json] = {"app": app} if app else {}
+                self._act(tenant, {"do": action, **about, **self._parameters(action, app)})
             except (ControlError, ApiError):
                 continue
             return
 
-    def _parameters(self, action: str) -> Mapping[str, Json]:
+    def _parameters(self, action: str, app: str) -> Mapping[str, Json]:
+        sold = offers.of_app(self.catalog, self.scenario.env, app)
         match action:
             case "seats":
                 return {"quantity": self.random.randint(1, 20)}
-            case "addon" | "remove_addon" if addons := [key for kind, key in self._sold(once=False) if kind == "addon"]:
+            case "addon" | "remove_addon" if addons := [each.key for each in sold.addons if each.is_subscribed_to]:
                 return {"addon": self.random.choice(addons)}
-            case "buy" if once := self._sold(once=True):
+            case "buy" if once := sold.once:
                 kind, key = self.random.choice(once)
                 return {kind: key}
             case "refund":
@@ -151,12 +164,6 @@ class _Stage:
         sold = offers.of_app(self.catalog, self.scenario.env, params.app or "", params.plan or params.addon or "")
         self._keep(actions.act(action, Scene(self._turn(), sold, params)))
         self.now_us += self.random.randint(1, self.scenario.step_s * SECOND_US)
-
-    def _sold(self, *, once: bool) -> list[tuple[str, str]]:
-        """Return what is sold once, or what is subscribed to: (kind, key)."""
-        sold = offers.of_app(self.catalog, self.scenario.env)
-        kinds = (("plan", sold.plans), ("addon", sold.addons))
-        return [(kind, each.key) for kind, of_kind in kinds for each in of_kind if each.prices and each.is_once is once]
 
     def _turn(self) -> Turn:
         return Turn(self.world, self.now_us, self.mint)
@@ -231,34 +238,47 @@ def _tenant(of: Subscription | Transaction | Adjustment) -> str:
 _BEST_FIRST = ("active", "trialing", "past_due", "paused", "canceled")
 
 
-def _expected(world: World, offers: Offers, tenant: str) -> Expected:
-    """Return the tenant's expected final state, from what it pays for with the highest-ranking plan."""
+@dataclass(frozen=True)
+class _Judge:
+    """Says what is expected of a tenant in one application, or in a catalog without any; `offers` are sold for it."""
 
-    def order(held: Subscription | Transaction) -> tuple[int, str, int]:
-        plan = offers.plan_of(held)
+    world: World
+    catalog: Catalog
+    offers: Offers
+
+    def expected(self, tenant: str) -> Expected:
+        """Return the expected final state, from what the tenant pays for with the highest-ranking plan."""
+        every: list[Subscription | Transaction] = [*self.world.subscriptions.values()]
+        every += [purchase.payment for purchase in self.world.purchases.values()]
+        mine = [each for each in every if _tenant(each) == tenant and self._counts(each)]
+        live = [each for each in mine if self._status(each) not in ("paused", "canceled")]
+        if not live:
+            status = min(map(self._status, mine), key=_BEST_FIRST.index, default="none")
+            return Expected(self.offers.default.key, status)
+        lead = max(live, key=self._order)
+        key = self._order(lead)[1] or self.offers.default.key
+        if isinstance(lead, Transaction):
+            return Expected(key, "active")
+        action = None if lead.scheduled is None else lead.scheduled.action
+        # A past-due period is not paid.
+        ends_us = None if lead.status == "past_due" else lead.period.ends_us
+        return Expected(key, lead.status, action, ends_us)
+
+    def _counts(self, held: Subscription | Transaction) -> bool:
+        """Return whether it gives the application a status: add-ons for all do so alone, and in the leading one."""
+        if not self.offers.app:
+            return True
+        whole = offers.of(self.catalog, self.offers.env)
+        bought = [offer for item in held.items if (offer := whole.offer(item.price.id)) is not None]
+        named = {offer.app for offer in bought if offer.app or offer in whole.plans}
+        return bool(named & {"", self.offers.app}) or (not named and self.offers.app == self.catalog.leading)
+
+    def _order(self, held: Subscription | Transaction) -> tuple[int, str, int]:
+        plan = self.offers.plan_of(held)
         rank, key = (-1, "") if plan is None else (plan.rank, plan.key)
-        return rank, key, -_BEST_FIRST.index(status(held))
+        return rank, key, -_BEST_FIRST.index(self._status(held))
 
-    def status(held: Subscription | Transaction) -> str:
+    def _status(self, held: Subscription | Transaction) -> str:
         if isinstance(held, Subscription):
             return held.status
-        return "active" if world.taken_back(held) < held.amount else "canceled"
-
-    every: list[Subscription | Transaction] = [*world.subscriptions.values()]
-    every += [purchase.payment for purchase in world.purchases.values()]
-    mine = [
-        each
-        for each in every
-        if _tenant(each) == tenant and not offers.price_ids.isdisjoint(item.price.id for item in each.items)
-    ]
-    live = [each for each in mine if status(each) not in ("paused", "canceled")]
-    if not live:
-        return Expected(offers.default.key, min(map(status, mine), key=_BEST_FIRST.index, default="none"))
-    lead = max(live, key=order)
-    key = order(lead)[1] or offers.default.key
-    if isinstance(lead, Transaction):
-        return Expected(key, "active")
-    action = None if lead.scheduled is None else lead.scheduled.action
-    # A past-due period is not paid.
-    ends_us = None if lead.status == "past_due" else lead.period.ends_us
-    return Expected(key, lead.status, action, ends_us)
+        return "active" if self.world.taken_back(held) < held.amount else "canceled"

@@ -125,23 +125,27 @@ def http_state(base_url: str, token: str) -> ReadState:
 
 async def _unconverged(env: str, written: Script, read_state: ReadState) -> list[str]:
     """Return the tenants whose state differs from the provider's after CONVERGE_S; one line each."""
-    left = dict(written.expected)
+    left = {(tenant, ""): it for tenant, it in written.expected.items()} | dict(written.others)
     shown: dict[str, Json] = {}
     deadline = time.monotonic() + CONVERGE_S
     while True:
-        for tenant in list(left):
+        for tenant in {tenant for tenant, _ in left}:
             topic = f"tenant:{tenant}" if env == "live" else f"{env}/tenant:{tenant}"
             shown[tenant] = await read_state(topic)
-            if _seen(shown[tenant]) == left[tenant]:
-                del left[tenant]
+        left = {(tenant, app): it for (tenant, app), it in left.items() if _seen(shown[tenant], app) != it}
         if not left or time.monotonic() >= deadline:
             break
         await asyncio.sleep(POLL_S)
-    return [f"{tenant} ends at {_text(_seen(shown[tenant]))}, not at {_text(it)}" for tenant, it in left.items()]
+    return [
+        f"{f'{tenant} in {app}' if app else tenant} ends at {_text(_seen(shown[tenant], app))}, not at {_text(it)}"
+        for (tenant, app), it in left.items()
+    ]
 
 
-def _seen(state: Json) -> Expected | None:
-    """Return a state in the form of `Expected`; None if it is missing or impossible."""
+def _seen(state: Json, app: str = "") -> Expected | None:
+    """Return a state, or that of one of its applications, in the form of `Expected`; None if it is impossible."""
+    if isinstance(state, dict) and app:
+        state = _object(state.get("apps")).get(app)
     if not isinstance(state, dict):
         return None
     plan, scheduled, period = (_object(state.get(name)) for name in ("plan", "scheduled", "period"))
@@ -150,7 +154,9 @@ def _seen(state: Json) -> Expected | None:
         ends_us = None if ends_at is None else parse_us(ends_at)
     except ValueError:
         return None
-    return Expected(str(plan.get("key")), str(state.get("status")), None if action is None else str(action), ends_us)
+    return Expected(
+        str(plan.get("key", "")), str(state.get("status")), None if action is None else str(action), ends_us
+    )
 
 
 def _object(value: Json) -> Mapping[str, Json]:
@@ -162,7 +168,7 @@ def _text(it: Expected | None) -> str:
         return "nothing"
     then = f", then {it.scheduled}" if it.scheduled else ""
     until = f", paid until {text_us(it.period_ends_us)}" if it.period_ends_us is not None else ""
-    return f"{it.plan} {it.status}{then}{until}"
+    return f"{it.plan or 'no plan'} {it.status}{then}{until}"
 
 
 class _Sender:

@@ -153,8 +153,8 @@ def _discount(scene: Scene) -> Outcome:
 def _buy(scene: Scene) -> Outcome:
     params = scene.params
     if (params.plan is None) == (params.addon is None):
-        once = ", ".join(offer.key for offer in (*scene.offers.plans, *scene.offers.addons) if offer.is_once)
-        raise invalid_parameter(f"buy needs a plan or an addon that is sold once; there are: {once or 'none'}")
+        once = ", ".join(key for _, key in scene.offers.once) or "none"
+        raise invalid_parameter(f"buy needs a plan or an addon that is sold once; there are: {once}")
     offer = scene.addon() if params.plan is None else scene.plan(params.plan)
     line = (scene.sold(offer, once=True), params.quantity or 1)
     return purchases.buy(scene.turn, scene.offers.env, params.tenant, (line,), params.linked)

@@ -98,6 +98,16 @@ class Offers:
         """Return the price with this id, or None."""
         return next((p for offer in (*self.plans, *self.addons) for p in offer.prices if p.id == price_id), None)
 
+    def offer(self, price_id: str) -> Offer | None:
+        """Return the plan or add-on that is sold at this price, or None."""
+        return next((offer for offer in (*self.plans, *self.addons) if price_id in offer.price_ids), None)
+
+    @property
+    def once(self) -> list[tuple[str, str]]:
+        """Return what is sold once: (`plan` or `addon`, its key)."""
+        kinds = (("plan", self.plans), ("addon", self.addons))
+        return [(kind, each.key) for kind, of_kind in kinds for each in of_kind if each.is_once and each.prices]
+
     def plan(self, key: str) -> Offer | None:
         """Return the plan with this key, or None."""
         return next((plan for plan in self.plans if plan.key == key), None)

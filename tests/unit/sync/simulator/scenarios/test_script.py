@@ -240,3 +240,31 @@ def test_random_actions_buy_and_refund() -> None:
     found = {tuple(ends(mix={"buy": 1, "chargeback": 3, "upgrade": 1}, seed=seed)) for seed in range(8)}
 
     assert len({end.plan for (end,) in found}) > 1
+
+
+def test_the_other_applications_are_expected_by_themselves() -> None:
+    history: tuple[Mapping[str, JsonValue], ...] = (
+        {"do": "upgrade", "plan": "pro"},
+        {"do": "upgrade", "plan": "mail"},
+        {"do": "buy", "addon": "course"},
+        {"do": "cancel", "app": "mail"},
+    )
+
+    def others(count: int) -> list[Expected]:
+        scenario = Scenario("Shop", tenants=1, history=history[:count])
+        written = script.write(scenario, 1, START_US, Shop.catalog)
+        (tenant,) = written.expected
+        assert list(written.others) == [(tenant, "mail")]
+        return [replace(end, period_ends_us=None) for end in written.others.values()]
+
+    assert others(1) == [Expected("", "none")]
+    assert others(2) == others(3) == [Expected("mail", "active")]
+    assert others(4) == [Expected("mail", "active", "cancel")]
+
+
+def test_random_actions_are_about_each_application() -> None:
+    scenario = Scenario("Shop", tenants=6, mix={"upgrade": 3, "buy": 1}, actions=6)
+    written = script.write(scenario, 1, START_US, Shop.catalog)
+
+    assert {end.plan for end in written.others.values()} - {""}
+    assert {end.plan for end in written.expected.values()} - {"free"}
