@@ -22,6 +22,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from sync.simulator.answers import offer_shown, subject_shown
 from sync.simulator.courier import TIMEOUT_S, Delivery
 from sync.simulator.paddle import entities, routes
 from sync.simulator.paddle.entities import Body
@@ -30,11 +31,9 @@ from sync.simulator.provider import Provider
 from sync.simulator.scenarios.scenario import BUNDLED, ScenarioError
 from sync.simulator.world import actions
 from sync.simulator.world.errors import ApiError, ControlError, invalid_parameter
-from sync.simulator.world.model import Json, Subscription, Transaction
-from sync.simulator.world.offers import Offer
+from sync.simulator.world.model import Json
 from sync.simulator.world.parameters import COMMON, validated
 from sync.simulator.world.scene import Scene
-from sync.simulator.world.turn import Outcome
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 """Host names that the simulator accepts."""
@@ -117,10 +116,10 @@ class _Control:
         """Answer with what the catalog sells in an environment: plans by rising rank, then add-ons."""
         env = self._env(request.query_params.get("env"))
         catalog, sold = self._provider.catalog(), self._provider.offers(env)
-        plans = [_shown(plan, "plan") for plan in sold.plans]
+        plans = [offer_shown(plan, "plan") for plan in sold.plans]
         return JSONResponse(
             {"env": env, "leading": catalog.leading, "apps": [*catalog.apps]}
-            | {"offers": [*plans, *(_shown(addon, "addon") for addon in sold.addons)]}
+            | {"offers": [*plans, *(offer_shown(addon, "addon") for addon in sold.addons)]}
         )
 
     async def purchases(self, request: Request) -> JSONResponse:
@@ -186,7 +185,7 @@ class _Control:
         outcome, deliveries = await self._provider.change(
             lambda turn: actions.act(action, Scene(turn, offers, params)), params.deliver
         )
-        body = _subject(outcome) | {
+        body = subject_shown(outcome) | {
             "event_ids": [event.id for event in outcome.events],
             "events": [{"event_id": event.id, "event_type": event.type} for event in outcome.events],
         }
@@ -206,33 +205,6 @@ class _Control:
             known = ", ".join(envs)
             raise ControlError(400, "unknown_environment", f"no signing secret for {env}; there are some for: {known}")
         return env
-
-
-def _shown(offer: Offer, kind: str) -> Body:
-    """Return an offer as the control route shows it. `amount`: minor units; None if it is not sold in money."""
-    return {
-        "kind": kind,
-        "key": offer.key,
-        "name": offer.name,
-        "app": offer.app,
-        "rank": offer.rank,
-        "is_default": offer.is_default,
-        "is_once": offer.is_once,
-        "expires_s": offer.expires_s,
-        "amount": offer.prices[0].amount if offer.prices else None,
-    }
-
-
-def _subject(outcome: Outcome) -> Body:
-    """Return what an action was about: a subscription, and its newest payment if there was one, or a payment."""
-    subject = outcome.subject
-    if isinstance(subject, Subscription):
-        about: Body = {"subscription_id": subject.id, "status": subject.status}
-        paid = [event.data.id for event in outcome.events if isinstance(event.data, Transaction)]
-        return about | ({"transaction_id": paid[-1]} if paid else {})
-    back = outcome.world.taken_back(subject)
-    status = "refunded" if back >= subject.amount else "partly refunded" if back else "paid"
-    return {"subscription_id": subject.subscription_id, "transaction_id": subject.id, "status": status}
 
 
 async def _tried(delivery: Delivery) -> Json:

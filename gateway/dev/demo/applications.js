@@ -3,7 +3,7 @@ import { app } from "../client/app.js";
 import { fill, make, money, sentence, STATUSES, titled } from "./format.js";
 import { request, topic } from "./session.js";
 
-/** What an application shows while its state says nothing, by the snapshot's status. */
+/** What is shown of an application's plan while its state is not known. */
 const UNKNOWN = "Not known yet";
 
 /** @param {string} name of the application @param {any[]} offers all that are sold */
@@ -34,7 +34,8 @@ const card = (name, offers) => {
 
   /** The actions that are possible. @param {any} state @param {string} now its status */
   const possible = (state, now) => {
-    const isBought = !["none", "incomplete", "canceled"].includes(now);
+    // What is bought once is active without a period: there is nothing to change or to cancel.
+    const isBought = !["none", "incomplete", "canceled"].includes(now) && (now != "active" || state.period);
     const rank = isBought ? (state.plan?.rank ?? 0) : -Infinity;
     const others = plans.filter(({ key }) => !isBought || key != state.plan?.key);
     const best = plans.at(-1);
