@@ -111,6 +111,14 @@ class TestQuoted:
         answer = await system.http.post(PATH, json={**CHANGE, "expected": expected}, headers=system.key)
         assert (answer.status_code, answer.json()["code"]) == (422, "request_invalid")
 
+    async def test_s75_a_wrong_currency_is_named(self, system: System) -> None:
+        for currency in ("xx", "eu1", "Euro", "é$1"):
+            answer = await system.http.post(
+                PATH, json={**CHANGE, "expected": {"currency": currency}}, headers=system.key
+            )
+            detail = "expected.currency: a currency is three letters, such as EUR"
+            assert (answer.status_code, answer.json()["detail"]) == (422, detail)
+
 
 class TestBilled:
     """Scenario 76."""

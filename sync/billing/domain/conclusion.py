@@ -81,10 +81,10 @@ def conclude(
         return projected
     facts, misses = check_awaited(before, after, projected, setting.now_ns)
     drifts += second_customer_drift(topic, before, after, setting.now_ns)
-    for preview_id, differing in misses:
+    for preview_id, differing, why in misses:
         here = {str(entry["path"]): entry.get("from") for entry in differing}
         there = {str(entry["path"]): entry.get("to") for entry in differing}
-        drifts += (Drift("preview", topic, preview_id, "landed", setting.now_ns // 1000, here, there),)
+        drifts += (Drift("preview", topic, preview_id, why, setting.now_ns // 1000, here, there),)
     note = note or dropped or projected.unknown
     waits = (WAITS_CATALOG,) if projected.unknown else ()
     return Decided(facts, projected.state, next_wakeup_us(projected, facts, setting), note, drifts, waits)

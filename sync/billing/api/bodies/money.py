@@ -4,15 +4,27 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, WithJsonSchema
 
-from sync.billing.domain.money.model import AMOUNT_MAX, LINES_MAX
+from sync.billing.domain.money.model import AMOUNT_MAX, LINES_MAX, currency_of
 from sync.billing.providers.parsing import QUANTITY_MAX
 from sync.core import instants
 from sync.http.fields import TIME, Instant, Model, Text
 
 _Amount = Annotated[int, Field(ge=-AMOUNT_MAX, le=AMOUNT_MAX)]
-_Currency = Annotated[str, Field(pattern="^[A-Za-z]{3}$", description="ISO 4217.")]
+
+
+def _known_form(value: str) -> str:
+    if currency_of(value) is None:
+        raise ValueError("a currency is three letters, such as EUR")
+    return value
+
+
+_Currency = Annotated[
+    str,
+    AfterValidator(_known_form),
+    WithJsonSchema({"type": "string", "pattern": "^[A-Za-z]{3}$", "description": "ISO 4217."}),
+]
 _Time = Annotated[str, Field(json_schema_extra=TIME)]
 
 

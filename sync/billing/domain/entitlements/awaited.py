@@ -27,10 +27,11 @@ RENEWAL_BILLED_WITHIN_NS = 72 * HOUR_NS
 
 
 class Miss(NamedTuple):
-    """An awaited change that is not as predicted."""
+    """An awaited change that is not as predicted. `why`: whether it was made."""
 
     preview_id: str
     differences: list[dict[str, object]]
+    why: str
 
 
 def await_preview(facts: Facts, preview_id: str, foreseen: Preview, now_ns: int, money: Money | None = None) -> Facts:
@@ -80,7 +81,7 @@ def check_awaited(before: Facts, after: Facts, projected: Projected, now_ns: int
         has_landed, found = end
         rest = tuple([one for one in after.awaited_previews if one != awaited])
         after = replace(after, awaited_previews=rest) if has_landed else without_preview(after, awaited.preview_id)
-        misses += [Miss(awaited.preview_id, found)] if found else []
+        misses += [Miss(awaited.preview_id, found, "landed" if has_landed else "not made")] if found else []
     return after, misses
 
 

@@ -73,7 +73,7 @@ class TestCompare:
         settled, differing = check_awaited(before, after, changed, NOW_NS)
         assert (settled.awaited_previews, differing) == (
             (),
-            [Miss("pv", [{"path": "limits.seats", "from": 2, "to": 3}])],
+            [Miss("pv", [{"path": "limits.seats", "from": 2, "to": 3}], "landed")],
         )
 
     def test_missed(self) -> None:
@@ -81,7 +81,7 @@ class TestCompare:
         after, projected = self.landed(before, (Item("pri_team", 1),))
         settled, differing = check_awaited(before, after, projected, NOW_NS)
         assert settled.awaited_previews == ()
-        assert [entry["path"] for entry in differing[0].differences] == ["items"]
+        assert ([entry["path"] for entry in differing[0].differences], differing[0].why) == (["items"], "not made")
 
     def test_awaited_until_its_time_is_over(self) -> None:
         before, _ = self.foreseen()
