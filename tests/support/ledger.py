@@ -15,28 +15,28 @@ class Ledger:
     """What `storage.quoted` keeps.
 
     Attributes:
-        quotes: in the order of their confirmation.
+        kept: the quotes in the order of their confirmation.
         claims: (preview id, reason) -> the bill that was compared with the quote.
         drifts: what differed.
     """
 
     def __init__(self) -> None:
         """Begin without quotes."""
-        self.quotes: list[Quote] = []
+        self.kept: list[Quote] = []
         self.claims: dict[tuple[str, str], str] = {}
         self.drifts: list[Drift] = []
 
     def confirm(self, money: Money, at_ns: int) -> Quote:
         """Keep a quote, as it is stored and read again."""
         money = Money.of(orjson.loads(orjson.dumps(money.document())))
-        quote = Quote(f"pv_{len(self.quotes)}", "tenant:acme", money, at_ns)
-        self.quotes.append(Quote.decode(quote.encode()))
-        return self.quotes[-1]
+        quote = Quote(f"pv_{len(self.kept)}", "tenant:acme", money, at_ns)
+        self.kept.append(Quote.decode(quote.encode()))
+        return self.kept[-1]
 
     def bill(self, *bills: Billed) -> None:
         """Compare bills, each once."""
         for billed in bills:
-            quote = quote_of(billed, self.quotes, self.claims)
+            quote = quote_of(billed, self.kept, self.claims)
             if quote is None or (quote.preview_id, billed.reason) in self.claims:
                 continue
             self.claims[quote.preview_id, billed.reason] = billed.id

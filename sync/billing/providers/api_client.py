@@ -122,7 +122,7 @@ class ApiClient(ABC):
             raise unreadable(error) from error
 
     async def bills(self, subscription_id: str, since_ns: int, max_wait_s: float) -> Sequence[Billed]:
-        """Return nothing: a provider that quotes no money bills nothing that was quoted."""
+        """Return nothing: a provider without money in its previews bills nothing that was quoted."""
         return ()
 
     async def _lead(self, subscription_id: str, max_wait_s: float, background: bool) -> Event:

@@ -97,7 +97,7 @@ class AwaitedBills:
         quoted = await find_quoted(self._context.store, ref)
         if (bill.preview_id, bill.reason) in quoted.claims:
             return None
-        return next((quote for quote in quoted.quotes if quote.preview_id == bill.preview_id), None)
+        return next((quote for quote in quoted.kept if quote.preview_id == bill.preview_id), None)
 
     async def _fetched(self, ref: SubscriptionRef, quote: Quote, reason: str) -> Sequence[Billed]:
         """Return what the provider has billed since the change or the renewal; nothing if it cannot be asked."""

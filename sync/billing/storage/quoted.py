@@ -13,21 +13,21 @@ from sync.store.store import Store
 
 
 class Quoted(NamedTuple):
-    """The quotes of a subscription for the tenant that has it now, and their bills.
+    """Each quote of a subscription, for the tenant that has it now, and their bills.
 
     `claims`: (preview id, reason) -> the id of the bill that was compared with the quote.
     """
 
-    quotes: Sequence[Quote] = ()
+    kept: Sequence[Quote] = ()
     claims: Mapping[tuple[str, str], str] = {}
 
     def kept_s(self, now_ns: int) -> int:
-        """Return for how many seconds from now one of the quotes can be compared."""
-        return max((quote.kept_s(now_ns) for quote in self.quotes), default=0)
+        """Return for how many seconds from now one of them can be compared."""
+        return max((quote.kept_s(now_ns) for quote in self.kept), default=0)
 
     def of_bill(self, billed: Billed) -> Quote | None:
         """Return the quote that a bill is of; None if it is of none."""
-        return quote_of(billed, self.quotes, self.claims)
+        return quote_of(billed, self.kept, self.claims)
 
 
 async def store_quote(store: Store, ref: SubscriptionRef, quote: Quote, now_ns: int) -> None:
@@ -58,7 +58,7 @@ async def drop_quote(store: Store, ref: SubscriptionRef, preview_id: str) -> Non
 
 
 async def find_quoted(store: Store, ref: SubscriptionRef) -> Quoted:
-    """Return the quotes of a subscription, and the bills that were compared with them.
+    """Return each quote of a subscription, and the bills that were compared with them.
 
     Raises:
         StoreError: the store is unreachable or failing.
@@ -68,15 +68,15 @@ async def find_quoted(store: Store, ref: SubscriptionRef) -> Quoted:
     fields = _fields(stored)
     if not fields or (tenant is not None and tenant.decode() == TOMBSTONE):
         return Quoted()
-    quotes = _quotes(fields)
+    found = _quotes(fields)
     if tenant is not None:
-        quotes = [quote.of_topic(ref.topic(tenant.decode())) for quote in quotes]
+        found = [quote.of_topic(ref.topic(tenant.decode())) for quote in found]
     claims = {}
     for name, value in fields.items():
         preview_id, is_claim, reason = name.partition(":")
         if is_claim:
             claims[preview_id, reason] = value.decode().partition(" ")[0]
-    return Quoted(quotes, claims)
+    return Quoted(found, claims)
 
 
 async def claim_bill(
@@ -85,7 +85,7 @@ async def claim_bill(
     """Return whether an event is the first one about a bill of its quote; also if it is repeated after a crash.
 
     Args:
-        kept_s: seconds for which the quotes are kept.
+        kept_s: seconds for which each quote is kept.
 
     Raises:
         StoreError: the store is unreachable or failing.

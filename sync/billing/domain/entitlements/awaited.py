@@ -35,7 +35,7 @@ class Miss(NamedTuple):
 
 
 def await_preview(facts: Facts, preview_id: str, foreseen: Preview, now_ns: int, money: Money | None = None) -> Facts:
-    """Return the facts with the previewed change awaited, and the bills that `money` quotes.
+    """Return the facts with the previewed change awaited, and the bills that are quoted in `money`.
 
     They replace what is awaited of the same subscription, except the bill of a change that has landed.
     """

@@ -1,4 +1,4 @@
-"""The quotes of a subscription's confirmed changes, kept until they are billed, and what a bill differs in. Pure."""
+"""What was quoted for a subscription's confirmed changes, kept until it is billed, and what a bill differs in. Pure."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ KEPT_MAX_S = 400 * 86_400
 """Maximum age of a quote: the renewal of a yearly plan is in it."""
 
 QUOTES_MAX = 8
-"""Maximum quotes of a subscription. Beyond it the oldest are dropped."""
+"""Maximum number kept of a subscription. Beyond it the oldest are dropped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class Quote:
         return (self.money.now, "due_now") if reason == CHANGE else (self.money.next, "amount")
 
 
-def quote_of(billed: Billed, quotes: Sequence[Quote], claims: Mapping[tuple[str, str], str]) -> Quote | None:
+def quote_of(billed: Billed, kept: Sequence[Quote], claims: Mapping[tuple[str, str], str]) -> Quote | None:
     """Return the quote that a bill is of; None if it is of none.
 
     It is of the last one that was confirmed before it; of a change, first of one that was quoted so.
@@ -118,10 +118,10 @@ def quote_of(billed: Billed, quotes: Sequence[Quote], claims: Mapping[tuple[str,
     Args:
         claims: (preview id, reason) -> the id of the bill that was compared with the quote.
     """
-    quotes = sorted(quotes, key=lambda quote: quote.confirmed_ns)
+    kept = sorted(kept, key=lambda quote: quote.confirmed_ns)
     if billed.reason == RENEWAL:
-        quotes = [quote for quote in quotes if quote.confirmed_ns < billed.at_ns][-1:]
-    there = {quote: claims.get((quote.preview_id, billed.reason)) for quote in quotes if quote.is_of(billed)}
+        kept = [quote for quote in kept if quote.confirmed_ns < billed.at_ns][-1:]
+    there = {quote: claims.get((quote.preview_id, billed.reason)) for quote in kept if quote.is_of(billed)}
     taken = [quote for quote, bill_id in there.items() if bill_id == billed.id]
     free = [quote for quote, bill_id in there.items() if bill_id is None]
     exact = [quote for quote in free if quote.money is not None and not quote.differences(billed)]

@@ -165,7 +165,7 @@ def test_a_history_is_billed_as_it_was_quoted_in_any_order_of_the_bills(history:
     random.shuffle(found)
     ledger.bill(*found, *found)
     assert ledger.drifts == []
-    due = [quote.preview_id for quote in ledger.quotes if quote.money is not None and quote.money.now.due]
+    due = [quote.preview_id for quote in ledger.kept if quote.money is not None and quote.money.now.due]
     assert sorted(ledger.compared("change")) == sorted(due)
     assert len(ledger.compared("renewal")) == sum(step["renews"] for step in history)
 
@@ -178,7 +178,7 @@ def test_one_bill_that_differs_is_found_in_a_history(history: Any, by: int, data
     assume(compared)
     planted = data.draw(st.sampled_from(compared))
     again = Ledger()
-    again.quotes = ledger.quotes
+    again.kept = ledger.kept
     again.bill(*dearer(found, planted, by))
     (drift,) = again.drifts
     assert drift.why.endswith(f"billed as {planted}")

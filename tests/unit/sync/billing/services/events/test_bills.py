@@ -124,7 +124,7 @@ async def test_nothing_is_compared_without_a_quote_or_after_it(services: Billing
     await take(services, transaction(services, DEARER, "evt_5"))
     assert await drift(services) == []
     await drop_quote(services.store, REF, "pv_1")
-    assert (await find_quoted(services.store, REF)).quotes == ()
+    assert (await find_quoted(services.store, REF)).kept == ()
 
 
 async def test_an_attempt_that_stopped_after_its_claim_is_repeated(services: Billing) -> None:
@@ -134,7 +134,7 @@ async def test_an_attempt_that_stopped_after_its_claim_is_repeated(services: Bil
     event = services.parse("paddle", body, "live")
     assert isinstance(event, Event)
     assert event.billed is not None
-    (quoted,) = (await find_quoted(services.store, REF)).quotes
+    (quoted,) = (await find_quoted(services.store, REF)).kept
     assert await claim_bill(services.store, REF, quoted, event.billed, "evt_bill", 60)
     await take(services, transaction(services, DEARER, "evt_other"))
     assert await drift(services) == []
