@@ -38,6 +38,10 @@ const known = { parked: [], newest: null, differing: 0 };
 return [0, 1].map((version) => ofTopic("tenant:a", model(version), known).map(({ title }) => title));
 """
 
+SIDES = """
+return [{ currency: "USD", due_now: 83248, items: [["pri_a", 1]] }, null, "x", [1, 2]].map(words);
+"""
+
 DRIFT = """
 const record = { kind: "money", topic: "tenant:a", subject: "pv_1", why: "change billed as txn_1" };
 const at = "2026-11-30T00:00:00Z";
@@ -97,6 +101,12 @@ async def test_what_is_computed_is_right(page: Page) -> None:
         "red Catalog: unknown price p in live #/why/catalog?env=live",
     ]
 
+    assert await run(page, "model/format", SIDES) == [
+        'currency USD, due_now 83248, items [["pri_a",1]]',
+        "",
+        "x",
+        "[1,2]",
+    ]
     assert await run(page, "model/attention", DRIFT) == [
         [
             "tenant:a: billed otherwise than quoted",

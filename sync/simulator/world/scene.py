@@ -47,7 +47,8 @@ class Scene:
         """Return the subscription of `live`; raise ControlError if there is none."""
         found = self.live()
         if found is None:
-            nothing = f"tenant {self.params.tenant} has no live subscription in {self.offers.env}"
+            of_app = f" of {self.offers.app}" if self.offers.app else ""
+            nothing = f"tenant {self.params.tenant} has no live subscription{of_app} in {self.offers.env}"
             raise ControlError(409, "no_subscription", f"{nothing}; start one with upgrade or trial")
         return found
 

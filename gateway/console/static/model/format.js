@@ -37,3 +37,14 @@ export const count = (value) => (value == null ? "" : value.toLocaleString("en")
 
 /** A number and its noun. @param {number} value @param {string} one @param {string} [many] */
 export const plural = (value, one, many = `${one}s`) => `${count(value)} ${value === 1 ? one : many}`;
+
+/** @param {unknown} value */
+const plain = (value) => (typeof value === "string" ? value : JSON.stringify(value));
+
+/** One side of a difference, in words that can wrap. @param {unknown} value */
+export const words = (value) => {
+  if (value == null) return "";
+  if (typeof value !== "object" || Array.isArray(value)) return plain(value);
+  const fields = Object.entries(value).map(([field, each]) => `${field} ${plain(each)}`);
+  return fields.join(", ");
+};

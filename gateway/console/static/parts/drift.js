@@ -1,13 +1,10 @@
 /** The recorded differences between the topic and the provider's state. */
 import { get } from "../api.js";
-import { local, plural } from "../model/format.js";
+import { local, plural, words } from "../model/format.js";
 import { environmentOf } from "../model/links.js";
 import { card, h, keyed, line, setText, table } from "../ui/dom.js";
 
 const HEADS = ["Time", "Kind", "Why", "Here", "There", "Repaired by"];
-
-/** @param {unknown} value */
-const text = (value) => (value == null ? "" : typeof value === "string" ? value : JSON.stringify(value));
 
 /** A topic's differences from the provider. @param {string} name of the topic */
 export const drift = (name) => {
@@ -39,8 +36,8 @@ export const drift = (name) => {
           setText(time, local(entry.at));
           setText(kind, [entry.kind, entry.subject].filter(Boolean).join(" "));
           setText(why, entry.why);
-          setText(here, text(entry.here));
-          setText(there, text(entry.there));
+          setText(here, words(entry.here));
+          setText(there, words(entry.there));
           setText(repaired, entry.version ?? "");
         },
       );
