@@ -16,7 +16,7 @@ def in_tests() -> dict[int, set[tuple[str, str]]]:
     for path in sorted(HERE.glob("test_*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.AsyncFunctionDef | ast.FunctionDef):
-                match = re.match(r"test_s(\d\d)_", node.name)
+                match = re.match(r"test_s(\d+)_", node.name)
                 if match:
                     found.setdefault(int(match[1]), set()).add((path.name, node.name))
     return found
