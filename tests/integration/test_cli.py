@@ -361,7 +361,7 @@ async def taking(store_url: str) -> AsyncIterator[Running]:
 class TestScenario:
     async def run(self, taking: Running, data_dir: Path, *arguments: str) -> tuple[int, list[str], list[str]]:
         (data_dir / "short.toml").write_text(SCENARIO)
-        given = {**settings(taking), "PLANWIRE_PADDLE_SECRETS": SECRETS}
+        given = {**settings(taking), "PLANWIRE_PADDLE_SECRETS": SECRETS, "PLANWIRE_CATALOG": str(EXAMPLE)}
         return await planwire(data_dir, "simulate", "--scenario", str(data_dir / "short.toml"), *arguments, **given)
 
     async def test_the_local_gateway_comes_through(self, taking: Running, data_dir: Path) -> None:
