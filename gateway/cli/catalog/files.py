@@ -159,7 +159,7 @@ def _shown(row: Affected) -> Iterator[str]:
             yield f"  the catalog no longer has {', '.join(row.ids)}: what was published stays"
         elif row.becomes == IGNORED:
             yield f"  the catalog ignores {', '.join(row.ids)}: other software sells it"
-        elif row.becomes.partition(" ")[0] != row.offer:
+        elif row.becomes != f"{row.offer} {row.version}".rstrip():
             yield f"  get {row.becomes} by {', '.join(row.ids)}"
     yield from _lines(row.difference._asdict())
 

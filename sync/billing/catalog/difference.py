@@ -96,7 +96,7 @@ def affected(old: Catalog, new: Catalog, now_ns: int) -> Iterator[Affected]:
             for row in _holders(entry, then, old, new, now_ns):
                 kind = (row.offer, row.version, row.becomes)
                 known = rows.setdefault(kind, row)
-                rows[kind] = known._replace(ids=(*known.ids, id))
+                rows[kind] = known._replace(ids=tuple(dict.fromkeys((*known.ids, id))))
     yield from rows.values()
     olds: dict[str, Offer] = {**old.addons, **old.plans}
     news: dict[str, Offer] = {**new.addons, **new.plans}
@@ -135,7 +135,19 @@ def _changed_rules(old: Catalog, new: Catalog) -> Iterator[Affected]:
         if table in news:
             was, now = olds[table], news[table]
             lines = [f"{name}: {was[name]} -> {now[name]}" for name in was if was[name] != now[name]]
+            lines += [
+                f"version {name}: gone, so who was moved to it has what it bought" for name in _gone(old, new, table)
+            ]
             yield Affected(RULES, table, "", table, Difference([], [], lines))
+
+
+def _gone(old: Catalog, new: Catalog, table: str) -> list[str]:
+    """Return the versions of the plan with this table that the edit leaves out."""
+    kind, _, key = table.partition(".")
+    if kind != "plans":
+        return []
+    kept = new.version_names(new.plans[key])
+    return [name for name in old.version_names(old.plans[key]) if name not in kept]
 
 
 def _rules(catalog: Catalog, other: Catalog) -> dict[str, dict[str, str]]:

@@ -48,7 +48,9 @@ def test_what_cannot_be_used_is_bad_input_with_its_line(tmp_path: Path) -> None:
 def test_the_catalog_of_the_environment_is_compared_with(tmp_path: Path) -> None:
     old, new = written(tmp_path, FREE + PRO, "old.toml"), written(tmp_path, FREE + PRO + VERSION)
     result = CliRunner(env={"PLANWIRE_CATALOG": new}).invoke(cli.cli, ["catalog", "diff", old])
-    assert result.output.startswith("existing customers of pro\n  gains limit seats: 9 -> 99\n")
+    assert result.output.startswith(
+        "existing customers of pro\n  get pro 2026 by pri_1, pri_2\n  gains limit seats: 9 -> 99\n"
+    )
 
 
 def test_diff_says_what_existing_customers_get(tmp_path: Path) -> None:
@@ -121,3 +123,11 @@ def test_an_environment_that_cannot_be_is_bad_input(tmp_path: Path) -> None:
     result = run("diff", old, old, "--tenants", "--env", "no such!")
     assert result.exit_code == 2
     assert "'no such!' is no environment's name" in result.output
+
+
+def test_the_version_that_existing_customers_get_is_named(tmp_path: Path) -> None:
+    past = VERSION.replace("2027", "2026")
+    old = written(tmp_path, FREE + PRO + past, "old.toml")
+    new = written(tmp_path, FREE + PRO + past.replace("2026-01", "2025-01"))
+    found = run("diff", old, new).output
+    assert found == "existing customers of pro 2026\n  get pro current by pri_1, pri_2\n  loses limit seats: 99 -> 9\n"

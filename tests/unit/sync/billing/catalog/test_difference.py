@@ -58,7 +58,8 @@ def test_with_the_lines_that_it_prints_only_new_customers_are_affected() -> None
     assert set(found(new)) == {("new", "pro", "")}
     # The next edit, of the default plan and of the earlier version.
     again = found(parse(FREE.replace("3", "1") + CUT + AUDIT), new)
-    assert set(again) == {("without", "free", ""), ("new", "free", ""), ("existing", "pro", "2026")}
+    without = {("without", "free", ""), ("new", "free", "")}
+    assert set(again) == {*without, ("existing", "pro", "2026"), (RULES, "plans.pro", "")}
     assert again["existing", "pro", "2026"].becomes == "pro"
 
 
@@ -119,6 +120,33 @@ def test_applications_are_compared_by_themselves() -> None:
     one = parse('[policy]\napp = "crm"\n' + FREE + PRO + 'app = "crm"\n')
     assert found(one, old)[RULES, "policy", ""].difference.renames == ["applications: crm, mail -> crm"]
     assert found(old, one)[RULES, "policy", ""].difference.renames == ["applications: crm -> crm, mail"]
+
+
+VERSIONS = """
+[[plans.pro.versions]]
+version = "2026"
+until = 2026-06-01T00:00:00Z
+limits = { seats = 20 }
+[[plans.pro.versions]]
+version = "founders"
+limits = { seats = 100 }
+prices.paddle.live = ["pri_f"]
+"""
+
+
+def test_a_version_that_is_gone_is_named_for_those_who_were_moved_to_it() -> None:
+    old = parse(FREE + PRO + VERSIONS)
+    renamed = found(parse(FREE + PRO + VERSIONS.replace('"2026"', '"old"')), old)
+    assert [(row.offer, row.difference.renames) for row in renamed.values()] == [
+        ("plans.pro", ["version 2026: gone, so who was moved to it has what it bought"])
+    ]
+
+
+def test_each_price_is_named_once() -> None:
+    """Also if it can have bought several versions."""
+    old = parse(FREE + PRO + VERSIONS)
+    rows = found(parse(FREE + PRO + VERSIONS[: VERSIONS.index('[[plans.pro.versions]]\nversion = "founders"')]), old)
+    assert rows["existing", "pro", "founders"].ids == ("pri_f",)
 
 
 def test_no_edit_is_no_difference() -> None:
