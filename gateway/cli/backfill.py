@@ -1,4 +1,4 @@
-"""`planwire backfill`: imports a billing provider's subscriptions into the store; no running gateway is needed."""
+"""`planwire backfill`: imports a billing provider's subscriptions and payments; no running gateway is needed."""
 
 from __future__ import annotations
 
@@ -48,6 +48,8 @@ class _ProviderName(click.Choice[str]):
 @click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
 def backfill(provider: str, environ: str, as_json: bool, **how: Any) -> None:
     """Take every subscription that PROVIDER has into the store, once; for those who have customers already.
+
+    So are one-time purchases and refunds, if the catalog sells something with purchase = true, or refunds revoke.
 
     It works on the store itself, with the settings of the worker (PLANWIRE_REDIS_URL, PLANWIRE_CATALOG,
     PLANWIRE_PADDLE_API_KEYS, ...), beside webhooks that come in; what they brought and is newer stands. Stopped or
@@ -173,7 +175,8 @@ def _lines(report: Report) -> list[str]:
     if report.resumed:
         what += ", gone on from an earlier run"
     rows = [
-        ("subscriptions", report.seen, ""),
+        ("subscriptions", report.seen - report.payments, ""),
+        *([("payments", report.payments, "one-time purchases, and what went back")] if report.payments else []),
         ("taken", report.taken, "new, or other than they were known"),
         ("unchanged", report.unchanged, "known already, or other software's"),
         ("parked", len(report.parked), "cannot be used yet"),

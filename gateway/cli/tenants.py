@@ -24,6 +24,8 @@ _LINK_COLUMNS = (
     "other_names",
     "second_customer",
     "moved_at",
+    "bought",
+    "went_back",
 )
 _COLUMNS = ("kind", "name", "app", "value", "expires_at", "by", "reason")
 _SPAN = re.compile(r"(\d{1,5})([hd])")
@@ -173,7 +175,21 @@ def links(tenant: str, environ: str | None, as_json: bool, api: Api) -> None:
 
 def _link(row: Row) -> dict[str, object]:
     others = {kind: tenant for kind, tenant in row["names"].items() if kind != row.get("named_by")}
-    return {**row, "other_names": ", ".join(f"{kind} {tenant}" for kind, tenant in sorted(others.items()))}
+    named = ", ".join(f"{kind} {tenant}" for kind, tenant in sorted(others.items()))
+    bought, back = row.get("purchase") or {}, row.get("went_back") or []
+    shown = {"bought": _amount(bought, "bought_at", "total"), "went_back": ", ".join(map(_refund, back))}
+    until = f" until {bought['expires_at']}" if "expires_at" in bought else ""
+    return {**row, "other_names": named, **shown, "bought": f"{shown['bought']}{until}"}
+
+
+def _refund(one: Row) -> str:
+    status = "" if one["status"] == "approved" else f" ({one['status']})"
+    return f"{one['kind']}{status} {_amount(one, 'at', 'amount')}"
+
+
+def _amount(of: Row, at: str, amount: str) -> str:
+    """Return an instant and an amount in minor units, if they are known."""
+    return " ".join(str(each) for each in (of.get(at), of.get(amount), of.get("currency")) if each not in (None, ""))
 
 
 def _asked(tenant: str, environ: str | None, what: str) -> tuple[str, dict[str, str]]:

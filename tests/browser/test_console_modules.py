@@ -168,10 +168,14 @@ async def test_what_is_computed_is_right(page: Page) -> None:
         overrules: "b", plan: "pro", plan_version: "2026", version_by: "purchase" },
       { subscription: "paddle:s2", status: "active", names: {}, customer_id: "ctm_2", second_customer: true,
         plan: "pro", plan_version: "current", version_by: "purchase" },
+      { subscription: "paddle:t1", status: "active", names: {},
+        purchase: { bought_at: "then", total: 1900, currency: "USD", expires_at: "soon" },
+        went_back: [{ kind: "refund", status: "pending", amount: 500, currency: "USD", at: "now" }] },
     ], moved = [{ subscription: "paddle:s3", moved_at: "then" }]"""
     shown = f'const links = {links}; return linkRows({{ links, moved }}).map(({{ cells }}) => cells.join("|"))'
     assert await run(page, "parts/subscriptions", shown) == [
         "paddle:s1|active|pro 2026 (by its purchase)|operator|metadata b||overrules b in the metadata",
         "paddle:s2|active|pro|nothing||ctm_2|a second customer: it only adds to the plan",
+        "paddle:t1|active||nothing|||bought once then 1900 USD; until soon; refund 500 USD now (pending)",
         "paddle:s3||||||moved to nobody then",
     ]

@@ -410,7 +410,7 @@ class TestCommand:
         for index in range(3):
             stripe.add(f"t{index}")
 
-        async def die(*args: Any) -> None:
+        async def die(*_: Any, **__: Any) -> None:
             raise KeyError
 
         with monkeypatch.context() as patch:

@@ -38,9 +38,19 @@ SUBSCRIPTION = Subscription(
     products={"pri_pro": "pro_pro"},
     lookup_keys={"pri_pro": "pro_monthly"},
 )
-PURCHASE = Subscription("txn_1", "active", (ITEM,), "ctm_1", purchase=Purchase(at(2), 1900, "EUR", "in_1"))
+PURCHASE = Subscription("txn_1", "active", (ITEM,), "ctm_1", purchase=Purchase(at(2), 1900, "EUR", "in_1", "sub_1"))
 REFUND = Refund(
-    (at(6), 1, "evt_3"), "adj_1", RefundKind.CHARGEBACK, RefundStatus.REVERSED, at(6), 1900, "EUR", True, True
+    (at(6), 1, "evt_3"),
+    "adj_1",
+    RefundKind.CHARGEBACK,
+    RefundStatus.REVERSED,
+    at(6),
+    1900,
+    "EUR",
+    True,
+    True,
+    "ch_1",
+    "txn_1",
 )
 
 

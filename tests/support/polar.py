@@ -57,6 +57,7 @@ class Polar:
     failing: int = 0
     subscriptions: dict[str, dict[str, Any]] = field(default_factory=dict)
     customers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    orders: list[dict[str, Any]] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     refusals: list[tuple[int, str]] = field(default_factory=list)
@@ -106,6 +107,11 @@ class Polar:
             return self._page(request, sorted(self.subscriptions.values(), key=lambda one: str(one["started_at"])))
         if kind == "webhooks":
             return self._page(request, self.endpoints if id == "endpoints" else self._deliveries(request))
+        if kind == "orders" and not id:
+            assert request.query_params["sorting"] == "created_at"
+            whose = request.query_params.get("customer_id")
+            found = [one for one in self.orders if whose in (None, one["customer_id"])]
+            return self._page(request, sorted(found, key=lambda one: str(one["created_at"])))
         known = {"subscriptions": self.subscriptions, "customers": self.customers}[kind].get(id)
         if known is None:
             return _error(404, "ResourceNotFound", "Not found")

@@ -29,6 +29,8 @@ from tests.support.asgi import serving
 
 KEY = "sk_live_key"
 ITEMS_SHOWN = 10
+LINES_SHOWN = 10
+PAYMENT_LISTS = ("/v1/invoices", "/v1/refunds", "/v1/disputes", "/v1/charges", "/v1/invoice_payments")
 PRICES = {"basic": "price_basic", "pro": "price_pro", "audit": "price_audit"}
 
 
@@ -52,6 +54,7 @@ class Stripe:
     `sessions`: id -> checkout session. `happened`, `billed`: the events about subscriptions, and about invoices.
     `pending`, `credit`: id of a subscription -> the lines that its next invoice has besides its own, and what its
     customer has as a credit.
+    `paid`: path of a list -> what it has: invoices, refunds, disputes, charges, payments of invoices, oldest first.
     `connected`: id of a subscription or customer -> the connected account that it is of; else it is of the own one.
 
     `page_max`: no page is larger.
@@ -67,6 +70,7 @@ class Stripe:
     subscriptions: dict[str, dict[str, Any]] = field(default_factory=dict)
     customers: dict[str, dict[str, Any]] = field(default_factory=dict)
     sessions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    paid: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     connected: dict[str, str] = field(default_factory=dict)
     happened: list[dict[str, Any]] = field(default_factory=list)
     billed: list[dict[str, Any]] = field(default_factory=list)
@@ -226,6 +230,10 @@ class Stripe:
             return self._page(bills[::-1], request)
         if path == "/v1/invoices/create_preview":
             return self.preview(form)
+        if path == "/v1/checkout/sessions" or path in PAYMENT_LISTS:
+            return self._page(self._paid(path, request), request)
+        if path.endswith("/line_items"):
+            return self._page(self.sessions[path.split("/")[4]]["line_items"]["data"], request)
         if path.startswith("/v1/customers/"):
             customer_id = path.removeprefix("/v1/customers/")
             if customer_id not in self.customers:
@@ -236,6 +244,7 @@ class Stripe:
             known = self.sessions.get(session_id)
             if known is None:
                 return _missing(f"No such checkout.session: {session_id}")
+            known = _with_lines(known, "line_items" in query.getlist("expand[]"))
             made = known["subscription"]
             is_expanded = made and "subscription" in query.getlist("expand[]")
             return JSONResponse({**known, "subscription": self.shown(made)} if is_expanded else known)
@@ -247,6 +256,26 @@ class Stripe:
                 return JSONResponse({"error": self.refusals.pop(0)}, 402)
             self.update(subscription_id, form)
         return JSONResponse(self.shown(subscription_id))
+
+    def _paid(self, path: str, request: Request) -> list[dict[str, Any]]:
+        """What a list of payments has for a query, the newest first; what it does not expand is left out."""
+        query = request.query_params
+        expanded = [name.removeprefix("data.") for name in query.getlist("expand[]")]
+        entries = list(self.sessions.values()) if path == "/v1/checkout/sessions" else self.paid.get(path, [])
+        wanted = {name: query[name] for name in ("customer", "charge", "status") if name in query}
+        if path == "/v1/invoice_payments":
+            kind = query["payment[type]"]
+            entries = [one for one in entries if one["payment"].get(kind) == query[f"payment[{kind}]"]]
+        found = []
+        for entry in reversed(entries):
+            if all(_id(entry.get(name)) == value for name, value in wanted.items()):
+                shown = _with_lines(entry, "line_items" in expanded)
+                for name in ("payments", "refunds"):
+                    shown = shown if name in expanded else {key: shown[key] for key in shown if key != name}
+                for name in ("charge", "invoice"):
+                    shown = shown if name in expanded or name not in shown else {**shown, name: _id(shown[name])}
+                found.append(shown)
+        return found
 
     def preview(self, form: Mapping[str, str]) -> Response:
         """The invoice that a change of items would make: as Stripe's, it does not show the resulting subscription."""
@@ -344,6 +373,19 @@ class Stripe:
 
 def _payer(invoice: dict[str, Any]) -> str:
     return str(invoice["parent"]["subscription_details"]["subscription"])
+
+
+def _id(value: Any) -> Any:
+    return value.get("id") if isinstance(value, dict) else value
+
+
+def _with_lines(session: dict[str, Any], shows: bool) -> dict[str, Any]:
+    """A checkout session with the first of its lines, or without them."""
+    listed = session.get("line_items")
+    if listed is None or not shows:
+        return {name: value for name, value in session.items() if name != "line_items"}
+    lines = listed["data"]
+    return {**session, "line_items": {**listed, "data": lines[:LINES_SHOWN], "has_more": len(lines) > LINES_SHOWN}}
 
 
 def _error(

@@ -205,6 +205,7 @@ PURE = [
     "sync.billing.providers.standard_webhooks",
     "sync.billing.providers.webhook_adapter",
     "sync.billing.providers.paddle.money",
+    "sync.billing.providers.paddle.payment_list",
     "sync.billing.providers.paddle.payments",
     "sync.billing.providers.paddle.webhooks",
     "sync.billing.providers.polar.deliveries",

@@ -9,6 +9,7 @@ from sync.billing.api.bodies import answers, requests, tenant_answers
 from sync.billing.api.operations import Asked, BillingOperations, Document, operation
 from sync.billing.domain.entitlements.held_versions import HeldVersion, held_versions
 from sync.billing.domain.facts.customers import second_customers
+from sync.billing.domain.purchases import shown_payments
 from sync.billing.domain.tenant_resolution import TOMBSTONE, UNSEEN, Link, Strength, SubscriptionRef, strongest
 from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.links import read_all_stored
@@ -82,12 +83,14 @@ class Links(BillingOperations):
         stored = await read_all_stored(self._services.store, refs)
         found = {ref.key: (ref, link) for ref, link in zip(refs, stored, strict=True)}
         links: list[Document] = []
+        setting = self._services.setting(asked.environment)
         second, held = second_customers(facts), dict[str, HeldVersion]()
-        for one in held_versions(facts, self._services.setting(asked.environment)):
+        for one in held_versions(facts, setting):
             held.setdefault(one.subscription, one)  # of several applications the leading one's
         for key, entry in facts.subscriptions.items():
             body = entry.subscription
             shown_link: Document = {"subscription": key, "status": body.status, **_names(found[key][1])}
+            shown_link |= shown_payments(key, facts, setting)
             shown_link |= {"customer_id": body.customer_id} if body.customer_id else {}
             shown_link |= {"moved_at": instants.text(entry.moved_us * 1000)} if entry.moved_us else {}
             if key in held:

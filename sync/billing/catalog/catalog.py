@@ -13,7 +13,8 @@ The format:
 
     [plans.KEY]                      name, rank, app?, default?, GRANTS and SOLD BY
                                      version?: the name of these terms
-    [[plans.KEY.versions]]           version, until?, name?, features?, limits?, per_unit.limits?, modules?, and SOLD BY
+    [[plans.KEY.versions]]           version, until?, name?, features?, limits?, per_unit.limits?, modules?, expires?,
+                                     and SOLD BY
     [addons.KEY]                     name, app?, GRANTS and SOLD BY
 
     GRANTS                           features?, limits?, per_unit.limits?, modules?, purchase?, expires?

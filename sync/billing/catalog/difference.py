@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from sync.billing.catalog.catalog import LEVELS, UNLIMITED, Catalog, Entry
 from sync.billing.catalog.tables import Addon, Ignored, Offer, Plan
-from sync.billing.catalog.values import EVERY_LIMIT, duration_text
+from sync.billing.catalog.values import EVERY_LIMIT, FOR_EVER, duration_text
 from sync.core import instants
 
 PARTS = {"features": "feature", "limits": "limit", "per_unit": "limit per unit", "modules": "module"}
@@ -168,9 +168,8 @@ def _rules(catalog: Catalog, other: Catalog) -> dict[str, dict[str, str]]:
         rules["policy"]["applications"] = ", ".join(catalog.apps) or "none"
     for name, offers in (("plans", catalog.plans), ("addons", catalog.addons)):
         for key, offer in offers.items():
-            expires = "never" if offer.expires_ns is None else duration_text(offer.expires_ns)
             rank = {"rank": str(offer.rank)} if isinstance(offer, Plan) else {}
-            rules[f"{name}.{key}"] = {**rank, "purchase": _word(offer.purchase), "expires": expires}
+            rules[f"{name}.{key}"] = {**rank, "purchase": _word(offer.purchase), "expires": _expiry_text(offer)}
     return rules
 
 
@@ -184,7 +183,12 @@ def version_block(plan: Plan, name: str, now_ns: int) -> str:
     lines = [f"[[plans.{plan.key}.versions]]", f'version = "{name}"', f"until = {instants.text(now_ns)}"]
     lines += [f"name = {_toml(plan.name)}", f"features = {_toml(list(plan.features))}"]
     lines += [f"limits = {_toml(offered['limits'])}", f"per_unit.limits = {_toml(offered['per_unit'])}"]
-    return "\n".join([*lines, f"modules = {_toml(offered['modules'])}"])
+    lines += [f"modules = {_toml(offered['modules'])}"]
+    return "\n".join([*lines, f'expires = "{_expiry_text(plan)}"'] if plan.purchase else lines)
+
+
+def _expiry_text(offer: Offer) -> str:
+    return FOR_EVER if offer.expires_ns is None else duration_text(offer.expires_ns)
 
 
 def _toml(value: object) -> str:

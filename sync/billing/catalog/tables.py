@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from sync.billing.catalog import values
 from sync.billing.catalog.values import OURS, ShadowFields, Texts, check_known, wrong
@@ -68,6 +68,10 @@ SOLD_BY = tuple(Sold.model_fields)
 """The tables of `Sold`, the most specific first."""
 
 
+def _or_none(ns: int) -> int | None:
+    return ns or None
+
+
 class Offer(Sold):
     """What a plan or an add-on grants in its application, also per unit of quantity. Without `app`: in each of them.
 
@@ -82,12 +86,12 @@ class Offer(Sold):
     per_unit: PerUnit = PerUnit()
     modules: values.Modules = {}
     purchase: values.Flag = False
-    expires_ns: values.Duration | None = Field(default=None, alias="expires")
+    expires_ns: Annotated[values.Expiry, AfterValidator(_or_none)] | None = Field(default=None, alias="expires")
 
     @model_validator(mode="after")
     def _check_expiry(self) -> Self:
-        if self.expires_ns is not None and not (self.purchase and self.expires_ns):
-            raise wrong("is for what a purchase buys (purchase = true), and longer than nothing", "expires")
+        if self.expires_ns is not None and not self.purchase:
+            raise wrong("is for what a purchase buys: add purchase = true", "expires")
         return self
 
 
@@ -98,7 +102,8 @@ class Addon(Offer):
 class PlanVersion(Sold):
     """Earlier terms of a plan, which those keep who have bought them. A field that is None is as in the plan.
 
-    They are those of the prices listed here, and of the plan's own prices if they were bought before `until_ns`.
+    They are those of the prices listed here, and of the plan's own prices if they were bought before `until_ns`. Of
+    `expires_ns`, 0 is for ever.
     """
 
     version: values.Version
@@ -108,6 +113,7 @@ class PlanVersion(Sold):
     limits: values.Limits | None = None
     per_unit: PerUnit | None = None
     modules: values.Modules | None = None
+    expires_ns: values.Expiry | None = Field(default=None, alias="expires")
 
 
 CURRENT = "current"

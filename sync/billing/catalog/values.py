@@ -81,6 +81,20 @@ def duration_text(ns: int) -> str:
     return f"{seconds // _UNIT_S[unit]}{unit}"
 
 
+FOR_EVER = "never"
+"""What never expires."""
+
+
+def _expiry_ns(value: object) -> int:
+    """Return a duration that is not empty, or 0 for what never expires."""
+    if value == FOR_EVER:
+        return 0
+    found = _duration_ns(value) if isinstance(value, str) and _DURATION.fullmatch(value) else 0
+    if not found:
+        raise wrong(f'must be a duration such as "365d" or "12h", or "{FOR_EVER}"')
+    return found
+
+
 def _instant_ns(value: object) -> int:
     try:
         return instants.parse(value.isoformat() if isinstance(value, datetime.datetime) else value)
@@ -149,6 +163,9 @@ Overdue = Annotated[dict[str, _Choice], BeforeValidator(_each_kind)]
 
 Duration = Annotated[int, BeforeValidator(_duration_ns)]
 """In nanoseconds."""
+
+Expiry = Annotated[int, BeforeValidator(_expiry_ns)]
+"""In nanoseconds; 0: never."""
 
 Instant = Annotated[int, BeforeValidator(_instant_ns)]
 """In nanoseconds since 1970."""

@@ -54,8 +54,10 @@ def versions_of(plans: Mapping[str, Plan]) -> dict[str, PlanVersions]:
         if plan.versions:
             by_name, dated = {plan.version: plan}, dict[int, Plan]()
             for number, version in enumerate(plan.versions):
-                _check(version, by_name, dated, ("plans", key, "versions", positions.index(number)))
+                path = ("plans", key, "versions", positions.index(number))
+                _check(version, by_name, dated, path)
                 terms = {name: value for name in TERMS if (value := getattr(version, name)) is not None}
+                terms |= _expiry(version, plan, path)
                 sold = {table: getattr(version, table) for table in SOLD_BY}
                 made = plan.model_copy(update={**terms, **sold, "version": version.version, "versions": []})
                 by_name[version.version] = made
@@ -70,6 +72,14 @@ def sections(found: Mapping[str, PlanVersions]) -> Iterator[tuple[positions.Path
     for key, versions in found.items():
         for number, plan in enumerate(list(versions.by_name.values())[1:]):
             yield ("plans", key, "versions", positions.index(number)), plan
+
+
+def _expiry(version: PlanVersion, plan: Plan, path: positions.Path) -> dict[str, int | None]:
+    if version.expires_ns is None:
+        return {}
+    if not plan.purchase:
+        raise wrong(f"is for what a purchase buys: add purchase = true to plans.{plan.key}", *path, "expires")
+    return {"expires_ns": version.expires_ns or None}
 
 
 def _check(version: PlanVersion, by_name: Mapping[str, Plan], dated: Mapping[int, Plan], path: positions.Path) -> None:

@@ -16,6 +16,7 @@ from sync.billing.domain.entitlements.items import is_ignored
 from sync.billing.domain.entitlements.projection import Unprojectable
 from sync.billing.domain.entitlements.takeover import ENDED_REASON, takeover_grants, without_ended_grants
 from sync.billing.domain.entitlements.unknown_items import (
+    as_new,
     buys_anything,
     is_new_and_unknown,
     items_subject,
@@ -26,6 +27,7 @@ from sync.billing.domain.entitlements.unknown_items import (
 from sync.billing.domain.facts.customers import PARKED_BY_POLICY, second_customer_note
 from sync.billing.domain.facts.model import LIVE_STATUSES, NOTHING, Event, Facts, subscription_key
 from sync.billing.domain.facts.reducer import Moved, Reduced, Stale, Unusable, merge_fetched, received, reduce
+from sync.billing.domain.facts.refunds import with_refund
 from sync.billing.domain.outcome import (
     ERASED,
     ERASED_REASON,
@@ -140,7 +142,7 @@ def _decide_reduced(
     decided = conclude(tenant, after, setting, note or stale or ended, events)
     if isinstance(decided, Unprojectable):
         return EventResult(Outcome.PARKED, decided.reason, waits=(WAITS_CATALOG,))
-    prices = reported_prices(after, key, setting)
+    prices = reported_prices(as_new(before, after, key), key, setting)
     is_reported = not prices or prices <= reported_prices(before, key, setting)
     if is_reported and not (prices and is_lost_anywhere(after.subscriptions[key], setting)):
         return replace(decided, waits=(), is_stale=bool(stale)) if decided.waits or stale else decided
@@ -175,7 +177,7 @@ def _unknown(event: Event, prices: Collection[str], setting: Setting) -> str:
 def decide_without_event(
     tenant: Tenant, fetched: Sequence[Event], change: ChangeFacts, setting: Setting
 ) -> EventResult | Decided:
-    """Merge the fetched bodies, apply `change`, and return the facts and state; or the result if nothing is projected.
+    """Merge what was fetched, apply `change`, and return the facts and state; or the result if nothing is projected.
 
     Empty facts that are not stored are not projected.
 
@@ -187,6 +189,9 @@ def decide_without_event(
     after, note = tenant.facts, ""
     waits: tuple[str, ...] = ()
     for event in fetched:
+        if event.refund is not None:
+            after = with_refund(after, event, is_answer=True) or after
+            continue
         if _is_other_software(after, event, setting):
             continue
         answer = _reduced(after, event, setting, merge_fetched(after, event))

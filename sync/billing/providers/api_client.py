@@ -23,12 +23,15 @@ from sync.billing.domain.money.model import Billed
 from sync.billing.providers.base import (
     Checkout,
     ListedSubscription,
+    PaidFor,
     ProviderEvent,
     ProviderRejected,
     ProviderUnavailable,
     RateLimiter,
+    SubscriptionPage,
 )
 from sync.billing.providers.parsing import LISTED, is_id
+from sync.billing.providers.webhook_adapter import WebhookAdapter
 from sync.store.keyed_lock import KeyedLock
 
 T = TypeVar("T")
@@ -62,6 +65,9 @@ class ApiClient(ABC):
 
     _fetched: Callable[[object, str, int], Event]
     """Returns a subscription as an event: (data, environment, start of the request in ns). May raise ValueError."""
+
+    _webhooks: WebhookAdapter
+    """Reads the entries of the list of payments, which have the form of webhooks."""
 
     checkout_prefix: str = ""
 
@@ -125,6 +131,14 @@ class ApiClient(ABC):
         """Return nothing: a provider without money in its previews bills nothing that was quoted."""
         return ()
 
+    async def payments(self, after: str, max_wait_s: float, customer_id: str = "") -> SubscriptionPage:
+        """Return an empty list: of a provider without one, only webhooks tell of purchases and refunds."""
+        return SubscriptionPage((), "")
+
+    async def paid_for(self, payment_id: str, max_wait_s: float, *, background: bool = False) -> PaidFor | None:
+        """Return None: the events of refunds say it themselves, unless a subclass asks for it."""
+        return None
+
     async def _lead(self, subscription_id: str, max_wait_s: float, background: bool) -> Event:
         answer = self._waiting[subscription_id] = asyncio.get_running_loop().create_future()
         try:
@@ -170,9 +184,7 @@ class ApiClient(ABC):
     def _listed(self, entry: Any, began_ns: int, cursor: str = "") -> ListedSubscription:
         """Return one entry of the list of subscriptions, even an unreadable one. `began_ns`: start of the request."""
         subscription_id = str(entry.get("id") or "") if isinstance(entry, dict) else ""
-        # A different body of the same subscription is a different event.
-        named = f"{subscription_id}_" if re.fullmatch(r"[\x21-\x7e]{1,100}", subscription_id) else ""
-        event_id = f"{LISTED}_{named}{hashlib.sha256(orjson.dumps(entry)).hexdigest()[:16]}"
+        event_id = _listed_id(subscription_id, entry)
         event, problem = None, ""
         try:
             event = self._fetched(entry, self._environment, began_ns)
@@ -181,12 +193,42 @@ class ApiClient(ABC):
         body = orjson.dumps(self._as_event(event_id, entry, began_ns))
         return ListedSubscription(subscription_id, event_id, body, event, problem, cursor)
 
+    def _paid(
+        self,
+        entry: object,
+        envelope: Callable[[Mapping[str, Any], str], Mapping[str, object]],
+        cursor: str,
+        what: str = "",
+    ) -> list[ListedSubscription]:
+        """Return the purchases and refunds in one entry of a list of payments.
+
+        Args:
+            envelope: (entry, event id) -> the body of the webhook event about it.
+            cursor: of the list that begins behind it.
+            what: the end of the event's id, where one entry makes two events.
+        """
+        if not isinstance(entry, dict) or not is_id(entry.get("id")):
+            raise unreadable("an entry of its list has no id")
+        event_id = _listed_id(entry["id"], entry) + what
+        found = []
+        for id, body in self._webhooks.split(orjson.dumps(envelope(entry, event_id)), event_id):
+            parsed = self._webhooks.parse(body, self._environment, id)
+            event, problem = (parsed, "") if isinstance(parsed, Event) else (None, parsed.problem)
+            found.append(ListedSubscription(entry["id"], id, body, event, problem, cursor))
+        return found
+
     def _read(self, data: object, began_ns: int) -> Event:
         """Return the subscription in the API's answer. `began_ns`: start of the request."""
         try:
             return self._fetched(data, self._environment, began_ns)
         except ValueError as error:
             raise unreadable(error) from error
+
+
+def _listed_id(id: str, entry: object) -> str:
+    """Return the id of the event about an entry of a list. A different body of the same thing is a different event."""
+    named = f"{id}_" if re.fullmatch(r"[\x21-\x7e]{1,100}", id) else ""
+    return f"{LISTED}_{named}{hashlib.sha256(orjson.dumps(entry)).hexdigest()[:16]}"
 
 
 def check_status(status: int, retry_after_s: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from sync.billing.domain.facts.model import Event, Item, NamePlace, Subscription
 from sync.billing.domain.money.model import Billed, Money
@@ -47,7 +47,7 @@ class ProviderEvent:
 
 @dataclass(frozen=True, slots=True)
 class ListedSubscription:
-    """One subscription in the provider's list.
+    """One subscription in the provider's list; or, in that of payments, one purchase or refund.
 
     `event` is the fetched subscription; None if it cannot be read, and `problem` says why. `body` holds it as a webhook
     event with the id `event_id`, for `WebhookAdapter.parse`. It is stored if the subscription cannot be used yet.
@@ -98,6 +98,7 @@ class Checkout:
 
     Attributes:
         payment: the event of its payment; None while it is not paid.
+        bought: the event of the one-time items that it has sold beside a subscription; None if there are none.
         fetched: the subscription that it has made, if the provider shows it with the checkout.
         is_final: whether it will never make another subscription than that of `payment`, if there is one: it has
             expired, or sells no subscription.
@@ -106,6 +107,15 @@ class Checkout:
     payment: Event | None = None
     fetched: Event | None = None
     is_final: bool = False
+    bought: Event | None = None
+
+
+class PaidFor(NamedTuple):
+    """What a payment was for: the id of a subscription, or of a purchase; and what was paid, None if not shown."""
+
+    id: str
+    is_subscription: bool = False
+    total: int | None = None
 
 
 class RateLimiter(Protocol):
@@ -194,6 +204,18 @@ class ProviderClient(Protocol):
 
         "" is the first page.
         """
+
+    async def payments(self, after: str, max_wait_s: float, customer_id: str = "") -> SubscriptionPage:
+        """Return one page of all one-time purchases, and of all that went back of any payment; see `subscriptions`.
+
+        A purchase comes before what went back of it. Entries may be hints (`Event.ignored`).
+
+        Args:
+            customer_id: only of this customer; "" for all.
+        """
+
+    async def paid_for(self, payment_id: str, max_wait_s: float, *, background: bool = False) -> PaidFor | None:
+        """Return what a payment was for, of which only its id is known; None if the provider does not say."""
 
     async def aclose(self) -> None:
         """Close every connection."""

@@ -32,10 +32,14 @@ class ItemResult:
 
 @dataclass(slots=True)
 class Counts:
-    """The results so far. `after`: where the next run continues; `parked`: reasons by event id."""
+    """The results so far. `after`: where the next run continues; `parked`: reasons by event id.
+
+    `payments`: how many of the entries that were `seen` are purchases and refunds.
+    """
 
     after: str = ""
     seen: int = 0
+    payments: int = 0
     unchanged: int = 0
     drift: int = 0
     parked: dict[str, str] = field(default_factory=dict)
@@ -63,14 +67,15 @@ class BackfillProgress:
         """
         if restart:
             await self.forget()
+        counted = ("after", "seen", "unchanged", "drift", "payments")
         (after, *numbers), parked = await run_commands(
-            self._store, ("HMGET", self._counts, "after", "seen", "unchanged", "drift"), ("HGETALL", self._parked)
+            self._store, ("HMGET", self._counts, *counted), ("HGETALL", self._parked)
         )
         counts.after = (after or b"").decode()
-        counts.seen, counts.unchanged, counts.drift = [int(number or 0) for number in numbers]
+        counts.seen, counts.unchanged, counts.drift, counts.payments = [int(number or 0) for number in numbers]
         counts.parked = {event_id.decode(): reason.decode() for event_id, reason in parked.items()}
 
-    async def move(self, entry: ListedSubscription, result: ItemResult) -> None:
+    async def move(self, entry: ListedSubscription, result: ItemResult, *, is_payment: bool = False) -> None:
         """Store a subscription's result, so that the next run continues after it, and renew the lease.
 
         Raises:
@@ -81,8 +86,9 @@ class BackfillProgress:
         if result.outcome is Outcome.PARKED:
             batch.command("HSET", self._parked, entry.event_id, result.reason)
         is_unchanged, has_drift = result.outcome is Outcome.UNCHANGED, result.drift is not None
-        for name, by in (("seen", 1), ("unchanged", int(is_unchanged)), ("drift", int(has_drift))):
-            batch.command("HINCRBY", self._counts, name, by)
+        counted = {"seen": 1, "unchanged": is_unchanged, "drift": has_drift, "payments": is_payment}
+        for name, by in counted.items():
+            batch.command("HINCRBY", self._counts, name, int(by))
         if entry.after:
             batch.command("HSET", self._counts, "after", entry.after)
         self.lease.add_acquire(batch)

@@ -12,9 +12,19 @@ const WHY = { purchase: "by its purchase", price: "by its price", move: "moved t
 const planOf = ({ plan, plan_version: version, version_by: by }) =>
   plan === undefined ? "" : version === "current" ? plan : `${plan} ${version} (${WHY[by] ?? by})`;
 
+/** An amount in minor units, if it is known. @param {any} of @param {string} name */
+const amount = (of, name) => (of[name] === undefined ? "" : ` ${of[name]} ${of.currency ?? ""}`.trimEnd());
+
+/** A refund or chargeback. @param {any} back */
+const wentBack = (back) =>
+  `${back.kind}${amount(back, "amount")} ${back.at}${back.status === "approved" ? "" : ` (${back.status})`}`;
+
 /** What there is to say of a subscription. @param {any} link */
-const remark = ({ overrules, second_customer: isSecond, moved_at: movedAt, to }) =>
+const remark = ({ overrules, second_customer: isSecond, moved_at: movedAt, to, purchase, went_back: back = [] }) =>
   [
+    purchase && `bought once ${purchase.bought_at}${amount(purchase, "total")}`,
+    purchase?.expires_at && `until ${purchase.expires_at}`,
+    ...back.map(wentBack),
     isSecond && "a second customer: it only adds to the plan",
     overrules && `overrules ${overrules} in the metadata`,
     movedAt && (to === undefined ? `moved here ${movedAt}` : `moved to ${to} ${movedAt}`),

@@ -106,8 +106,29 @@ class TenantStatus(Model):
     tabs: TabsSide
 
 
+class OneTimePurchase(Model):
+    """What only a one-time purchase has."""
+
+    bought_at: Time
+    total: int | None = Field(None, description="What was paid, in minor units. Absent: the provider does not say.")
+    currency: str | None = None
+    expires_at: Time | None = Field(None, description="When it is over by the catalog. Absent: never, or it is over.")
+    beside: str | None = Field(None, description="The subscription with whose payment it was bought.")
+
+
+class WentBack(Model):
+    """A refund or chargeback of a payment."""
+
+    kind: str = Field(description="refund, chargeback, or reversal (of a chargeback that was won).")
+    status: str = Field(description="pending (or rejected), approved, or reversed (won, or failed): the money stays.")
+    at: Time
+    amount: int | None = Field(None, description="In minor units. Absent: the provider does not say.")
+    currency: str | None = None
+    full: bool | None = Field(None, description="Whether the provider says that it is the whole payment.")
+
+
 class TenantLink(Model):
-    """A subscription of a tenant, and what names the tenant."""
+    """A subscription or one-time purchase of a tenant, and what names the tenant."""
 
     subscription: str = Field(description="PROVIDER:ID.")
     status: str
@@ -121,6 +142,8 @@ class TenantLink(Model):
     plan: str | None = Field(None, description="The plan that it has, while it is live.")
     plan_version: str | None = Field(None, description="The version of it.")
     version_by: str | None = Field(None, description="Why it has that version: purchase, price or move.")
+    purchase: OneTimePurchase | None = Field(None, description="Absent: it is a subscription.")
+    went_back: list[WentBack] | None = Field(None, description="Absent: nothing.")
     second_customer: bool | None = Field(
         None, description="Whether its customer is another than the tenant's own: then it only adds to the plan."
     )

@@ -73,8 +73,9 @@ def evaluate(key: str, facts: Facts, setting: Setting) -> EvaluatedSubscription:
     entry = facts.subscriptions[key]
     evaluated = _under_policy(key, entry, setting)
     if evaluated.live:
-        purchase = entry.subscription.purchase
-        items = entry.subscription.items if purchase is None else _unexpired(evaluated, purchase, entry, setting)
+        purchase, items = entry.subscription.purchase, entry.subscription.items
+        if purchase is not None:
+            items = _unexpired(evaluated, purchase, entry, facts, setting)
         _buy(evaluated, items, entry, setting)
         if evaluated.unknown:
             _stand_in(evaluated, entry, setting)
@@ -91,7 +92,7 @@ def evaluate(key: str, facts: Facts, setting: Setting) -> EvaluatedSubscription:
 
 
 def _unexpired(
-    evaluated: EvaluatedSubscription, purchase: Purchase, entry: SubscriptionFacts, setting: Setting
+    evaluated: EvaluatedSubscription, purchase: Purchase, entry: SubscriptionFacts, facts: Facts, setting: Setting
 ) -> tuple[Item, ...]:
     """Return the items of a purchase that have not expired."""
     kept: list[Item] = []
@@ -99,6 +100,8 @@ def _unexpired(
         offer = entry_of(item.price_id, entry, setting)
         if isinstance(offer, Ignored):
             continue  # other software's, or another application's
+        if isinstance(offer, Plan):
+            offer = version_of(offer, entry, facts, setting)
         if isinstance(offer, Offer) and offer.expires_ns is not None:
             ends_ns = purchase.bought_ns + offer.expires_ns
             evaluated.instants_ns.append(ends_ns)

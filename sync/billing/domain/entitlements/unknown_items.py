@@ -34,6 +34,7 @@ from sync.billing.domain.facts.model import (
     SubscriptionFacts,
     subscription_key,
 )
+from sync.billing.domain.facts.refunds import as_paid
 
 
 def remember_granted(before: Facts, after: Facts, event: Event, setting: Setting) -> Facts:
@@ -131,9 +132,18 @@ def reported_prices(facts: Facts, key: str, setting: Setting) -> frozenset[str]:
     return frozenset(unknown_prices(entry, setting))
 
 
+def as_new(before: Facts, after: Facts, key: str) -> Facts:
+    """Return the facts; a purchase that is new in them counts as paid, even if what goes back of it came first."""
+    entry = after.subscriptions.get(key)
+    if entry is None or entry.subscription.purchase is None or key in before.subscriptions:
+        return after
+    return after.with_subscription(key, as_paid(entry))
+
+
 def is_new_and_unknown(before: Facts, after: Facts, key: str, setting: Setting) -> bool:
     """Return whether a subscription is new and paid, and the catalog knows none of its items."""
     is_new = key not in before.subscriptions and key in after.subscriptions
+    after = as_new(before, after, key)
     return is_new and after.subscriptions[key].granted == NEVER_GRANTED and bool(reported_prices(after, key, setting))
 
 

@@ -48,9 +48,8 @@ class Drift:
 
 
 def subscription_drift(topic: str, why: str, event: Event, before: Facts, after: Facts, at_us: int) -> Drift | None:
-    """Return the drift that a fetched body has repaired: its subscription was unknown here, or had another body."""
-    assert event.subscription is not None
-    key = subscription_key(event.provider, event.subscription.id)
+    """Return the drift that a provider's answer has repaired: a subscription or purchase was unknown or differed."""
+    key = subscription_key(event.provider, str(event.subscription_id))
     old, new = before.subscriptions.get(key), after.subscriptions.get(key)
     if new is None or (old is not None and old.subscription == new.subscription):
         return None
@@ -97,7 +96,7 @@ def shown_fields(body: Subscription) -> dict[str, object]:
         action, effective_ns, resume_ns = body.scheduled
         shown["scheduled"] = [action, *(instants.text(ns) for ns in (effective_ns, resume_ns) if ns is not None)]
     if body.purchase is not None:
-        bought_ns, total, currency, _ = body.purchase
-        paid = {} if total is None else {"total": total, "currency": currency}
-        shown["purchase"] = {"bought_at": instants.text(bought_ns), **paid}
+        bought = body.purchase
+        paid = {} if bought.total is None else {"total": bought.total, "currency": bought.currency}
+        shown["purchase"] = {"bought_at": instants.text(bought.bought_ns), **paid}
     return shown

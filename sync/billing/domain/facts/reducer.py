@@ -23,7 +23,7 @@ from sync.billing.domain.facts.model import (
 )
 from sync.billing.domain.facts.order import FETCHED_ID, is_from_future, past_due_run
 from sync.billing.domain.facts.prices import says_the_same, with_former, with_seen
-from sync.billing.domain.facts.refunds import with_status
+from sync.billing.domain.facts.refunds import with_payment_refunds, with_status
 from sync.billing.domain.facts.steps import Seen
 
 SUBSCRIPTIONS_MAX = 500
@@ -113,7 +113,7 @@ def reduce(facts: Facts, event: Event, moved_us: int = 0) -> Reduced | Stale | M
             after = with_former(after, before, body)
     after = with_seen(after, before, event)
     if body.purchase is not None:
-        after = with_status(after)
+        after = with_status(with_payment_refunds(after, facts))
         after = before if before is not None and after == before else after
     created_ns = _created_ns(before, event, body)
     is_vouched, ahead = event.is_signed or after.is_vouched, after.ahead

@@ -2,7 +2,8 @@
 
 Of each refund the newest event counts, and which of them count together depends on their set alone: the order of
 arrival is irrelevant. A purchase whose whole payment went back is ended, and again active if a chargeback is won.
-A subscription keeps its refunds for the policy (`evaluation`): its own events say whether it goes on.
+A subscription keeps its refunds for the policy (`evaluation`): its own events say whether it goes on. One-time items
+that a subscription's payment has bought are a purchase of their own; what goes back of the payment counts for both.
 """
 
 from __future__ import annotations
@@ -10,23 +11,46 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sync.billing.domain.facts.model import Event, Facts, Refund, SubscriptionFacts, subscription_key
-from sync.billing.domain.facts.payments import RefundStatus, is_paid_back
+from sync.billing.domain.facts.payments import RefundKind, RefundStatus, is_paid_back
 
 REFUNDS_MAX = 100
 """Maximum refunds per subscription or purchase. Beyond it those that were made first are dropped."""
 
 
-def with_refund(facts: Facts, event: Event) -> Facts | None:
-    """Return the facts after an event about a refund; the same facts if it is older, None if its payment is unknown."""
+def with_refund(facts: Facts, event: Event, *, is_answer: bool = False) -> Facts | None:
+    """Return the facts after an event about a refund; the same facts if it is older, None if its payment is unknown.
+
+    Args:
+        is_answer: whether it is a provider's answer: then only another content is new, not another time.
+    """
     key = subscription_key(event.provider, str(event.subscription_id))
     entry, refund = facts.subscriptions.get(key), event.refund
     assert refund is not None
     if entry is None:
         return None
     known = entry.refunds.get(refund.id)
-    if known is not None and known.place >= refund.place:
+    if known is not None and (
+        known.place >= refund.place or (is_answer and known == refund._replace(place=known.place))
+    ):
         return facts
+    beside = subscription_key(event.provider, refund.payment_id)
+    bought = facts.subscriptions.get(beside)
+    if bought is not None and beside != key:
+        facts = facts.with_subscription(beside, with_refunds(bought, refund))
     return facts.with_subscription(key, with_refunds(entry, refund))
+
+
+def with_payment_refunds(entry: SubscriptionFacts, facts: Facts) -> SubscriptionFacts:
+    """Return a purchase's facts with what is known to go back of it as a part of a subscription's payment."""
+    id, provider = entry.subscription.id, entry.provider
+    found = [
+        refund
+        for other in facts.subscriptions.values()
+        if other.refunds and other.provider == provider
+        for refund in other.refunds.values()
+        if refund.payment_id == id
+    ]
+    return with_refunds(entry, *found) if found else entry
 
 
 def with_refunds(entry: SubscriptionFacts, *more: Refund) -> SubscriptionFacts:
@@ -49,6 +73,11 @@ def with_status(entry: SubscriptionFacts) -> SubscriptionFacts:
     return entry if status == body.status else replace(entry, subscription=replace(body, status=status))
 
 
+def as_paid(entry: SubscriptionFacts) -> SubscriptionFacts:
+    """Return a purchase's facts as if nothing went back of it."""
+    return replace(entry, subscription=replace(entry.subscription, status="active"))
+
+
 def is_revoked(entry: SubscriptionFacts) -> bool:
     """Return whether the whole payment of a subscription's period went back, as far as is known.
 
@@ -66,6 +95,8 @@ def refund_note(refund: Refund, entry: SubscriptionFacts) -> str:
     if refund.status is RefundStatus.PENDING:
         return f"{what}: not approved"
     is_all = is_paid_back(entry.refunds.values(), None if body.purchase is None else body.purchase.total)
+    if refund.status is RefundStatus.REVERSED and refund.kind is RefundKind.REFUND:
+        return f"{what}: it has failed"
     if is_all or refund.status is RefundStatus.REVERSED:
         return ""
     return f"{what}: a part of what was paid"

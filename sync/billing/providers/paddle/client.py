@@ -23,7 +23,15 @@ from sync.billing.domain.money.model import Billed
 from sync.billing.providers import api_client
 from sync.billing.providers.base import ProviderEvent, ProviderPreview, ProviderRejected, RateLimiter, SubscriptionPage
 from sync.billing.providers.paddle.money import billed_of
-from sync.billing.providers.paddle.webhooks import LISTED_TYPE, METADATA, checkout_of, fetched, read_preview
+from sync.billing.providers.paddle.payment_list import ADJUSTMENTS, LISTS, TRANSACTIONS, TRANSACTIONS_PER_PAGE
+from sync.billing.providers.paddle.webhooks import (
+    LISTED_TYPE,
+    METADATA,
+    PaddleWebhooks,
+    checkout_of,
+    fetched,
+    read_preview,
+)
 from sync.billing.providers.parsing import customer_names
 from sync.core import instants
 
@@ -40,9 +48,6 @@ EVENTS_PER_PAGE = 100
 SUBSCRIPTIONS_PER_PAGE = 200
 """Page size; Paddle's maximum is 200."""
 
-TRANSACTIONS_PER_PAGE = 30
-"""Page size: Paddle's maximum for transactions."""
-
 LIVE_URL, SANDBOX_URL = "https://api.paddle.com", "https://sandbox-api.paddle.com"
 _SILENT = logging.Logger("paddle_billing", logging.CRITICAL + 1)
 """The SDK's logger, which logs nothing: callers log errors themselves, once."""
@@ -51,6 +56,7 @@ _SILENT = logging.Logger("paddle_billing", logging.CRITICAL + 1)
 class PaddleClient(api_client.ApiClient):
     """The API of one Paddle environment, with one API key. `base_url` "": Paddle's own URL for the environment."""
 
+    _webhooks = PaddleWebhooks()
     _fetched = staticmethod(fetched)
     _checkout = staticmethod(checkout_of)
     _checkout_path = "/transactions/%s"
@@ -190,6 +196,27 @@ class PaddleClient(api_client.ApiClient):
             following if pagination.get("has_more") else "",
             total if isinstance(total, int) else None,
         )
+
+    async def payments(self, after: str, max_wait_s: float, customer_id: str = "") -> SubscriptionPage:
+        """Return one page of the paid transactions with one-time items, and after them of the adjustments.
+
+        Renewals and changes of subscriptions have no such items, so they are not read. `after` is `KIND:ID`.
+
+        Raises:
+            ProviderUnavailable: no answer within `max_wait_s` seconds.
+            ProviderRejected: the API key lacks a permission.
+        """
+        kind, _, id = (after or f"{TRANSACTIONS}:").partition(":")
+        if kind not in LISTS:
+            raise ProviderRejected("cursor_invalid", f"{after[:60]!r} is no place in Paddle's list")
+        path, filters, per_page, envelope = LISTS[kind]
+        query = {**filters, **({"after": id} if id else {}), **({"customer_id": customer_id} if customer_id else {})}
+        entries, pagination = await self._list(path, query, per_page, max_wait_s)
+        found = [each for entry in entries for each in self._paid(entry, envelope, f"{kind}:{entry.get('id')}")]
+        following = f"{ADJUSTMENTS}:" if kind == TRANSACTIONS else ""
+        if pagination.get("has_more") and entries:
+            following = f"{kind}:{entries[-1]['id']}"
+        return SubscriptionPage(found, following)
 
     async def aclose(self) -> None:
         """Wait for running calls, then close every connection."""

@@ -1,5 +1,7 @@
-"""Paddle's one-time purchases and adjustments: what a transaction without a subscription sells, what goes back. Pure.
+"""Paddle's one-time purchases and adjustments: what a transaction sells beside a subscription, what goes back. Pure.
 
+A transaction of a subscription can have one-time items too: a set-up with the first payment, a charge in between. They
+are a purchase of their own, and its event a part of the transaction's (`split_purchase`).
 Source: https://developer.paddle.com/build/transactions/create-transaction-adjustments
 """
 
@@ -20,6 +22,9 @@ PAID = ("transaction.paid", "transaction.completed")
 
 ADJUSTED = ("adjustment.created", "adjustment.updated")
 
+PART = "one_time_part"
+"""The member of an envelope that marks the part about one-time items."""
+
 _KINDS = {
     "refund": RefundKind.REFUND,
     "chargeback": RefundKind.CHARGEBACK,
@@ -30,8 +35,26 @@ _KINDS = {
 _STATUSES = {"approved": RefundStatus.APPROVED, "reversed": RefundStatus.REVERSED}
 
 
-def purchase_of(data: Mapping[str, Any], kind: str, occurred_ns: int) -> Subscription | None:
-    """Return the one-time purchase in a paid transaction; None if it has none, or pays for a subscription.
+def split_purchase(envelope: dict[str, Any], event_id: str) -> dict[str, Any] | None:
+    """Return the part of a paid transaction's event that is about one-time items beside a subscription's.
+
+    None if there are none, or nothing else: then the event itself is about them.
+    """
+    data = envelope.get("data")
+    entries = data.get("items") if isinstance(data, dict) else None
+    if envelope.get("event_type") not in PAID or not isinstance(data, dict) or not isinstance(entries, list):
+        return None
+    single = [entry for entry in entries if _is_single(entry, is_sure=False)]
+    if not single or (data.get("subscription_id") is None and len(single) == len(entries)):
+        return None
+    if len(single) < len(entries):
+        # What of the whole amount was paid for them is not told apart by refunds.
+        data = {**data, "details": None}
+    return {**envelope, "event_id": f"{event_id}.items"[:200], "data": {**data, "items": single}, PART: True}
+
+
+def purchase_of(envelope: Mapping[str, Any], kind: str, occurred_ns: int) -> Subscription | None:
+    """Return the one-time purchase in the event of a paid transaction; None if that pays for a subscription alone.
 
     Before a subscription is made, its transaction has no id of it: then recurring prices tell.
 
@@ -42,15 +65,17 @@ def purchase_of(data: Mapping[str, Any], kind: str, occurred_ns: int) -> Subscri
     Raises:
         ValueError: a field has another form; the message names it.
     """
-    entries = data.get("items")
-    if data.get("subscription_id") is not None or not isinstance(entries, list) or not 0 < len(entries) <= ITEMS_MAX:
+    data, is_part = envelope["data"], envelope.get(PART) is True
+    entries, subscription_id = data.get("items"), parsing.optional_id(data, "subscription_id")
+    if (subscription_id is not None and not is_part) or not isinstance(entries, list):
         return None
     single = [entry for entry in entries if _is_single(entry, is_sure=kind == "transaction.completed")]
     purchase_id = parsing.optional_id(data, "id")
-    if purchase_id is None or len(single) < len(entries):
+    if purchase_id is None or not 0 < len(entries) <= ITEMS_MAX or len(single) < len(entries):
         return None
     billed_at = data.get("billed_at") or data.get("created_at")
     bought_ns = occurred_ns if billed_at is None else instants.parse(billed_at)
+    total = None if is_part and data.get("details") is None else _total(data, single)
     return Subscription(
         purchase_id,
         "active",
@@ -58,7 +83,9 @@ def purchase_of(data: Mapping[str, Any], kind: str, occurred_ns: int) -> Subscri
         parsing.optional_id(data, "customer_id"),
         created_ns=bought_ns,
         products=parsing.products(single),
-        purchase=Purchase(bought_ns, _total(data, single), str(data.get("currency_code") or "")),
+        purchase=Purchase(
+            bought_ns, total, str(data.get("currency_code") or ""), subscription_id=subscription_id or ""
+        ),
     )
 
 
@@ -88,6 +115,7 @@ def refund_event(event: Event, data: Mapping[str, Any]) -> Event:
         str(data.get("currency_code") or ""),
         is_full=_is_full(data.get("type"), items, is_alone=amount is None or subscription_id is not None),
         is_of_subscription=subscription_id is not None,
+        payment_id=transaction_id if subscription_id is not None else "",
     )
     return replace(event, subscription_id=subscription_id or transaction_id, refund=refund)
 
@@ -133,3 +161,14 @@ def _amounts(entries: list[Any]) -> Iterator[int | None]:
         each = entry["price"].get("unit_price")
         amount = parsing.amount(each.get("amount")) if isinstance(each, dict) else None
         yield None if amount is None else amount * parsing.item(entry).quantity
+
+
+def transaction_envelope(data: Mapping[str, Any], event_id: str) -> dict[str, Any]:
+    """Return a transaction of the API as the event of its newest change."""
+    occurred_at = data.get("updated_at") or data.get("created_at")
+    return {
+        "event_id": event_id,
+        "event_type": f"transaction.{data.get('status')}",
+        "occurred_at": occurred_at,
+        "data": data,
+    }

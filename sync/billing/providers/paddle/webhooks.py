@@ -5,16 +5,25 @@ Source: https://developer.paddle.com/webhooks/overview
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+
+import orjson
 
 from sync.billing.domain.facts.model import FETCHED, Event, Order, Period, Scheduled, Subscription
 from sync.billing.providers import parsing
 from sync.billing.providers.base import Checkout, ProviderPreview
 from sync.billing.providers.hmac_signature import Scheme, SignedWebhooks
 from sync.billing.providers.paddle.money import BILLED, billed_of, money_of
-from sync.billing.providers.paddle.payments import ADJUSTED, PAID, purchase_of, refund_event
+from sync.billing.providers.paddle.payments import (
+    ADJUSTED,
+    PAID,
+    purchase_of,
+    refund_event,
+    split_purchase,
+    transaction_envelope,
+)
 from sync.billing.providers.parsing import ITEMS_MAX, LISTED
 from sync.core import instants
 
@@ -27,6 +36,8 @@ CUSTOMER = ("customer.created", "customer.updated", "customer.imported")
 
 LISTED_TYPE = f"subscription.{LISTED}"
 
+_PAID = tuple(kind.encode() for kind in PAID)
+
 SIMULATED_PREFIX = "ntfsimevt_"
 """Prefix of the event ids of Paddle's simulator, which also runs in the live environment."""
 
@@ -38,6 +49,19 @@ class PaddleWebhooks(SignedWebhooks):
     scheme = SCHEME
     id_field = "event_id"
     type_field = "event_type"
+
+    def split(self, body: bytes, event_id: str) -> Sequence[tuple[str, bytes]]:
+        """Return the events in a body: that of a transaction, and that of the one-time items beside a subscription."""
+        if any(kind in body for kind in _PAID):
+            try:
+                envelope = orjson.loads(body)
+                own_id = str(envelope.get("event_id") or event_id)
+                part = split_purchase(envelope, own_id)
+            except (AttributeError, TypeError, ValueError):
+                part = None  # `parse` says what is wrong
+            if part is not None:
+                return (event_id, body), (part["event_id"], orjson.dumps(part))
+        return ((event_id, body),)
 
     def read(self, environment: str, envelope: dict[str, Any], event_id: str, kind: str) -> Event:
         """Return the event in an envelope."""
@@ -72,7 +96,7 @@ class PaddleWebhooks(SignedWebhooks):
             event = replace(event, billed=billed_of(kind, data))
         if kind not in PAID:
             return replace(event, ignored=f"events of type {kind[:60]} say nothing of entitlements")
-        purchase = purchase_of(data, kind, occurred_ns)
+        purchase = purchase_of(envelope, kind, occurred_ns)
         if purchase is not None:
             order = Order.of(_instant(data, "updated_at"), occurred_ns, event_id)
             return parsing.with_subscription(replace(event, order=order), purchase, parsing.names(data, METADATA))
@@ -111,8 +135,14 @@ def checkout_of(data: object, environment: str, began_ns: int) -> Checkout:
     is_final = data["status"] in ("completed", "canceled")
     if kind not in PAID:
         return Checkout(is_final=is_final)
-    envelope = {"occurred_at": data.get("updated_at") or data.get("created_at"), "data": data}
-    return Checkout(PaddleWebhooks().read(environment, envelope, f"fetched_{data.get('id')}", kind), is_final=is_final)
+    event_id, webhooks = f"fetched_{data.get('id')}", PaddleWebhooks()
+    envelope = transaction_envelope(data, event_id)
+    part = split_purchase(envelope, event_id)
+    return Checkout(
+        webhooks.read(environment, envelope, event_id, kind),
+        bought=None if part is None else webhooks.read(environment, part, part["event_id"], kind),
+        is_final=is_final,
+    )
 
 
 def read_preview(document: Mapping[str, object], subscription_id: str, billing_mode: str) -> ProviderPreview:

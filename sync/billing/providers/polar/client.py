@@ -6,7 +6,7 @@ The API version is pinned, so that answers keep their form. Callers do their own
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import httpx2
@@ -16,6 +16,7 @@ from planwire_client.core.topic import LIVE
 from sync.billing.domain.facts.model import Event, Item, NamePlace
 from sync.billing.providers import api_client
 from sync.billing.providers.base import (
+    ListedSubscription,
     ProviderEvent,
     ProviderPreview,
     ProviderRejected,
@@ -25,7 +26,7 @@ from sync.billing.providers.base import (
 )
 from sync.billing.providers.polar.deliveries import KEPT_NS, events_of, own_endpoints
 from sync.billing.providers.polar.subscription import PRORATIONS, customer_names
-from sync.billing.providers.polar.webhooks import LISTED_TYPE, fetched
+from sync.billing.providers.polar.webhooks import LISTED_TYPE, PolarWebhooks, fetched, order_envelope, refund_envelope
 from sync.core import instants
 
 LIVE_URL, SANDBOX_URL = "https://api.polar.sh", "https://sandbox-api.polar.sh"
@@ -42,9 +43,19 @@ RETRY_AFTER_MAX_S = 3600.0
 """Maximum of an accepted Retry-After."""
 
 
+class _Listed(NamedTuple):
+    """A page of a list: the start of the request, the entries, each with the cursor behind it, and the next page's."""
+
+    began_ns: int
+    entries: Sequence[tuple[Any, str]]
+    following: str
+    total: int | None
+
+
 class PolarClient(api_client.ApiClient):
     """The API of one Polar environment, with one access token. `base_url` "": Polar's own URL for the environment."""
 
+    _webhooks = PolarWebhooks()
     _fetched = staticmethod(fetched)
 
     def __init__(
@@ -172,17 +183,38 @@ class PolarClient(api_client.ApiClient):
             ProviderUnavailable: no answer within `max_wait_s` seconds.
             ProviderRejected: the token lacks a scope.
         """
-        page, skipped = _cursor(after)
+        found = await self._entries("/v1/subscriptions/", {"sorting": "started_at"}, after, max_wait_s)
+        entries = [self._listed(entry, found.began_ns, cursor) for entry, cursor in found.entries]
+        return SubscriptionPage(entries, found.following, found.total)
+
+    async def payments(self, after: str, max_wait_s: float, customer_id: str = "") -> SubscriptionPage:
+        """Return one page of all orders, the oldest first; each is a purchase or a hint, and what went back of it.
+
+        `after` is as that of `subscriptions`.
+
+        Raises:
+            ProviderUnavailable: no answer within `max_wait_s` seconds.
+            ProviderRejected: the token lacks a scope.
+        """
+        query = {"sorting": "created_at", **({"customer_id": customer_id} if customer_id else {})}
+        page = await self._entries("/v1/orders/", query, after, max_wait_s)
+        found: list[ListedSubscription] = []
+        for entry, cursor in page.entries:
+            found += self._paid(entry, order_envelope, cursor)
+            if isinstance(entry, dict) and entry.get("refunded_amount"):
+                found += self._paid(entry, refund_envelope, cursor, ".refund")
+        return SubscriptionPage(found, page.following, page.total)
+
+    async def _entries(self, path: str, query: Mapping[str, str], after: str, max_wait_s: float) -> _Listed:
+        """Return one page of a list; `after` is `PAGE.ENTRIES` that are left out."""
+        number, skipped = _cursor(after)
         async with api_client.within(max_wait_s):
             began_ns = self._now_ns()
-            entries, last, total = await self._page("/v1/subscriptions/", {"sorting": "started_at"}, page, max_wait_s)
-        return SubscriptionPage(
-            [
-                self._listed(entry, began_ns, f"{page}.{index}")
-                for index, entry in enumerate(entries, 1)
-                if index > skipped
-            ],
-            f"{page + 1}.0" if entries and page < last else "",
+            entries, last, total = await self._page(path, query, number, max_wait_s)
+        return _Listed(
+            began_ns,
+            [(entry, f"{number}.{index}") for index, entry in enumerate(entries, 1) if index > skipped],
+            f"{number + 1}.0" if entries and number < last else "",
             total,
         )
 

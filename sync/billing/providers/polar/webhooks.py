@@ -153,6 +153,16 @@ def fetched(data: object, environment: str, began_ns: int) -> Event:
     return parsing.with_subscription(event, subscription_of(data), names(data))
 
 
+def order_envelope(order: Mapping[str, Any], event_id: str) -> dict[str, object]:
+    """Return an order of the API as the event of its newest change."""
+    return {"type": ORDERED[1], "timestamp": order.get("modified_at") or order.get("created_at"), "data": order}
+
+
+def refund_envelope(order: Mapping[str, Any], event_id: str) -> dict[str, object]:
+    """Return an order of the API as the event of its newest refund."""
+    return {**order_envelope(order, event_id), "type": REFUNDED}
+
+
 def read_preview(document: Mapping[str, object], subscription_id: str, billing_mode: str = "") -> ProviderPreview:
     """Return Polar's preview of a change: amounts, which do not show the resulting subscription.
 

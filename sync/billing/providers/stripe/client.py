@@ -1,90 +1,60 @@
-"""Stripe's API over plain HTTP: reads and changes subscriptions, lists events and subscriptions.
+"""Stripe's API: reads and changes subscriptions, lists events, subscriptions and payments.
 
-Stripe's own SDK is not used: it brings a second HTTP stack and a new major version every few months, for five calls.
-The API version is pinned, so that answers keep their form whatever the account's default is. Callers do their own
-retries. An id `ACCOUNT/ID` is of a connected account (`domain.tenant_naming.of_account`), and is asked for there. Lists
-are of the own account.
+Callers do their own retries. An id `ACCOUNT/ID` is of a connected account (`domain.tenant_naming.of_account`), and is
+asked for there. Lists are of the own account.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
-import httpx2
-import orjson
-
-from planwire_client.http import NO_ANSWER
 from sync.billing.domain.facts.model import Event, Item, NamePlace
 from sync.billing.domain.money.model import Billed
 from sync.billing.domain.tenant_naming import of_account
 from sync.billing.providers import api_client
-from sync.billing.providers.base import ProviderEvent, ProviderPreview, ProviderRejected, RateLimiter, SubscriptionPage
+from sync.billing.providers.base import (
+    ListedSubscription,
+    PaidFor,
+    ProviderEvent,
+    ProviderPreview,
+    ProviderRejected,
+    SubscriptionPage,
+)
 from sync.billing.providers.parsing import ITEMS_MAX, customer_names
-from sync.billing.providers.stripe.answers import check, last_id, listed, path_of, split_account
+from sync.billing.providers.stripe import payment_list
+from sync.billing.providers.stripe.answers import last_id, listed, path_of, split_account
 from sync.billing.providers.stripe.item_changes import item_fields, preview_form
 from sync.billing.providers.stripe.money import billed_of, money_of
-from sync.billing.providers.stripe.payments import INVOICED, PAYMENT_EVENTS
+from sync.billing.providers.stripe.payments import INVOICED, paid_for
 from sync.billing.providers.stripe.subscription import SECOND_NS, has_more_items
+from sync.billing.providers.stripe.transport import StripeTransport
 from sync.billing.providers.stripe.webhooks import (
     AT_ONCE,
-    CUSTOMER,
+    EVENT_TYPES,
     LISTED_TYPE,
     METADATA,
     PRORATIONS,
+    StripeWebhooks,
     checkout_of,
     fetched,
 )
 
-URL = "https://api.stripe.com"
-VERSION = "2026-10-28.endive"
-"""The `Stripe-Version` of every request."""
-
-PER_PAGE = 100
-"""Page size: Stripe's maximum."""
-
 FIRST_PAGES_MAX = 100
 """Maximum pages of events read without a cursor, since the list begins with the newest."""
-
-EVENT_TYPES = (
-    "customer.subscription.created",
-    "customer.subscription.updated",
-    "customer.subscription.deleted",
-    "customer.subscription.paused",
-    "customer.subscription.resumed",
-    "customer.subscription.pending_update_applied",
-    "customer.subscription.trial_will_end",
-    *PAYMENT_EVENTS,
-    *CUSTOMER,
-)
-"""The event types that catch-up reads. Stripe's list accepts up to 20 types."""
 
 _TYPES = {f"types[{index}]": name for index, name in enumerate(EVENT_TYPES)}
 
 
-class StripeClient(api_client.ApiClient):
+class StripeClient(StripeTransport):
     """The API of one Stripe environment, with one API key. `base_url` "": Stripe's own URL."""
 
+    _webhooks = StripeWebhooks()
     _fetched = staticmethod(fetched)
     _checkout = staticmethod(checkout_of)
     _checkout_path = "/v1/checkout/sessions/%s?expand[]=subscription&expand[]=line_items"
     checkout_prefix = "cs_"
-
-    def __init__(
-        self,
-        environment: str,
-        key: str,
-        base_url: str,
-        rate_limiter: RateLimiter,
-        *,
-        timeout_s: float = api_client.TIMEOUT_S,
-    ) -> None:
-        super().__init__(environment, rate_limiter)
-        self._http = httpx2.AsyncClient(
-            base_url=base_url or URL,
-            headers={"Authorization": f"Bearer {key}", "Stripe-Version": VERSION},
-            timeout=timeout_s,
-        )
 
     async def _fetch(self, subscription_id: str, max_wait_s: float) -> Event:
         began_ns = self._now_ns()
@@ -98,7 +68,12 @@ class StripeClient(api_client.ApiClient):
         return of_account(event, account) if account else event
 
     async def _get(self, path: str, max_wait_s: float, *, background: bool) -> object:
-        return await self._send("GET", path, max_wait_s, background=background)
+        data = await self._send("GET", path, max_wait_s, background=background)
+
+        async def read(path: str, query: Mapping[str, str]) -> Mapping[str, Any]:
+            return await self._list(path, max_wait_s, query, background=background)
+
+        return await payment_list.with_lines(data, read)
 
     def _as_event(self, event_id: str, entry: object, began_ns: int) -> Mapping[str, object]:
         return {
@@ -244,9 +219,48 @@ class StripeClient(api_client.ApiClient):
             entries = [self._listed(await self._complete(e, max_wait_s), began_ns) for e in page["data"]]
             return SubscriptionPage(entries, last_id(page) if entries and page.get("has_more") else "")
 
-    async def aclose(self) -> None:
-        """Close every connection."""
-        await self._http.aclose()
+    async def payments(self, after: str, max_wait_s: float, customer_id: str = "") -> SubscriptionPage:
+        """Return one page of paid checkout sessions and invoices, and after them of refunds and disputes.
+
+        Each list begins with the newest. `after` is `LIST:ID`.
+
+        Raises:
+            ProviderUnavailable: no answer within `max_wait_s` seconds.
+            ProviderRejected: the API key lacks a permission.
+        """
+
+        async def read(path: str, query: Mapping[str, str]) -> Mapping[str, Any]:
+            return await self._list(path, max_wait_s, query)
+
+        kind, id = payment_list.place(after, customer_id)
+        path, query = payment_list.LISTS[kind]
+        more = {"starting_after": id} if id else {}
+        async with api_client.within(max_wait_s):
+            now_s = self._now_ns() // SECOND_NS
+            page = await read(path, {**query, **more, **({"customer": customer_id} if customer_id else {})})
+            found: list[ListedSubscription] = []
+            for what, entry in await payment_list.entries(kind, page, read):
+                envelope = partial(payment_list.envelope, what, now_s=now_s)
+                cursor = f"{kind}:{entry.get('id')}" if what == kind else f"{kind}:{id}"
+                found += self._paid(entry, envelope, cursor)
+            has_more = bool(page.get("has_more") and page["data"])
+            following = f"{kind}:{last_id(page)}" if has_more else payment_list.following(kind, customer_id)
+            return SubscriptionPage(found, following)
+
+    async def paid_for(self, payment_id: str, max_wait_s: float, *, background: bool = False) -> PaidFor | None:
+        """Return what the invoice of a payment was for; None for a payment without an invoice.
+
+        Raises:
+            ProviderUnavailable: no answer within `max_wait_s` seconds.
+            ProviderRejected: the API key may not read invoices.
+        """
+        account, own = split_account(payment_id)
+        kind = "charge" if own.startswith("ch_") else "payment_intent"
+        query = {"payment[type]": kind, f"payment[{kind}]": own, "expand[]": "data.invoice"}
+        async with api_client.within(max_wait_s):
+            page = await self._list("/v1/invoice_payments", max_wait_s, query, background=background, account=account)
+        found = paid_for(page["data"])
+        return found._replace(id=f"{account}/{found.id}") if found is not None and account else found
 
     async def _complete(self, data: Any, max_wait_s: float, account: str = "") -> Any:
         """Return the subscription with all its items. A long list of items is read from its own endpoint."""
@@ -276,41 +290,3 @@ class StripeClient(api_client.ApiClient):
         data = await self._complete(data, max_wait_s, account)
         self._read(data, began_ns)
         return began_ns, data, item_fields(data["items"]["data"], items)
-
-    async def _list(
-        self, path: str, max_wait_s: float, query: Mapping[str, str], *, background: bool = True, account: str = ""
-    ) -> Mapping[str, Any]:
-        query = {**query, "limit": str(PER_PAGE)}
-        page = await self._send("GET", path, max_wait_s, query, background=background, account=account)
-        if not isinstance(page.get("data"), list):
-            raise api_client.unreadable("it has no list")
-        return page
-
-    async def _send(
-        self,
-        method: str,
-        path: str,
-        max_wait_s: float | None,
-        query: Mapping[str, str] | None = None,
-        form: Mapping[str, str] | None = None,
-        *,
-        background: bool = False,
-        account: str = "",
-    ) -> dict[str, Any]:
-        """Return the JSON object in Stripe's answer. `max_wait_s`: see `_limited`."""
-        headers = {"Stripe-Account": account} if account else None
-
-        async def call() -> dict[str, Any]:
-            try:
-                response = await self._http.request(method, path, params=query, data=form, headers=headers)
-                body = orjson.loads(response.content)
-            except (httpx2.DecodingError, orjson.JSONDecodeError):
-                raise api_client.away("its answer cannot be read: it is not JSON") from None
-            except (httpx2.HTTPError, *NO_ANSWER) as error:
-                raise api_client.away(type(error).__name__) from error
-            check(response, body)
-            if not isinstance(body, dict):
-                raise api_client.unreadable("it is no object")
-            return body
-
-        return await self._limited(max_wait_s, call, background=background)

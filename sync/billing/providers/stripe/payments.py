@@ -14,6 +14,7 @@ from typing import Any
 from sync.billing.domain.facts.model import Event, NamePlace, Purchase, Refund, Subscription
 from sync.billing.domain.facts.payments import RefundKind, RefundStatus
 from sync.billing.providers import parsing
+from sync.billing.providers.base import PaidFor
 from sync.billing.providers.parsing import ITEMS_MAX
 from sync.billing.providers.stripe.subscription import instant
 
@@ -27,13 +28,33 @@ DISPUTED = tuple(
     f"charge.dispute.{what}" for what in ("created", "updated", "closed", "funds_withdrawn", "funds_reinstated")
 )
 
-PAYMENT_EVENTS = (CHECKED_OUT, PAID_LATER, INVOICED, REFUNDED, "charge.dispute.created", "charge.dispute.closed")
-"""The types that catch-up reads. The others of DISPUTED come with these."""
+REFUND_CHANGED = "refund.updated"
+REFUND_STEPS = ("refund.created", REFUND_CHANGED, "refund.failed", "charge.refund.updated")
+"""Events of one refund. Some refunds fail days after `charge.refunded`."""
+
+PAYMENT_EVENTS = (
+    CHECKED_OUT,
+    PAID_LATER,
+    INVOICED,
+    REFUNDED,
+    REFUND_CHANGED,
+    "refund.failed",
+    "charge.dispute.created",
+    "charge.dispute.closed",
+)
+"""The types that catch-up reads. The others of DISPUTED and REFUND_STEPS come with these."""
 
 _SETTLED = ("paid", "no_payment_required")
 _WON, _LOST = "won", "lost"
 _NOT_YET = ("warning_needs_response", "warning_under_review", "warning_closed", "prevented")
 """The statuses of disputes by which no money has gone back."""
+
+_REFUND_STATUSES = {
+    "succeeded": RefundStatus.APPROVED,
+    "failed": RefundStatus.REVERSED,
+    "canceled": RefundStatus.REVERSED,
+}
+"""The statuses of refunds; in others nothing is decided."""
 
 
 def is_purchase(session: Mapping[str, Any]) -> bool:
@@ -80,7 +101,7 @@ def purchase_event(event: Event, session: Mapping[str, Any], names: tuple[NamePl
 def invoice_event(event: Event, invoice: Mapping[str, Any], names: tuple[NamePlace, ...]) -> Event:
     """Return the event about a paid invoice: a purchase, unless it is a subscription's, or sells no price.
 
-    Newer API versions do not show its payment: then it has the invoice's id, and refunds cannot find it.
+    Newer API versions show its payment only on request: then it has the invoice's id.
 
     Raises:
         ValueError: an id or a quantity is malformed; the message names it.
@@ -90,7 +111,8 @@ def invoice_event(event: Event, invoice: Mapping[str, Any], names: tuple[NamePla
     is_subscriptions = bool(
         invoice.get("subscription") or (isinstance(parent, dict) and parent.get("subscription_details"))
     )
-    purchase_id = parsing.optional_id(invoice, "payment_intent") or parsing.optional_id(invoice, "id")
+    invoice_id = parsing.optional_id(invoice, "id")
+    purchase_id = parsing.optional_id(invoice, "payment_intent") or _payment_of(invoice) or invoice_id
     if is_subscriptions or not entries or purchase_id is None:
         return replace(event, ignored=f"events of type {event.type[:60]} say nothing of entitlements")
     customer_id, bought_ns = parsing.optional_id(invoice, "customer"), event.order.occurred_ns
@@ -102,7 +124,12 @@ def invoice_event(event: Event, invoice: Mapping[str, Any], names: tuple[NamePla
         created_ns=bought_ns,
         products=parsing.products(entries),
         lookup_keys=parsing.lookup_keys(entries),
-        purchase=Purchase(bought_ns, parsing.amount(invoice.get("amount_paid")), _currency(invoice)),
+        purchase=Purchase(
+            bought_ns,
+            parsing.amount(invoice.get("amount_paid")),
+            _currency(invoice),
+            (invoice_id or "") if purchase_id != invoice_id else "",
+        ),
     )
     return replace(event, names=names, customer_id=customer_id, subscription_id=purchase_id, subscription=body)
 
@@ -120,6 +147,20 @@ def _priced(lines: object) -> list[dict[str, Any]]:
     return found[:ITEMS_MAX]
 
 
+def _payment_of(invoice: Mapping[str, Any]) -> str | None:
+    """Return the id of the only payment of an invoice that shows its payments."""
+    listed = invoice.get("payments")
+    payments = listed.get("data") if isinstance(listed, dict) else None
+    found = [
+        id
+        for each in payments or []
+        if isinstance(each, dict) and isinstance(payment := each.get("payment"), dict)
+        if each.get("status") in (None, "paid")
+        if (id := parsing.optional_id(payment, "payment_intent") or parsing.optional_id(payment, "charge")) is not None
+    ]
+    return found[0] if len(found) == 1 else None
+
+
 def refund_event(event: Event, charge: Mapping[str, Any]) -> Event:
     """Return the event about a refunded charge. It shows the sum of all refunds of the charge, which only grows.
 
@@ -130,8 +171,6 @@ def refund_event(event: Event, charge: Mapping[str, Any]) -> Event:
     if charge_id is None:
         raise ValueError("the charge has no id")
     amount = parsing.amount(charge.get("amount_refunded"))
-    # Newer API versions show no invoice; the description is Stripe's own, unless it is changed.
-    is_recurring = bool(charge.get("invoice")) or str(charge.get("description")).startswith("Subscription ")
     refund = Refund(
         (event.order.occurred_ns, amount or 0, event.event_id),
         charge_id,
@@ -141,9 +180,63 @@ def refund_event(event: Event, charge: Mapping[str, Any]) -> Event:
         amount,
         _currency(charge),
         is_full=charge.get("refunded") is True,
-        is_of_subscription=is_recurring,
+        is_of_subscription=_is_recurring(charge),
     )
     return _about_payment(event, charge, refund, charge_id)
+
+
+def single_refund_event(event: Event, body: Mapping[str, Any]) -> Event:
+    """Return the event about one refund, which is a part of the sum that its charge shows.
+
+    Raises:
+        ValueError: the refund has no id, or a malformed instant.
+    """
+    refund_id, charge_id = parsing.optional_id(body, "id"), parsing.optional_id(body, "charge")
+    payment_id, shown, made = parsing.optional_id(body, "payment_intent"), body.get("charge"), body.get("created")
+    if refund_id is None or (payment_id is None and charge_id is None):
+        raise ValueError("the refund has no id, or no payment")
+    charge = shown if isinstance(shown, dict) else {}
+    amount, paid = parsing.amount(body.get("amount")), parsing.amount(charge.get("amount"))
+    status = _REFUND_STATUSES.get(str(body.get("status")), RefundStatus.PENDING)
+    refund = Refund(
+        # Within one second, the end of a refund is the newest.
+        (event.order.occurred_ns, list(RefundStatus).index(status), event.event_id),
+        refund_id,
+        RefundKind.REFUND,
+        status,
+        event.order.occurred_ns if made is None else instant(made, "created"),
+        amount,
+        _currency(body),
+        is_full=amount is not None and paid is not None and amount >= paid,
+        is_of_subscription=_is_recurring(charge),
+        part_of=charge_id or str(payment_id),
+    )
+    return _about_payment(event, {**charge, "payment_intent": payment_id}, refund, str(charge_id))
+
+
+def paid_for(payments: Any) -> PaidFor | None:
+    """Return what the invoice in a list of invoice payments was for; None if the list is empty."""
+    for each in payments if isinstance(payments, list) else []:
+        invoice = each.get("invoice") if isinstance(each, dict) else None
+        if not isinstance(invoice, dict):
+            continue
+        parent = invoice.get("parent")
+        details = parent.get("subscription_details") if isinstance(parent, dict) else None
+        subscription_id = parsing.optional_id(details if isinstance(details, dict) else invoice, "subscription")
+        invoice_id, total = parsing.optional_id(invoice, "id"), parsing.amount(invoice.get("amount_paid"))
+        if subscription_id is not None:
+            return PaidFor(subscription_id, is_subscription=True, total=total)
+        if invoice_id is not None:
+            return PaidFor(invoice_id, total=total)
+    return None
+
+
+def _is_recurring(charge: Mapping[str, Any]) -> bool:
+    """Return whether a charge is a subscription's, as far as it shows that.
+
+    Newer API versions show no invoice; the description is Stripe's own, unless it is changed.
+    """
+    return bool(charge.get("invoice")) or str(charge.get("description")).startswith("Subscription ")
 
 
 def dispute_event(event: Event, dispute: Mapping[str, Any]) -> Event:

@@ -24,12 +24,15 @@ from sync.billing.providers.stripe.payments import (
     DISPUTED,
     INVOICED,
     PAID_LATER,
+    PAYMENT_EVENTS,
+    REFUND_STEPS,
     REFUNDED,
     dispute_event,
     invoice_event,
     is_purchase,
     purchase_event,
     refund_event,
+    single_refund_event,
 )
 from sync.billing.providers.stripe.subscription import SECOND_NS, has_more_items, instant, step_of, subscription_of
 from sync.core import instants
@@ -45,6 +48,19 @@ THIN = "v2.core.event"
 """The `object` of a thin event: it names its subject (`related_object`) and does not contain it."""
 
 CUSTOMER = ("customer.created", "customer.updated")
+
+EVENT_TYPES = (
+    "customer.subscription.created",
+    "customer.subscription.updated",
+    "customer.subscription.deleted",
+    "customer.subscription.paused",
+    "customer.subscription.resumed",
+    "customer.subscription.pending_update_applied",
+    "customer.subscription.trial_will_end",
+    *PAYMENT_EVENTS,
+    *CUSTOMER,
+)
+"""The event types that catch-up reads. Stripe's list accepts up to 20 types."""
 
 PRORATIONS = {
     "prorated_immediately": "always_invoice",
@@ -103,6 +119,8 @@ class StripeWebhooks(SignedWebhooks):
             event = replace(event, billed=billed_of(kind, body))
         if kind == REFUNDED and isinstance(body, dict):
             return refund_event(event, body)
+        if kind in REFUND_STEPS and isinstance(body, dict):
+            return single_refund_event(event, body)
         if kind in DISPUTED and isinstance(body, dict):
             return dispute_event(event, body)
         if kind == INVOICED and isinstance(body, dict):

@@ -1,4 +1,4 @@
-"""Backfill: takes every subscription of a provider into the store, for sellers with existing customers.
+"""Backfill: takes every subscription of a provider into the store, and its purchases and refunds if they matter.
 
 A run may be stopped or killed anywhere; the next one continues after the last subscription taken. Webhooks may arrive
 at the same time. `backfill_item` handles one subscription; this module handles the pages, the progress and the report.
@@ -17,7 +17,9 @@ from typing import Any, Protocol, TypeVar
 from sync.billing.domain.facts.drift import Drift
 from sync.billing.domain.outcome import Outcome
 from sync.billing.providers.base import ListedSubscription, ProviderUnavailable, SubscriptionPage
-from sync.billing.services.background.backfill_item import BackfillItem, DryRun
+from sync.billing.services.background.backfill_item import BackfillItem
+from sync.billing.services.background.dry_run import DryRun
+from sync.billing.services.provider_lists import is_of_payments, payments_matter, read_page
 from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.backfill_progress import LEASE_S, BackfillProgress, Counts, ItemResult
 from sync.core.errors import SyncError
@@ -72,13 +74,14 @@ class Report(Counts):
 
     @property
     def taken(self) -> int:
-        """How many subscriptions were new or differed."""
+        """How many subscriptions and payments were new or differed."""
         return self.seen - self.unchanged - len(self.parked)
 
     def count(self, entry: ListedSubscription, result: ItemResult) -> None:
         """Add a subscription and its result."""
         self.seen += 1
         self.after = entry.after or self.after
+        self.payments += is_of_payments(entry.after)
         self.unchanged += result.outcome is Outcome.UNCHANGED
         if result.outcome is Outcome.PARKED:
             self.parked[entry.event_id] = result.reason
@@ -95,7 +98,8 @@ class Report(Counts):
             "dry_run": self.dry_run,
             "complete": self.complete,
             "resumed": self.resumed,
-            "subscriptions": self.seen,
+            "subscriptions": self.seen - self.payments,
+            "payments": self.payments,
             "taken": self.taken,
             "unchanged": self.unchanged,
             "tenants_made": self.tenants_made,
@@ -172,7 +176,7 @@ class Backfill:
                     result = await item.apply(entry)
                     report.count(entry, result)
                     if not report.dry_run:
-                        await self._progress.move(entry, result)
+                        await self._progress.move(entry, result, is_payment=is_of_payments(entry.after))
                     self._screen.advance()
                 report.complete = not page.following
                 report.after = page.following or report.after
@@ -188,7 +192,10 @@ class Backfill:
         """
         for attempt in range(1, FAILURES_MAX + 1):
             try:
-                return await self._unless_stopped(self._client.subscriptions(after, MAX_WAIT_S))
+                setting = self._services.setting(self._environment)
+                matter = payments_matter(self._provider, setting)
+                page = read_page(self._client, after, MAX_WAIT_S, with_payments=matter)
+                return await self._unless_stopped(page)
             except ProviderUnavailable as error:
                 if attempt == FAILURES_MAX:
                     raise

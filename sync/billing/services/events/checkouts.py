@@ -12,9 +12,10 @@ from __future__ import annotations
 import structlog
 
 from planwire_client.core.topic import TENANT_KIND, Topic
-from sync.billing.domain.facts.model import subscription_key
+from sync.billing.domain.facts.model import Event, subscription_key
 from sync.billing.domain.tenant_resolution import SubscriptionRef, subjects
 from sync.billing.providers.base import ProviderClient, ProviderRejected, ProviderUnavailable
+from sync.billing.services.committer import Commit
 from sync.billing.services.context import BillingContext
 from sync.billing.services.events.fetch import named_by_customer
 from sync.billing.services.events.ingest import Ingest
@@ -42,6 +43,9 @@ RETRIED_WITHIN_S = 120.0
 STORM_READS, STORM_S = 5, 10
 """So many tenants that name a checkout of others for the first time, within so many seconds, are a storm: all checkouts
 are read in the background of the rate limit, and webhooks and repairs go before."""
+
+FRESH_NS = 600 * 1_000_000_000
+"""Age from which a purchase may have been refunded."""
 
 _log = structlog.get_logger("sync.checkouts")
 
@@ -162,15 +166,26 @@ class Checkouts:
         home, fetched = await self._resolver.home(fetched, "")
         if not home:
             return CheckoutRead.VOID
-        cause = {"source": "reconcile", "event_type": "checkout"}
-        commit = await self._reprojection.refresh(fetched.environment, home, Refresh(cause, [fetched]))
-        await self._ingest.release(fetched.environment, subjects(fetched))
+        commit = await self._merge(home, fetched)
+        if found.bought is not None:
+            beside, bought = await self._resolver.home(self._context.named(found.bought), home)
+            await self._merge(beside, bought)
         body = fetched.subscription
         if body is not None and body.status == "incomplete":
             return CheckoutRead.INCOMPLETE
         key = subscription_key(fetched.provider, str(fetched.subscription_id))
         is_there = home == topic and key in commit.decision.after.subscriptions
         return CheckoutRead.APPLIED if is_there else CheckoutRead.VOID
+
+    async def _merge(self, topic: str, event: Event) -> Commit:
+        """Merge a subscription or a purchase into its tenant, and process what has waited for it."""
+        cause = {"source": "reconcile", "event_type": "checkout"}
+        commit = await self._reprojection.refresh(event.environment, topic, Refresh(cause, [event]))
+        await self._ingest.release(event.environment, subjects(event))
+        purchase = None if event.subscription is None else event.subscription.purchase
+        if purchase is not None and purchase.bought_ns < self._context.now_ns() - FRESH_NS:
+            await self._store.want_reconcile([topic])  # it may have gone back since
+        return commit
 
     def _foreign(self, topic: str, checkout_id: str) -> CheckoutRead:
         _log.warning("checkout_of_another", topic=topic, checkout=checkout_id)

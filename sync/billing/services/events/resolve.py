@@ -6,16 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from sync.billing.domain import tenant_resolution
-from sync.billing.domain.facts.model import ENDED_STATUSES, NOTHING, PAID_STATUSES, Event, Facts
+from sync.billing.domain.facts.model import PAID_STATUSES, Event, Facts
 from sync.billing.domain.outcome import OTHER_ACCOUNT, EventResult, Outcome
 from sync.billing.domain.refund_decision import of_unknown_payment
-from sync.billing.domain.tenant_resolution import TOMBSTONE, Link, Strength, SubscriptionRef, tenant_topic
+from sync.billing.domain.tenant_resolution import TOMBSTONE, Link, Strength, SubscriptionRef
 from sync.billing.providers.base import ProviderUnavailable
 from sync.billing.services.context import BillingContext
 from sync.billing.services.events.attempt import Attempt, Processed
 from sync.billing.services.events.fetch import AWAY, UNFETCHED_AGAIN_S, named_by_customer
+from sync.billing.services.events.payers import Payers
 from sync.billing.services.move import Moves, move_cause
-from sync.billing.storage.customers import CANDIDATES_MAX, Customer, move_customer, read_customer
+from sync.billing.storage.customers import Customer, move_customer, read_customer
 from sync.billing.storage.environment import reconcile_requests
 from sync.billing.storage.links import find_link, flip, name_subscriptions, read_stored, with_name
 from sync.billing.storage.tenants import known_facts
@@ -23,12 +24,17 @@ from sync.store.command_pipeline import CommandPipeline
 
 
 class TenantResolver:
-    """Resolves the tenants of events of one store. Every method may raise StoreError, and is idempotent."""
+    """Resolves the tenants of events of one store. Every method may raise StoreError, and is idempotent.
+
+    Attributes:
+        payers: tells what payments were for.
+    """
 
     def __init__(self, context: BillingContext, moves: Moves) -> None:
         self._context = context
         self._store = context.store
         self._moves = moves
+        self.payers = Payers(context)
 
     async def resolve(self, attempt: Attempt) -> Attempt | Processed:
         """Return the attempt with its topic and link, or the end of an event without a usable tenant."""
@@ -39,8 +45,11 @@ class TenantResolver:
             is_customer = tenant_resolution.is_about_customer(event)
             return attempt.ended(await (self._name_subscriptions(event) if is_customer else self._unlinked(event)))
         if event.refund is not None and link.tenant_id is None:
-            event, link = await self._of_customers_subscription(event, link)
-            attempt = attempt._replace(event=event)
+            try:
+                event, link = await self.payers.refunded(event, link)
+            except ProviderUnavailable:
+                return attempt.ended(EventResult(Outcome.PARKED, AWAY))._replace(retry_s=UNFETCHED_AGAIN_S)
+            attempt = attempt._replace(event=event, link=link)
         if event.refund is not None and link.tenant_id is None:
             setting = self._context.setting(event.environment, attempt.catalog)
             return attempt.ended(of_unknown_payment(event, setting))._replace(rechecks_link=True)
@@ -101,7 +110,7 @@ class TenantResolver:
             customer = await read_customer(self._store, event)
             link = await self._named_by(event, link, customer)
         if link.tenant_id is None:
-            link = await self._guessed(event, link, customer.tenants)
+            link = await self._guessed(event, link, await self.payers.candidates(event) or customer.tenants)
         if link.tenant_id in (None, TOMBSTONE):
             setting = self._context.setting(event.environment)
             result = tenant_resolution.unresolved(event, link, setting, customer.tenants)
@@ -109,17 +118,20 @@ class TenantResolver:
                 return result
         return await self._moved(event, ref, link, cause)
 
-    async def home(self, event: Event, topic: str) -> tuple[str, Event]:
+    async def home(self, event: Event, topic: str, *, guesses: bool = False) -> tuple[str, Event]:
         """Return the topic to which a fetched subscription of a tenant belongs; it is moved there if it was not.
 
-        The event is returned with what its link vouches for.
+        The event is returned with what its link vouches for; a refund as that of what its payment was for.
 
         Args:
             topic: the tenant's topic; also returned if the subscription's tenant is not known for sure.
+            guesses: whether the customer's only tenant counts, as for a webhook.
         """
         event = self._context.named(event)
         link = await find_link(self._store, event)
-        if link is None or link.tenant_id is None:
+        if link is not None and link.tenant_id is None and event.refund is not None and guesses:
+            event, link = await self.payers.refunded(event, link, background=True)
+        if link is None or (link.tenant_id is None and (event.refund is not None or not guesses)):
             return topic, event
         resolved = await self.owner(event, link, move_cause(event))
         if isinstance(resolved, EventResult):
@@ -133,7 +145,7 @@ class TenantResolver:
             return link is not None
         if event.refund is not None:
             # A refund goes where its payment is, whatever else its customer pays for.
-            return (await self._of_customers_subscription(event, link))[1].tenant_id is not None
+            return (await self.payers.of_customers_subscription(event, link))[1].tenant_id is not None
         customer = await read_customer(self._store, event)
         return bool(customer.names) or len(customer.tenants) == 1
 
@@ -200,27 +212,6 @@ class TenantResolver:
         batch = CommandPipeline(self._store)
         move_customer(batch, ref, str(event.customer_id), link)
         await batch.run()
-
-    async def _of_customers_subscription(self, event: Event, link: Link) -> tuple[Event, Link]:
-        """Return a refund as that of its customer's only live subscription, with its link, if there is just one.
-
-        Stripe's charges say that they are a subscription's, but not of which.
-        """
-        refund = event.refund
-        if refund is None or not refund.is_of_subscription or event.customer_id is None:
-            return event, link
-        found: list[str] = []
-        paid = (await read_customer(self._store, event)).subscriptions
-        for tenant_id in sorted(set(paid.values()))[:CANDIDATES_MAX]:
-            facts = known_facts(await self._store.read(tenant_topic(event.environment, tenant_id))) or NOTHING
-            for entry in facts.recurring.values():
-                body = entry.subscription
-                if entry.customer == (event.provider, event.customer_id) and body.status not in ENDED_STATUSES:
-                    found.append(body.id)
-        if len(found) != 1:
-            return event, link
-        event = replace(event, subscription_id=found[0])
-        return event, await read_stored(self._store, SubscriptionRef.of(event))
 
     async def _named_by(self, event: Event, link: Link, customer: Customer) -> Link:
         """Return the link with the names that the customer's own events have given."""

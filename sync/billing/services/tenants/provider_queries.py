@@ -10,11 +10,12 @@ import structlog
 
 from planwire_client.core.topic import Topic
 from sync.billing.domain.facts.model import Event, Facts
-from sync.billing.domain.tenant_resolution import SubscriptionRef
-from sync.billing.providers.base import ProviderClient, ProviderRejected, ProviderUnavailable
+from sync.billing.domain.tenant_resolution import SubscriptionRef, is_unreal
+from sync.billing.providers.base import ProviderClient, ProviderRejected, ProviderUnavailable, SubscriptionPage
 from sync.billing.services.context import BillingContext
 from sync.billing.services.events.resolve import TenantResolver
 from sync.billing.services.move import MOVED_TYPE
+from sync.billing.services.provider_lists import payments_matter, read_page
 from sync.billing.services.reproject import Refresh, Reprojection
 from sync.billing.storage.links import read_all_stored
 
@@ -27,6 +28,12 @@ ASKED_MAX = 50
 PAGES_MAX = 500
 """Maximum pages of the provider's subscriptions that a search for lost tenants reads (up to 200 subscriptions each)."""
 
+CUSTOMERS_MAX = 5
+"""Maximum customers of one tenant whose payments are read at once."""
+
+CUSTOMER_PAGES_MAX = 20
+"""Maximum pages of one customer's payments."""
+
 _log = structlog.get_logger("sync.reconcile")
 
 
@@ -35,7 +42,7 @@ class Answers:
     """The providers' answers.
 
     Attributes:
-        fetched: the subscriptions that were fetched.
+        fetched: the subscriptions that were fetched, the purchases and the refunds.
         unavailable: the keys of those that could not be fetched, each with the reason.
         missing: the keys of those that the provider does not have.
         retry_s: minimum delay before a retry, in seconds; None if a retry would not help.
@@ -70,10 +77,10 @@ class ProviderQueries:
         """
         found: dict[str, Answers] = {}
         complete = True
-        for (_, name), client in self._context.clients.items():
+        for (provider, name), client in self._context.clients.items():
             if name == environment:
                 try:
-                    await self._read_list(client, environment, tenants, found)
+                    await self._read_list(client, provider, environment, tenants, found)
                 except (ProviderUnavailable, ProviderRejected) as error:
                     _log.warning("search_ended", environment=environment, reason=str(error))
                     complete = False
@@ -119,23 +126,85 @@ class ProviderQueries:
                     await self._reprojection.refresh(environment, home, Refresh(cause, [fetched]))
         return answers
 
-    async def _read_list(
-        self, client: ProviderClient, environment: str, tenants: set[str], found: dict[str, Answers]
+    async def ask_payments(
+        self,
+        environment: str,
+        topic: str,
+        facts: Facts,
+        answers: Answers,
+        max_wait_s: float,
     ) -> None:
-        """Add to `found` the subscriptions of these tenants in the provider's list."""
+        """Add to `answers` what a tenant's customers have bought once, and what went back of all their payments.
+
+        Nothing is asked of a provider whose payments change no entitlements.
+        """
+        customers = {entry.customer for entry in facts.subscriptions.values() if entry.customer is not None}
+        setting = self._context.setting(environment)
+        for provider, customer_id in sorted(customers)[:CUSTOMERS_MAX]:
+            client = self._context.clients.get((provider, environment))
+            if client is None or not payments_matter(provider, setting):
+                continue
+            try:
+                await self._read_payments(client, environment, topic, customer_id, answers, max_wait_s)
+            except ProviderUnavailable as error:
+                answers.unavailable[f"{provider}:{customer_id}"] = error.reason
+                answers.retry_s = max(answers.retry_s or 0.0, error.retry_s)
+            except ProviderRejected as error:
+                answers.unavailable[f"{provider}:{customer_id}"] = str(error)
+
+    async def _read_payments(
+        self,
+        client: ProviderClient,
+        environment: str,
+        topic: str,
+        customer_id: str,
+        answers: Answers,
+        max_wait_s: float,
+    ) -> None:
         after = ""
+        for _ in range(CUSTOMER_PAGES_MAX):
+            page = await client.payments(after, max_wait_s, customer_id)
+            for event in _usable(page):
+                named = self._context.named(event)
+                if named.ignored:
+                    continue
+                home, known = await self._resolver.home(named, "", guesses=True)
+                if home == topic:
+                    answers.fetched.append(known)
+                elif home:
+                    cause = {"source": "reconcile", "event_type": MOVED_TYPE}
+                    await self._reprojection.refresh(environment, home, Refresh(cause, [known]))
+            after = page.following
+            if not after:
+                return
+        _log.warning("payments_ended", topic=topic, reason=f"more than {CUSTOMER_PAGES_MAX} pages")
+
+    async def _read_list(
+        self, client: ProviderClient, provider: str, environment: str, tenants: set[str], found: dict[str, Answers]
+    ) -> None:
+        """Add to `found` the subscriptions, purchases and refunds of these tenants in the provider's lists."""
+        after, matter = "", payments_matter(provider, self._context.setting(environment))
+        customers: set[str | None] = set()
         for _ in range(PAGES_MAX):
-            page = await client.subscriptions(after, BACKGROUND_MAX_WAIT_S)
-            parsed = [entry.event for entry in page.entries if entry.event is not None]
-            events = [self._context.named(event) for event in parsed]
+            page = await read_page(client, after, BACKGROUND_MAX_WAIT_S, with_payments=matter)
+            events = [self._context.named(event) for event in _usable(page)]
             links = await read_all_stored(self._context.store, [SubscriptionRef.of(event) for event in events])
             for event, link in zip(events, links, strict=True):
-                if tenants.isdisjoint((link.tenant_id, event.tenant_id)):
+                # A refund names nobody. What it is of comes before it in the lists, and may have been found just now.
+                is_its = event.refund is not None and (not event.customer_id or event.customer_id in customers)
+                if tenants.isdisjoint((link.tenant_id, event.tenant_id)) and not is_its:
                     continue
-                home, vouched = await self._resolver.home(event, "")
+                home, vouched = await self._resolver.home(event, "", guesses=event.refund is not None)
                 if home and Topic.parse(home).id in tenants:
                     found.setdefault(home, Answers()).fetched.append(vouched)
+                    customers.add(event.customer_id)
             after = page.following
             if not after:
                 return
         _log.warning("search_ended", environment=environment, reason=f"more than {PAGES_MAX} pages")
+
+
+def _usable(page: SubscriptionPage) -> list[Event]:
+    """Return the events of a page that are about a subscription, a purchase or a refund of this environment."""
+    events = [entry.event for entry in page.entries if entry.event is not None]
+    return [event for event in events if not event.ignored and event.subscription_id and not is_unreal(event)]

@@ -97,6 +97,7 @@ class Reconciliation:
             return found.get(topic) or Report(EventResult(Outcome.UNCHANGED, "", topic, snapshot.version))
         facts = await self.at_home(topic, facts, why)
         answers = await self._queries.ask(environment, topic, facts, _chosen(facts), max_wait_s, background=background)
+        await self._queries.ask_payments(environment, topic, facts, answers, max_wait_s)
         return await self.repair(environment, topic, why, answers, who)
 
     async def at_home(self, topic: str, facts: Facts, why: str) -> Facts:
@@ -157,7 +158,9 @@ class Reconciliation:
         shown = [
             subscription_drift(topic, why, event, decision.before, decision.after, now_us) for event in answers.fetched
         ]
-        found = [replace(drift, version=commit.result.version) for drift in shown if drift is not None]
+        # A purchase and what went back of it show the same difference.
+        differing = {drift.subject: drift for drift in shown if drift is not None}
+        found = [replace(drift, version=commit.result.version) for drift in differing.values()]
         found += [Drift("unknown_there", topic, key, why, now_us) for key in answers.missing]
         batch = CommandPipeline(self._context.store)
         for drift in found:

@@ -231,7 +231,7 @@ def test_policy_has_defaults() -> None:
         ('grace = "36h"', 'refund = "maybe"', 'catalog.toml:2: policy.refund must be "keep" or "revoke"'),
         ("rank = 20", "rank = 20\npurchase = 1", "catalog.toml:13: plans.pro.purchase must be true or false"),
         ("rank = 20", 'rank = 20\nexpires = "9d"', "catalog.toml:13: plans.pro.expires is for what a purchase buys"),
-        ("rank = 20", 'rank = 20\npurchase = true\nexpires = "0s"', "catalog.toml:14: plans.pro.expires is for"),
+        ("rank = 20", 'rank = 20\npurchase = true\nexpires = "0s"', "catalog.toml:14: plans.pro.expires must be a dur"),
         ("rank = 20", 'rank = 20\npurchase = true\nexpires = "1y"', "catalog.toml:14: plans.pro.expires must be a dur"),
         ("[plans.pro]", "[plans.Pro]", "catalog.toml:10: plans.Pro is no key"),
         ("[addons.audit]", "[addon.audit]", "catalog.toml:23: addon is not known here"),

@@ -164,3 +164,11 @@ def test_the_lines_mean_the_same_terms_whatever_they_are_called(
     text = FREE + CUT + version_block(plan, "2026", NOW_NS)
     kept = parse(text).versions["pro"].by_name["2026"]
     assert not compared(granted(plan), granted(kept)).is_any
+
+
+@pytest.mark.parametrize("expires", ["never", "365d", "36h"])
+def test_the_lines_keep_until_when_a_purchase_lasts(expires: str) -> None:
+    sold = '\n[plans.once]\nname = "Once"\nrank = 30\npurchase = true\nprices.paddle.live = ["pri_once"]\nexpires = '
+    plan = parse(f'{FREE}{sold}"{expires}"\n').plans["once"]
+    kept = parse(f'{FREE}{sold}"30d"\n{version_block(plan, "2026", NOW_NS)}\n').versions["once"].by_name["2026"]
+    assert kept.expires_ns == plan.expires_ns

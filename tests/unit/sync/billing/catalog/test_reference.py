@@ -77,5 +77,5 @@ def test_every_key_has_its_part_with_an_example(title: str, table: type[BaseMode
 
 def test_add_ons_and_the_ignore_list_have_keys_of_a_plan() -> None:
     assert keys_of(Addon) == keys_of(Plan) - {"rank", "default", "version", "versions"}
-    assert keys_of(PlanVersion) == keys_of(Addon) - {"app", "purchase", "expires"} | {"version", "until"}
+    assert keys_of(PlanVersion) == keys_of(Addon) - {"app", "purchase"} | {"version", "until"}
     assert keys_of(Ignored) == {"prices", "lookup_keys", "products"}

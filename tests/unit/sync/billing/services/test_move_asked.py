@@ -9,7 +9,8 @@ import pytest
 
 from sync.billing.domain.outcome import Outcome
 from sync.billing.providers.base import ListedSubscription, SubscriptionPage
-from sync.billing.services.background.backfill_item import BackfillItem, DryRun
+from sync.billing.services.background.backfill_item import BackfillItem
+from sync.billing.services.background.dry_run import DryRun
 from tests.support.bodies import subscription
 from tests.support.paddle import price_id
 from tests.support.services import Billing, PaddleApi

@@ -56,11 +56,13 @@ def setting(day: float = 20, using: catalog.Catalog = CATALOG) -> Setting:
     return Setting(using, "live", (), at(day))
 
 
-def bought(day: float, *items: Item, id: str = "txn_1", total: int | None = 1900, event_id: str = "") -> Event:
-    """The event of a one-time purchase."""
+def bought(
+    day: float, *items: Item, id: str = "txn_1", total: int | None = 1900, event_id: str = "", beside: str = ""
+) -> Event:
+    """The event of a one-time purchase; `beside`: the subscription whose payment it is a part of."""
     products = {"pri_course": "pro_course"}
     body = Subscription(id, "active", items, "ctm_1", created_ns=at(day), products=products)
-    body = replace(body, purchase=Purchase(at(day), total, "USD"))
+    body = replace(body, purchase=Purchase(at(day), total, "USD", subscription_id=beside))
     made = event(
         "active", day, items, subscription=id, id=event_id or f"evt_bought_{day}", kind="transaction.completed"
     )
@@ -77,11 +79,14 @@ def refund(
     made: float | None = None,
     of: str = "txn_1",
     is_full: bool = False,
+    part_of: str = "",
+    payment: str = "",
 ) -> Event:
     """The event of an adjustment."""
     event_id, made_ns = f"evt_{id}_{day}_{status}", at(day if made is None else made)
     goes_back = Refund((at(day), at(day), event_id), id, kind, status, made_ns, amount, "USD", is_full)
-    goes_back = goes_back._replace(is_of_subscription=of.startswith("sub_"))
+    is_subscriptions = of.startswith("sub_")
+    goes_back = goes_back._replace(is_of_subscription=is_subscriptions, part_of=part_of, payment_id=payment)
     order = Order.of(None, at(day), event_id)
     return Event("paddle", "live", event_id, "adjustment.updated", order, subscription_id=of, refund=goes_back)
 
@@ -100,8 +105,8 @@ def shown(events: Sequence[Event], day: float = 20, using: catalog.Catalog = CAT
 
 _days = st.integers(0, 12)
 _refunds = st.builds(
-    lambda day, amount, id, kind, status, made, is_full: refund(
-        day, amount, id=f"adj_{id}", kind=kind, status=status, made=made, is_full=is_full
+    lambda day, amount, id, kind, status, made, is_full, part_of: refund(
+        day, amount, id=f"adj_{id}", kind=kind, status=status, made=made, is_full=is_full, part_of=part_of
     ),
     _days,
     st.sampled_from([None, 100, 950, 1900]),
@@ -110,6 +115,7 @@ _refunds = st.builds(
     st.sampled_from(RefundStatus),
     _days,
     st.booleans(),
+    st.sampled_from(["", "", "adj_1"]),
 )
 
 
@@ -118,14 +124,21 @@ def purchase_histories(draw: st.DrawFn) -> list[Event]:
     """Purchases and refunds among the events of subscriptions; each event id once."""
     items = st.lists(st.sampled_from([LIFE, YEAR, COURSE, Item("pri_unknown", 1), Item("pri_basic", 1)]), max_size=3)
     events = [
-        bought(draw(_days), *draw(items), id=f"txn_{draw(st.integers(1, 2))}", event_id=f"evt_{number}")
+        bought(
+            draw(_days),
+            *draw(items),
+            id=f"txn_{draw(st.integers(1, 2))}",
+            event_id=f"evt_{number}",
+            beside=draw(st.sampled_from(["", "sub_1"])),
+        )
         for number in range(draw(st.integers(1, 4)))
     ]
     events += draw(st.lists(_refunds, max_size=6, unique_by=lambda each: each.event_id))
     for each in draw(histories())[:6]:
         events.append(each)
         if draw(st.booleans()):
-            events.append(refund(draw(_days), id=f"adj_of_{each.event_id}", of=str(each.subscription_id), is_full=True))
+            of, payment = str(each.subscription_id), draw(st.sampled_from(["", "txn_1", "txn_2"]))
+            events.append(refund(draw(_days), id=f"adj_of_{each.event_id}", of=of, is_full=True, payment=payment))
     return events
 
 
@@ -312,3 +325,75 @@ def test_refunds_are_bounded() -> None:
     entry = with_refunds(facts.subscriptions[KEY], *[each for each in many if each is not None])
     assert len(entry.refunds) == REFUNDS_MAX
     assert "adj_000" not in entry.refunds
+
+
+FAILED = RefundStatus.REVERSED
+
+
+@pytest.mark.parametrize(
+    ("refunds", "expected"),
+    [
+        ([refund(3, part_of="ch_1")], "canceled"),
+        ([refund(3, part_of="ch_1"), refund(4, part_of="ch_1", status=FAILED)], "active"),
+        ([refund(3, id="ch_1"), refund(4, part_of="ch_1")], "canceled"),
+        ([refund(3, id="ch_1"), refund(4, part_of="ch_1", status=FAILED)], "active"),
+        ([refund(3, id="ch_1", is_full=True), refund(4, 500, part_of="ch_1", status=FAILED)], "active"),
+        # The sum that is newer than the failure does not have it any more.
+        ([refund(5, id="ch_1"), refund(4, part_of="ch_1", status=FAILED)], "canceled"),
+        ([refund(3, 900, id="ch_1"), refund(3, 900, part_of="ch_1"), refund(3, 1000, id="adj_2")], "canceled"),
+        ([refund(3, 900, id="ch_1"), refund(3, 900, part_of="ch_1")], "active"),
+        ([refund(3, 900, part_of="ch_1"), refund(3, 1000, id="adj_2", part_of="ch_1")], "canceled"),
+    ],
+)
+def test_a_refund_that_failed_gives_back_and_its_sum_counts_once(refunds: list[Event], expected: str) -> None:
+    for order in itertools.permutations([bought(1, LIFE), *refunds]):
+        assert shown(order)[1] == expected
+
+
+def test_without_a_total_a_part_that_failed_leaves_less_than_all() -> None:
+    whole, part = refund(3, id="ch_1", is_full=True), refund(4, 100, part_of="ch_1", status=FAILED)
+    assert shown([bought(1, LIFE, total=None), whole]) == ("free", "canceled")
+    assert shown([bought(1, LIFE, total=None), whole, part]) == ("lifetime", "active")
+
+
+class TestBeside:
+    """One-time items that a subscription's payment has bought."""
+
+    OWN = event("active", 1, PRO, period=(1, 31))
+
+    def test_what_goes_back_of_the_payment_counts_for_both(self) -> None:
+        once = bought(1, LIFE, beside="sub_1", total=None)
+        back = refund(3, of="sub_1", payment="txn_1", is_full=True)
+        for order in itertools.permutations([self.OWN, once, back]):
+            assert shown(order) == ("pro", "active")
+            assert shown(order, using=REVOKING)[1] in ("unpaid", "canceled")
+            assert shown(order, using=REVOKING)[0] == "free"
+
+    def test_another_payment_of_the_subscription_and_a_part_take_nothing(self) -> None:
+        once = bought(1, LIFE, beside="sub_1", total=None)
+        other = refund(3, of="sub_1", payment="txn_2", is_full=True)
+        part = refund(3, 500, of="sub_1", payment="txn_1")
+        for more in (other, part):
+            for order in itertools.permutations([self.OWN, once, more]):
+                assert shown(order) == ("lifetime", "active")
+
+
+def test_earlier_terms_of_a_plan_keep_their_expiry() -> None:
+    """Who bought it for ever keeps it for ever, and who bought it for ten days for these."""
+    versions = """
+[[plans.year.versions]]
+version = "for_life"
+until = 2026-11-03T00:00:00Z
+expires = "never"
+
+[[plans.year.versions]]
+version = "short"
+until = 2026-11-05T00:00:00Z
+expires = "10d"
+"""
+    edited = catalog.parse(TEXT.replace("[addons.course]", f"{versions}[addons.course]"))
+    first, second, third = (bought(day, YEAR) for day in (1, 3.5, 5.5))
+    assert [shown([one], 20, edited)[0] for one in (first, second, third)] == ["year", "free", "year"]
+    assert [shown([one], 400, edited)[0] for one in (first, second, third)] == ["year", "free", "free"]
+    assert "valid_until" not in state_of([first], 20, edited)
+    assert state_of([second], 5, edited)["valid_until"] == "2026-11-14T12:00:00Z"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 
 from sync.billing.domain.facts.model import Event, Item, Purchase
@@ -118,3 +119,41 @@ def test_an_adjustment_by_which_nothing_goes_back_is_ignored(action: str | None)
 def test_an_adjustment_without_its_transaction_cannot_be_read() -> None:
     with pytest.raises(ValueError, match="transaction_id"):
         parsed(adjustment(60, 500, transaction_id=None))
+
+
+def test_one_time_items_beside_a_subscription_s_are_an_event_of_their_own() -> None:
+    setup = transaction(60, "pri_setup")["data"]["items"]
+    body = transaction(60, items=[RECURRING, *setup], subscription_id="sub_1", kind="paid")
+    (_, whole), (id, part) = PaddleWebhooks().split(orjson.dumps(body), "")
+    assert orjson.loads(whole) == body
+    event = parsed(orjson.loads(part))
+    assert (event.event_id, id) == (f"{body['event_id']}.items", f"{body['event_id']}.items")
+    assert event.subscription is not None
+    assert event.subscription.items == (Item("pri_setup", 1),)
+    assert event.subscription.purchase is not None
+    assert (event.subscription.purchase.total, event.subscription.purchase.subscription_id) == (None, "sub_1")
+    charged = transaction(60, "pri_setup", subscription_id="sub_1")
+    (_, (_, part)) = PaddleWebhooks().split(orjson.dumps(charged), "")
+    event = parsed(orjson.loads(part))
+    assert event.subscription is not None
+    assert event.subscription.purchase is not None
+    assert event.subscription.purchase.total == 1900
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        transaction(60, "pri_life"),
+        transaction(60, items=[RECURRING]),
+        transaction(60, items=[RECURRING], subscription_id="sub_1"),
+        transaction(60, items=None),
+        transaction(60, items=[7, None, {"price": "pri_1"}], subscription_id="sub_1"),
+        {**transaction(60, "pri_life"), "data": None},
+        ["transaction.paid"],
+        "transaction.completed",
+    ],
+)
+def test_other_bodies_are_one_event(body: Any) -> None:
+    raw = orjson.dumps(body)
+    assert list(PaddleWebhooks().split(raw, "evt_1")) == [("evt_1", raw)]
+    assert list(PaddleWebhooks().split(b"transaction.paid {", "")) == [("", b"transaction.paid {")]

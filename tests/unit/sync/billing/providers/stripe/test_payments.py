@@ -9,9 +9,9 @@ import pytest
 from sync.billing.domain.facts.model import Event, Item, Purchase
 from sync.billing.domain.facts.payments import RefundKind, RefundStatus
 from sync.billing.domain.tenant_naming import of_account
-from sync.billing.providers.stripe.client import EVENT_TYPES
-from sync.billing.providers.stripe.webhooks import StripeWebhooks, checkout_of
-from tests.scenarios.test_stripe_purchases import charge, dispute, lines, session
+from sync.billing.providers.stripe.payments import paid_for
+from sync.billing.providers.stripe.webhooks import EVENT_TYPES, StripeWebhooks, checkout_of
+from tests.scenarios.test_stripe_purchases import charge, dispute, happened, lines, session
 
 SECOND_NS = 1_000_000_000
 
@@ -120,3 +120,42 @@ def test_what_has_no_id_cannot_be_read() -> None:
 def test_catch_up_reads_them_within_stripe_s_limit() -> None:
     assert {"charge.refunded", "charge.dispute.closed", "checkout.session.async_payment_succeeded"} <= set(EVENT_TYPES)
     assert len(EVENT_TYPES) <= 20
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, (RefundStatus.APPROVED, "ch_acme", "pi_acme", False)),
+        ({"status": "pending"}, (RefundStatus.PENDING, "ch_acme", "pi_acme", False)),
+        ({"status": "requires_action"}, (RefundStatus.PENDING, "ch_acme", "pi_acme", False)),
+        ({"status": "failed"}, (RefundStatus.REVERSED, "ch_acme", "pi_acme", False)),
+        ({"status": "canceled"}, (RefundStatus.REVERSED, "ch_acme", "pi_acme", False)),
+        ({"payment_intent": None}, (RefundStatus.APPROVED, "ch_acme", "ch_acme", False)),
+        ({"charge": None}, (RefundStatus.APPROVED, "pi_acme", "pi_acme", False)),
+        ({"charge": {"id": "ch_acme", "amount": 1900}}, (RefundStatus.APPROVED, "ch_acme", "pi_acme", True)),
+    ],
+)
+def test_a_single_refund_is_a_part_of_its_charge_s_sum(
+    fields: dict[str, Any], expected: tuple[RefundStatus, str, str, bool]
+) -> None:
+    shown = {"id": "re_1", "status": "succeeded", "amount": 1900, "charge": "ch_acme", "payment_intent": "pi_acme"}
+    event = parsed(happened("refund.updated", 5, {**shown, **fields}))
+    refund = event.refund
+    assert refund is not None
+    assert (refund.status, refund.part_of, event.subscription_id, refund.is_full) == expected
+
+
+@pytest.mark.parametrize("fields", [{"id": None}, {"charge": None, "payment_intent": None}, {"created": "soon"}])
+def test_a_refund_without_what_it_needs_is_unparsable(fields: dict[str, Any]) -> None:
+    body = {"id": "re_1", "status": "succeeded", "charge": "ch_1", "payment_intent": "pi_1", **fields}
+    with pytest.raises(ValueError, match=r"refund|created"):
+        parsed({**happened("refund.failed", 5, {**body, "id": "x"}), "data": {"object": body}})
+
+
+def test_what_an_invoice_s_payment_was_for() -> None:
+    of_subscription = {"id": "in_1", "amount_paid": 900, "parent": {"subscription_details": {"subscription": "sub_1"}}}
+    older = {"id": "in_2", "subscription": {"id": "sub_2"}}
+    assert paid_for([{"invoice": of_subscription}]) == ("sub_1", True, 900)
+    assert paid_for([{"invoice": "in_0"}, {"invoice": older}]) == ("sub_2", True, None)
+    assert paid_for([{"invoice": {"id": "in_3", "amount_paid": 5, "parent": None}}]) == ("in_3", False, 5)
+    assert paid_for([]) is paid_for(None) is paid_for([7]) is None

@@ -12,6 +12,7 @@ import pytest
 from sync.billing.catalog.watcher import CatalogWatcher
 from sync.billing.domain.outcome import EventResult, Outcome, revival_of
 from sync.billing.domain.tenant_resolution import SubscriptionRef
+from sync.billing.providers.base import SubscriptionPage
 from sync.core import instants
 from tests.support.acme import ACME
 from tests.support.bodies import envelope
@@ -34,6 +35,10 @@ class Asked:
     async def fetch(self, subscription_id: str, *_: Any, **__: Any) -> Any:
         self.ids.append(subscription_id)
         raise AssertionError("a purchase is no subscription")
+
+    async def payments(self, after: str, max_wait_s: float, customer_id: str = "") -> SubscriptionPage:
+        self.ids.append(customer_id)
+        return SubscriptionPage([], "")
 
 
 @pytest.fixture
@@ -150,7 +155,7 @@ async def test_the_provider_is_not_asked_for_it_as_for_a_subscription(services: 
     await buy(services)
     await refund(services, 500)
     report = await services.reconciliation.reconcile("live", TOPIC, "audit")
-    assert (report.asked, report.drift, asked.ids) == (0, [], [])
+    assert (report.asked, report.drift, asked.ids) == (0, [], ["ctm_1"])
     assert await services.plan() == "lifetime"
 
 
