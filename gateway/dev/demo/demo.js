@@ -37,6 +37,8 @@ element("second-tab").href = `?tenant=${encodeURIComponent(tenant)}`;
 
 /** The leading application, whose plan the page is about; "" if the provider sells one only. */
 let leading = "";
+/** The add-on that its buttons sell; "" if none is sold. */
+let extra = "audit";
 /** The plan that the first button sells. */
 let best = { key: "pro", name: "Pro", rank: Infinity };
 
@@ -90,8 +92,8 @@ const renderButtons = (state) => {
     uncancel: scheduled?.action == "cancel",
     trial: !isPaying && status != "active",
     seats: isPaying && typeof limits.seats == "number",
-    addon: isPaying && !features.audit,
-    remove_addon: isPaying && !!features.audit,
+    addon: isPaying && !!extra && !features[extra],
+    remove_addon: isPaying && !!extra && !!features[extra],
     past_due: isPaying && status == "active",
     recover: status == "past_due",
   });
@@ -164,6 +166,7 @@ for (const button of buttons)
 /** Names what the buttons sell: the highest plan, and the first add-on. @param {any[]} offers of the leading application */
 const offerOwn = (offers) => {
   const addon = offers.find(({ kind }) => kind == "addon");
+  extra = addon?.key ?? "";
   best = offers.findLast(({ kind }) => kind == "plan") ?? best;
   for (const button of buttons) {
     const { action = "" } = button.dataset;
