@@ -197,6 +197,25 @@ class TestChanges:
         await api.change_items(subscription_id, wanted, "prorated_immediately", 5)
         assert stripe.asked[asked:] == [f"GET /v1/subscriptions/{subscription_id}"]
 
+    async def test_bills_are_those_that_are_made_also_of_a_connected_account(
+        self, stripe: Stripe, api: StripeClient
+    ) -> None:
+        subscription_id, other = stripe.add(), stripe.add()
+        for whose, reason, made_s in (
+            (subscription_id, "subscription_update", 100),
+            (subscription_id, "subscription_cycle", 200),
+            (subscription_id, "subscription_create", 200),
+            (subscription_id, "subscription_update", 300),
+            (other, "subscription_update", 300),
+        ):
+            stripe.bill(whose, [], reason, made_s)
+        for event in stripe.billed[6:8]:
+            event["data"]["object"]["status"] = "draft"
+        bills = await api.bills(f"acct_1/{subscription_id}", 150 * 10**9, 5)
+        assert [(bill.subscription_id, bill.reason) for bill in bills] == [(f"acct_1/{subscription_id}", "renewal")]
+        assert stripe.asked[-1].startswith("GET /v1/invoices?")
+        assert stripe.asked[-1].endswith(" of acct_1")
+
     async def test_refusals(self, stripe: Stripe, api: StripeClient) -> None:
         subscription_id = stripe.add()
         with pytest.raises(ProviderRejected, match="billing_mode_unsupported"):
