@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 import click
 
 from gateway.cli.common import Api, environment_option, json_object_option, with_publish_api
 from gateway.cli.output import say, say_json, say_list
 from gateway.cli.tenants import by_option, read_tenant
+from sync.core.plain_text import json_text
 
 _COLUMNS = ("compared_at", "topic", "plan", "field", "here", "there")
 _SHARE = re.compile(r"(\d{1,3}(?:\.\d{1,4})?)%?")
@@ -95,18 +97,52 @@ _BY_NAME = {"switched": "on", "switched_back": "back"}
 
 def _rows(example: Mapping[str, Any]) -> list[dict[str, object]]:
     about = {name: example[name] for name in ("compared_at", "topic", "plan")}
-    return [{**about, **{name: _cell(one.get(name)) for name in ("field", "here", "there")}} for one in _of(example)]
+    return [{**about, **_difference(one)} for one in example["differences"]]
 
 
-def _of(example: Mapping[str, Any]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = example["differences"]
-    return found
+def _difference(one: Mapping[str, Any]) -> dict[str, object]:
+    return {name: _cell(one.get(name)) for name in ("field", "here", "there")}
 
 
 def _cell(value: object) -> str:
     return (
         {True: "yes", False: "no", None: "-"}.get(value, str(value)) if isinstance(value, bool | None) else str(value)
     )
+
+
+@shadow.command()
+@click.argument("tenant")
+@environment_option
+@json_object_option
+@with_publish_api
+def show(tenant: str, environ: str | None, as_json: bool, api: Api) -> None:
+    """Show whether pages see what billing computes of a tenant, and how it differs from the other system.
+
+    \b
+    Example: planwire shadow show acme
+    """
+    id, query = read_tenant(tenant, environ)
+    found = api.answer("GET", f"/v1/tenants/{quote(id, safe='')}/shadow", query)
+    if as_json:
+        say_json(found)
+        return
+    say(f"{found['topic']}: {_place_of(found)}")
+    if found["computed"] is not None:
+        say(f"computed   {json_text(found['computed'])}")
+    if "answered_at" not in found:
+        say("compared   not yet: the other system has not answered")
+        return
+    said = "it does not know the tenant" if found["is_absent"] else ", ".join(found["compared"]) or "none of the fields"
+    say(f"compared   with the answer of {found['answered_at']}: {said}")
+    say_list(False, [_difference(one) for one in found["differences"]], _COLUMNS[-3:], "differing  nothing")
+
+
+def _place_of(found: Mapping[str, Any]) -> str:
+    """Return where a tenant is, in words."""
+    if not found["is_known"]:
+        seen = "seen" if found["is_switched"] else "unseen"
+        return f"billing does not know it; its first event makes it {seen}"
+    return "pages see what billing computes" if found["is_seen"] else "in the shadow: pages do not see what is computed"
 
 
 @shadow.command()

@@ -50,6 +50,18 @@ const answer = { listed: true, drift: [{ ...record, there: { due_now: 1 }, at },
 return ofDrift(answer, Date.parse("2026-11-30T00:00:00Z") * 1000, 1e9).map(({ title, why }) => [title, why]);
 """
 
+SHADOW = """
+const report = { env: "live", compared: 30, differing: 0 };
+const problem = { topic: "tenant:b", reason: "status 401", at: "2026-11-30T00:00:00Z" };
+const answer = { listed: true, drift: [{ kind: "shadow", topic: "tenant:a", at: "2026-11-30T00:00:00Z" }] };
+const now_us = Date.parse("2026-11-30T00:00:00Z") * 1000;
+return [
+  ...ofShadow([report, { ...report, differing: 2 }, { ...report, problem }]).map(({ title }) => title),
+  ofDrift(answer, now_us, 1e9).length,
+  ofTopic("tenant:a", { committed: {}, counts: {}, tabs: [], gateways: [] }, { parked: [], isUnseen: true }).length,
+];
+"""
+
 ATTENTION = """
 const trouble = (tabs) => ({ tabs });
 const reports = [
@@ -117,6 +129,11 @@ async def test_what_is_computed_is_right(page: Page) -> None:
             "change not billed: no bill of it has arrived, by pv_1. Nothing is repaired: correct it at the provider.",
         ],
     ]
+
+    # What another system says otherwise was not repaired; a tenant in the shadow has no state, as it should.
+    assert await run(page, "model/attention", SHADOW) == [
+        "Shadow (live): 2 of 30 tenants differ", "The other system failed for tenant:b", 0, 0
+    ]  # fmt: skip
 
     # Tabs of a topic without a state are as they should be, and yet somebody sees "Free".
     assert await run(page, "model/attention", FINDINGS) == [["It has no state"], []]

@@ -35,6 +35,7 @@ API = (
     "audit",
     "parked",
     "drift",
+    "shadow",
     *(
         f"{noun}/{TOPIC}"
         for noun in (
@@ -47,6 +48,7 @@ API = (
             "overrides",
             "links",
             "status",
+            "shadow",
         )
     ),
     f"diff/{TOPIC}?from=1&to=2",

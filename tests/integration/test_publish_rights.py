@@ -60,6 +60,7 @@ ROUTES = {
     ("get", "/v1/tenants/{id}/history"): "tenants",
     ("get", "/v1/tenants/{id}/status"): "tenants",
     ("post", "/v1/tenants/{id}/shadow"): "tenants",
+    ("get", "/v1/tenants/{id}/shadow"): "tenants",
     ("post", "/v1/shadow/answers"): "tenants",
     ("get", "/v1/shadow"): "tenants",
     ("post", "/v1/shadow/switch"): "admin",

@@ -104,7 +104,7 @@ class BillingRoutes:
             raise Problem("scope_missing", "this needs a console token with the scope private")
         if service is None or topic.kind != TENANT_KIND:
             return {"listed": False, "topic": str(topic), what: []}
-        with forwarded(), self._counted("GET", f"/v1/tenants/{{id}}/{what}"):
+        with forwarded(), self.counted("GET", f"/v1/tenants/{{id}}/{what}"):
             document = await (service.links(topic) if what == "links" else service.overrides(topic))
         return {"listed": True, "topic": str(topic), **document}
 
@@ -117,7 +117,7 @@ class BillingRoutes:
         env = query.get("env") or service.environments[0]
         limit = query_integer(request, "limit", 50, DRIFT_MAX)
         before = BEFORE.read(request)
-        with forwarded(), self._counted("GET", "/v1/drift"):
+        with forwarded(), self.counted("GET", "/v1/drift"):
             document: Members = await service.drift(env, before, limit)
         wanted = query.get("topic")
         hidden = () if principal.may_see_private else DRIFT_PRIVATE
@@ -142,7 +142,7 @@ class BillingRoutes:
         service = self._service if topic.kind == TENANT_KIND else None
         if service is not None:
             try:
-                with self._counted("GET", "/v1/tenants/{id}/status"):
+                with self.counted("GET", "/v1/tenants/{id}/status"):
                     document = await service.status(topic)
             except Problem as error:
                 problem["problem"] = {"code": error.code, "detail": error.detail}
@@ -174,7 +174,7 @@ class BillingRoutes:
             "reconcile": self._reconcile,
             "retry": self._retry,
             "retry_topic": self._retry_topic,
-            **PlanChanges(self._service, self._counted).actions,
+            **PlanChanges(self._service, self.counted).actions,
         }
 
     async def _reconcile(self, body: Mapping[str, Any], principal: Principal) -> Members:
@@ -182,7 +182,7 @@ class BillingRoutes:
         if tenant.kind != TENANT_KIND:
             raise Problem("request_invalid", "only tenants have a provider to compare with")
         assert self._service is not None, "no such action"
-        with forwarded(), self._counted("POST", "/v1/tenants/{id}/reconcile"):
+        with forwarded(), self.counted("POST", "/v1/tenants/{id}/reconcile"):
             found = await self._service.reconcile(tenant, f"console:{principal.session}")
         return {"reconciled": found["outcome"], **{name: found[name] for name in ("version", "drift", "asked")}}
 
@@ -193,7 +193,7 @@ class BillingRoutes:
 
     async def _retried(self, environment: str, event_id: str) -> Members:
         assert self._service is not None, "no such action"
-        with forwarded(), self._counted("POST", "/v1/parked/{event_id}/retry"):
+        with forwarded(), self.counted("POST", "/v1/parked/{event_id}/retry"):
             found = await self._service.retry(environment, event_id)
         shown: Members = {name: found[name] for name in ("version", "reason") if name in found}
         return {"event_id": event_id, "became": found["outcome"], **shown}
@@ -211,7 +211,7 @@ class BillingRoutes:
         return {"retried": len(results), "results": results}
 
     @contextlib.contextmanager
-    def _counted(self, method: str, path: str) -> Iterator[None]:
+    def counted(self, method: str, path: str) -> Iterator[None]:
         """Count the console's call to billing in the metrics, as a request of the equivalent route."""
         status = 200
         try:

@@ -25,6 +25,7 @@ from gateway.console.observer import ConsoleObserver
 from gateway.console.routes.actions import Actions
 from gateway.console.routes.billing import BillingRoutes
 from gateway.console.routes.query import Answerer, Members
+from gateway.console.routes.shadow import ShadowRoutes
 from gateway.console.routes.topics import TopicRoutes
 from gateway.node import Node
 from sync.http.body import read_json
@@ -52,6 +53,7 @@ def console_routes(
     node = console.node
     topics = TopicRoutes(console)
     billing = BillingRoutes(console, service)
+    shadow = ShadowRoutes(service, billing.counted)
     actions = Actions(console, billing)
 
     async def session(_: Request, principal: Principal) -> Members:
@@ -73,6 +75,7 @@ def console_routes(
         return {"token": text, "expires_at": ends, "ttl_s": STREAM_TTL_S}
 
     reads = {"session": session, "audit": actions.audit, **_topic_reads(topics), **_billing_reads(billing)}
+    reads |= {"shadow": shadow.report, "shadow/{name:path}": shadow.tenant}
     writes = {"look": topics.look, "token": token, "actions/{action}": actions.act}
     api = [("GET", path, read) for path, read in reads.items()] + [("POST", path, do) for path, do in writes.items()]
     counted = partial(route, count=node.metrics.answered)

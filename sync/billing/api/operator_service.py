@@ -14,6 +14,7 @@ from sync.billing.api.operations import ERRORS, Asked, Document, known_environme
 from sync.billing.api.overrides import Overrides
 from sync.billing.api.parked import ParkedEvents
 from sync.billing.api.previews import Previews
+from sync.billing.api.shadow import Shadows
 from sync.billing.api.status import Statuses, Tabs
 from sync.billing.api.tenants import Tenants
 from sync.billing.services.wiring import BillingServices
@@ -96,6 +97,14 @@ class OperatorService:
     async def drift(self, environment: str, before: str, limit: int) -> Document:
         """Return up to `limit` drift records older than the cursor `before` ("": the newest), and the counts."""
         return await self._answer(Tenants(self._services).drift(self._asked(environment), limit, before))
+
+    async def shadow(self, environment: str, limit: int) -> Document:
+        """Return the report on an environment's shadow, with up to `limit` tenants that differ."""
+        return await self._answer(Shadows(self._services).report(self._asked(environment), limit))
+
+    async def tenant_shadow(self, tenant: Topic) -> Document:
+        """Return what billing computes of a tenant, and how it differs from the other system's answer."""
+        return await self._answer(Shadows(self._services).of_tenant(self._asked(tenant.env, tenant)))
 
     def _asked(self, environment: str, tenant: Topic | None = None, by: str = "") -> Asked:
         known_environment(environment, self.environments)

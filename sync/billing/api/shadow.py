@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+import orjson
+
 from planwire_client.core.topic import TENANT_KIND, Topic, decode_id
 from sync.billing.api.bodies import shadow as bodies
 from sync.billing.api.operations import ERRORS, Asked, BillingOperations, Document, operation
 from sync.billing.services.shadow.comparisons import Compared
-from sync.billing.services.shadow.report import report
-from sync.billing.storage.tenants import FactsError
+from sync.billing.services.shadow.report import report, shown_answer
+from sync.billing.storage.tenants import FactsError, billed, has_facts, is_shadow
 from sync.core import instants
 from sync.http.openapi import Answer
 from sync.http.parameters import LIMIT
@@ -38,6 +40,34 @@ class Shadows(BillingOperations):
             StoreError: the store is unreachable or failing.
         """
         return await self._compared(asked.environment, asked.topic, body)
+
+    @operation(
+        "GET",
+        "/v1/tenants/{id}/shadow",
+        "readTenantShadow",
+        "Whether pages see what billing computes of a tenant, and how that differs from the other system.",
+        Answer("As known now.", bodies.TenantShadow),
+        ("not_changed",),
+    )
+    async def of_tenant(self, asked: Asked) -> Document:
+        """Return what is known of one tenant's shadow.
+
+        Raises:
+            FactsError: the tenant's facts cannot be read.
+            StoreError: the store is unreachable or failing.
+        """
+        known, snapshot = self._services.environment(asked.environment), await self._services.store.read(asked.topic)
+        record, is_switched = await known.shadow.record(asked.topic), await known.shadow.is_switched(asked.topic)
+        document: Document = {
+            "topic": asked.topic,
+            "is_known": has_facts(snapshot),
+            "is_seen": has_facts(snapshot) and not is_shadow(snapshot),
+            "is_switched": is_switched,
+            "computed": orjson.loads(billed(snapshot).state) if has_facts(snapshot) else None,
+            "compared": [],
+            "differences": [],
+        }
+        return document | ({} if record is None else shown_answer(record))
 
     @operation(
         "POST",

@@ -142,7 +142,10 @@ export const ofParked = (answer) => {
  */
 export const ofDrift = (answer, now_us, within_us) => {
   if (!answer?.listed) return [];
-  const fresh = answer.drift.filter((/** @type {any} */ entry) => now_us - us(entry.at) < within_us);
+  // What differs from the other system is in the report on the shadow.
+  const fresh = answer.drift.filter(
+    (/** @type {any} */ entry) => entry.kind !== "shadow" && now_us - us(entry.at) < within_us,
+  );
   return grouped(fresh, (/** @type {any} */ entry) => `${entry.topic}`)
     .slice(0, GROUPS_LISTED)
     .map(([topic, entries]) => ({
@@ -167,6 +170,34 @@ export const ofDrift = (answer, now_us, within_us) => {
     }));
 };
 
+/** What differs from the system in whose shadow billing runs, and its failures. @param {any[]} reports of `shadow` @returns {Item[]} */
+export const ofShadow = (reports) =>
+  reports.flatMap(({ env, compared, differing, problem }) => [
+    ...(differing
+      ? [
+          {
+            key: `shadow ${env}`,
+            severity: /** @type {const} */ ("amber"),
+            title: `Shadow (${env}): ${differing} of ${plural(compared, "tenant")} ${differing === 1 ? "differs" : "differ"}`,
+            why: "What billing computes is not what the other system answers. Nobody sees it until they are switched.",
+            link: toCause("shadow", { env }),
+          },
+        ]
+      : []),
+    ...(problem
+      ? [
+          {
+            key: `shadow problem ${env}`,
+            severity: /** @type {const} */ ("amber"),
+            title: `The other system failed for ${problem.topic}`,
+            why: `${problem.reason}. It is asked again after a pause.`,
+            link: toCause("shadow", { env }),
+            at: us(problem.at),
+          },
+        ]
+      : []),
+  ]);
+
 /** Webhooks that were rejected since `since_us`. @param {any} answer of `refusals` @param {number} since_us @returns {Item[]} */
 export const ofRefusals = (answer, since_us) =>
   (answer?.webhooks ?? [])
@@ -184,14 +215,14 @@ export const ofRefusals = (answer, since_us) =>
  * The problems of one topic; each item links to its section.
  * @param {string} name
  * @param {import("./topic_model.js").Model} model
- * @param {{parked: any[], newest: any, differing: number}} known
+ * @param {{parked: any[], newest: any, differing: number, isUnseen?: boolean}} known
  * @returns {Item[]}
  */
-export const ofTopic = (name, model, { parked, newest, differing }) => {
+export const ofTopic = (name, model, { parked, newest, differing, isUnseen }) => {
   const to = (/** @type {string} */ at) => toTopic(name, { at });
   /** @type {Item[]} */
   const items = [];
-  if (!model.committed.version)
+  if (!model.committed.version && !isUnseen)
     items.push({
       key: "stateless",
       severity: "amber",

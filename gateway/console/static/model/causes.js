@@ -35,8 +35,15 @@ export const CAUSES = {
     title: "Drift",
     means:
       "What was published differed from what the provider says. The comparison has repaired it; the record shows what was wrong.",
-    look: "missed_event: a webhook never came. differs: one came and was not used, or something was changed by hand. second_customer: somebody else than the tenant's own customer pays for it, too; that only adds to its plan. published: the application had published more than is paid for; a higher plan was granted until it is bought, the rest was replaced. money: a bill is not what the confirmed preview quoted, or none has come.",
+    look: "missed_event: a webhook never came. differs: one came and was not used, or something was changed by hand. second_customer: somebody else than the tenant's own customer pays for it, too; that only adds to its plan. published: the application had published more than is paid for; a higher plan was granted until it is bought, the rest was replaced. money: a bill is not what the confirmed preview quoted, or none has come. shadow: the system in whose shadow billing runs says something else; nothing was repaired.",
     ends: "Nothing is left to do for the tenant, except to confirm or remove a grant of a published plan, and to grant what else should stay. What was billed otherwise than quoted stays billed: correct it at the provider. If it goes on, look at the provider's list of failed webhooks.",
+  },
+  shadow: {
+    title: "Differences from the other system",
+    means:
+      "Billing runs in the shadow of an entitlement system that exists, and computes something else for these tenants than that system answers.",
+    look: "Many tenants and one field: a word is missing in [shadow.values], or the catalog grants something else. The default plan here: billing does not know the tenant, and its subscription names none. A field that was compared of no tenant: its path in [shadow.fields] is wrong.",
+    ends: "Edit the catalog: all tenants are compared again. Grant what one tenant should keep. The record goes when both agree; pages see nothing of it until the tenant is switched.",
   },
   gateway: {
     title: "Gateways that do not hear every change",

@@ -22,7 +22,7 @@ export const drift = (name) => {
         !answer.listed
           ? "The process that answers takes no webhooks: it cannot tell."
           : found.length
-            ? `${plural(found.length, "record")}. What differed was repaired when it was found, except what was billed.`
+            ? `${plural(found.length, "record")}. What differed was repaired when it was found, except what was billed, and what another system says.`
             : "It was never found to differ from what the provider says.",
       );
       scroll.hidden = !found.length;

@@ -8,6 +8,9 @@ import { button, h, keyed, line, setAttribute, setText, table } from "../ui/dom.
 
 /** @typedef {import("../app.js").Context} Context */
 
+/** Interval of polls for the report on the shadow, which reads every tenant. */
+const SHADOW_EVERY_MS = 15_000;
+
 /** Shows a topic as a link to its page. @param {Element} cell @param {string | undefined} topic @param {Record<string, any>} query */
 const showTopic = (cell, topic, query) => {
   if (cell.textContent === (topic || "not known")) return;
@@ -23,16 +26,20 @@ const text = (value) => (value == null ? "" : typeof value === "string" ? value 
  * @param {(signal: AbortSignal) => Promise<any[]>} ask
  * @param {(item: any) => string} key
  * @param {(cells: HTMLCollection, item: any, row: HTMLElement) => void} fill
+ * @param {number} [every_ms] least time between two requests
  */
-const listing = (caption, heads, ask, key, fill) => {
+const listing = (caption, heads, ask, key, fill, every_ms = 0) => {
   const { element, body } = table(caption, heads);
   const none = h("p", { class: "quiet", role: "status", hidden: true }, "None now.");
   element.hidden = true;
+  let askedAt = 0;
   return {
     elements: [none, element],
     /** @param {AbortSignal} signal */
     poll: async (signal) => {
+      if (Date.now() - askedAt < every_ms) return;
       const items = await ask(signal);
+      askedAt = Date.now();
       none.hidden = items.length > 0;
       element.hidden = !items.length;
       keyed(
@@ -120,6 +127,35 @@ const drift = (context) =>
     },
   );
 
+/** @param {Context} context @param {URLSearchParams} query */
+const shadow = (context, query) =>
+  listing(
+    CAUSES.shadow.title,
+    ["Compared", "Topic", "Plan", "Field", "Here", "There"],
+    async (signal) => {
+      const wanted = query.get("env");
+      const envs = wanted ? [wanted] : (context.session.environments ?? []);
+      const answers = await Promise.all(
+        envs.map((/** @type {string} */ env) => get("shadow", { env, limit: 200 }, signal)),
+      );
+      return answers.flatMap(({ examples = [] }) =>
+        examples.flatMap((/** @type {any} */ example) =>
+          example.differences.map((/** @type {any} */ difference) => ({ ...example, ...difference })),
+        ),
+      );
+    },
+    ({ topic, field }) => `${topic} ${field}`,
+    ([at, topic, plan, field, here, there], entry) => {
+      setText(at, local(entry.compared_at));
+      showTopic(topic, entry.topic, { at: "shadow" });
+      setText(plan, entry.plan);
+      setText(field, entry.field);
+      setText(here, text(entry.here));
+      setText(there, text(entry.there));
+    },
+    SHADOW_EVERY_MS,
+  );
+
 const audit = () =>
   listing(
     CAUSES.audit.title,
@@ -142,6 +178,7 @@ export const listOf = (kind, context, query) => {
   if (kind === "parked" || kind === "catalog") return parked(kind, context, query);
   if (kind === "webhooks") return webhooks();
   if (kind === "drift") return drift(context);
+  if (kind === "shadow") return shadow(context, query);
   if (kind === "audit") return audit();
   return null;
 };

@@ -1,10 +1,11 @@
 /** The first view: what needs attention, the counters and gateways, and all topics. */
 import { get } from "../api.js";
-import { ofDrift, ofGateways, ofParked, ofRefusals, ofTabs } from "../model/attention.js";
+import { ofDrift, ofGateways, ofParked, ofRefusals, ofShadow, ofTabs } from "../model/attention.js";
 import { toCause } from "../model/links.js";
 import { attentionList } from "../parts/attention_list.js";
 import { figures } from "../parts/figures.js";
 import { gatewayList } from "../parts/gateways.js";
+import { shadowCard } from "../parts/shadow.js";
 import { topicList } from "../parts/topics.js";
 import { card, h } from "../ui/dom.js";
 
@@ -22,6 +23,7 @@ const RECENT_US = 24 * 3600 * 1e6;
 export const landing = (root, context, place) => {
   const charts = figures();
   const gateways = gatewayList();
+  const shadow = shadowCard();
   const topics = topicList(place.query, context.soon);
   const attention = attentionList(
     "What needs attention",
@@ -32,6 +34,7 @@ export const landing = (root, context, place) => {
     parked: /** @type {any} */ (null),
     drift: /** @type {any[]} */ ([]),
     refusals: /** @type {any} */ (null),
+    shadow: /** @type {any[]} */ ([]),
   };
 
   root.replaceChildren(
@@ -45,7 +48,7 @@ export const landing = (root, context, place) => {
         card("attention", "Needs attention", ...attention.elements),
         card("topics", "Topics", topics.element),
       ),
-      h("div", { class: "stack" }, card("gateways", "Gateways", gateways.element), charts.element),
+      h("div", { class: "stack" }, card("gateways", "Gateways", gateways.element), shadow.element, charts.element),
     ),
     h("p", { class: "quiet" }, h("a", { href: toCause("audit") }, "Audit log"), " · press ? for the keys"),
   );
@@ -58,6 +61,7 @@ export const landing = (root, context, place) => {
       ...ofTabs(reports),
       ...ofParked(asked.parked),
       ...ofRefusals(asked.refusals, now_us - RECENT_US),
+      ...ofShadow(asked.shadow),
       ...asked.drift.flatMap((answer) => ofDrift(answer, now_us, RECENT_US)),
     ].sort((one, other) => Number(other.severity === "red") - Number(one.severity === "red"));
     attention.show(items, known.length > 0 && asked.at > 0);
@@ -66,7 +70,7 @@ export const landing = (root, context, place) => {
   return {
     watches: [],
     lists: [topics.list],
-    sections: ["attention", "topics", "gateways"],
+    sections: ["attention", "topics", "gateways", "shadows"],
     focusSearch: topics.focus,
     onlyTrouble: () => topics.only("trouble"),
     /** Draws the reports. */
@@ -80,12 +84,13 @@ export const landing = (root, context, place) => {
     poll: async (signal) => {
       if (Date.now() - asked.at >= ASK_EVERY_MS) {
         const envs = context.session.environments ?? [];
-        const [parked, refusals, ...drift] = await Promise.all([
+        const [parked, refusals, shadows, ...drift] = await Promise.all([
           get("parked", {}, signal),
           get("refusals", {}, signal),
+          shadow.poll(envs, signal),
           ...envs.map((/** @type {string} */ env) => get("drift", { env, limit: 20 }, signal)),
         ]);
-        Object.assign(asked, { parked, refusals, drift, at: Date.now() });
+        Object.assign(asked, { parked, refusals, shadow: shadows, drift, at: Date.now() });
       }
       await topics.poll(signal);
     },

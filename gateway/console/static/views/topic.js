@@ -12,6 +12,7 @@ import { chain } from "../parts/chain.js";
 import { comparison } from "../parts/comparison.js";
 import { drift } from "../parts/drift.js";
 import { events } from "../parts/events.js";
+import { tenantShadow } from "../parts/shadow.js";
 import { subscriptions } from "../parts/subscriptions.js";
 import { tabList } from "../parts/tabs.js";
 import { timeline } from "../parts/timeline.js";
@@ -34,6 +35,7 @@ const SECTIONS = [
   ["subscriptions", "Subscriptions"],
   ["upcoming", "Scheduled"],
   ["drift", "Drift"],
+  ["shadow", "Shadow"],
   ["snapshot", "Snapshot"],
 ];
 
@@ -55,6 +57,7 @@ export const topicView = (root, context, { name, query }) => {
   const owned = subscriptions(name);
   const coming = upcoming(context, name);
   const drifted = drift(name);
+  const shadowed = tenantShadow(name);
   const snapshot = h("pre", { tabindex: "0", "aria-label": "State of the newest version" });
   const hidden = h("pre", { tabindex: "0", "aria-label": "Private part of the newest version" });
   const noPrivate = h("p", { class: "quiet" });
@@ -66,7 +69,7 @@ export const topicView = (root, context, { name, query }) => {
       return true;
     },
   );
-  const known = { parked: /** @type {any[]} */ ([]), newest: /** @type {any} */ (null), differing: 0 };
+  const known = { parked: /** @type {any[]} */ ([]), newest: /** @type {any} */ (null), differing: 0, isUnseen: false };
   const elsewhere = h("p", { class: "explained", role: "status", hidden: true });
   /** @type {any} */
   let answer = null;
@@ -125,6 +128,7 @@ export const topicView = (root, context, { name, query }) => {
     compared.element,
     owned.element,
     h("div", { class: "columns" }, coming.element, drifted.element),
+    shadowed.element,
     card(
       "snapshot",
       "Raw snapshot",
@@ -219,6 +223,7 @@ export const topicView = (root, context, { name, query }) => {
         owned.load(signal),
         coming.load(signal),
         drifted.load(signal),
+        shadowed.load(signal).then((found) => (known.isUnseen = found.is_known && !found.is_seen)),
         get(`snapshot/${path}`, {}, signal).then(showPrivate),
         ...(isNew
           ? [compared.load(signal).then((differing) => (known.differing = differing)), lookElsewhere(signal)]

@@ -113,6 +113,21 @@ class ShadowExample(Model):
     )
 
 
+class TenantShadow(Model):
+    """What billing computes of a tenant, and how it differs from the other system's last answer."""
+
+    topic: str
+    is_known: bool = Field(description="Whether billing knows the tenant.")
+    is_seen: bool = Field(description="Whether pages see what billing computes.")
+    is_switched: bool = Field(description="Whether they see it from its next event on, by its name or the share.")
+    computed: JsonValue = Field(description="The state that billing computes; null if it does not know the tenant.")
+    compared_at: Time | None = None
+    answered_at: Time | None = Field(None, description="Absent: there is no answer.")
+    is_absent: bool | None = Field(None, description="Whether the other system does not know the tenant.")
+    compared: list[str] = Field(description="The fields that both sides have.")
+    differences: list[ShadowDifference]
+
+
 class ShadowField(Model):
     """A field of the state, or a name in one of its tables."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -129,12 +130,18 @@ def _add_declared(found: ShadowReport, shadow: Shadow) -> None:
             found.fields[name] = Field()
 
 
-def _example(topic: str, record: dict[str, Any]) -> dict[str, Any]:
-    shown: dict[str, Any] = {
-        "topic": topic,
-        "plan": record["plan"],
+def _example(topic: str, record: Mapping[str, Any]) -> dict[str, Any]:
+    answer = shown_answer(record)
+    shown = {name: answer[name] for name in ("compared_at", "answered_at", "differences")}
+    return {"topic": topic, "plan": record["plan"], **shown, **({} if record["is_known"] else {"is_known": False})}
+
+
+def shown_answer(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is stored of an answer, as it is shown: its times, whether there is one, and what differs."""
+    return {
         "compared_at": instants.text(record["compared_us"] * 1000),
         "answered_at": instants.text(record["at_us"] * 1000),
+        "is_absent": record["answer"] is None,
+        "compared": record["compared"],
         "differences": [difference_of(one)._asdict() for one in record["differences"]],
     }
-    return shown | ({} if record["is_known"] else {"is_known": False})
