@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import orjson
 import pytest
@@ -21,13 +19,9 @@ from tests.support.sentinel import (
     DOWN_AFTER_MS,
     FAILOVER_S,
     PATIENT_MS,
-    QUORUM,
     SERVICE,
-    Sentinel,
     Watched,
-    is_in_step,
-    is_ready,
-    start,
+    watched_primary,
 )
 from tests.support.servers import redis_binary, valkey_binary
 from tests.support.wait import until
@@ -38,34 +32,7 @@ TOPIC = "tenant:acme"
 @pytest.fixture(params=[redis_binary, valkey_binary], ids=["redis", "valkey"])
 def watched(request: pytest.FixtureRequest) -> Iterator[Watched]:
     """A primary with a replica and three Sentinels that know of each other, of each engine."""
-    binary: str = request.param()
-    with tempfile.TemporaryDirectory(prefix="pws-") as folder, contextlib.ExitStack() as stack:
-        login = ("--requirepass", "s3cret", "--masterauth", "s3cret", "--repl-diskless-sync-delay", "0")
-        primary = start(stack, Path(folder, "primary"), *login, binary=binary)
-        replica = start(
-            stack, Path(folder, "replica"), *login, "--replicaof", "127.0.0.1", str(primary.port), binary=binary
-        )
-        deadline = time.monotonic() + FAILOVER_S
-        # The Sentinels ask the primary for its replicas at once, and then not for ten seconds.
-        while not is_in_step(replica):
-            assert time.monotonic() < deadline, "the replica did not get in step"
-            time.sleep(0.02)
-        sentinels = []
-        for index in range(3):
-            directory = Path(folder, f"sentinel{index}")
-            directory.mkdir()
-            (directory / "conf").write_text(
-                f"sentinel monitor {SERVICE} 127.0.0.1 {primary.port} {QUORUM}\n"
-                f"sentinel auth-pass {SERVICE} s3cret\n"
-                f"sentinel down-after-milliseconds {SERVICE} {PATIENT_MS}\n"
-                f"sentinel failover-timeout {SERVICE} 3000\n"
-            )
-            sentinels.append(start(stack, directory, kind=Sentinel, binary=binary))
-        found = Watched(primary, replica, sentinels)
-        deadline = time.monotonic() + FAILOVER_S
-        while not all(is_ready(sentinel) for sentinel in sentinels):
-            assert time.monotonic() < deadline, "the Sentinels did not find each other"
-            time.sleep(0.02)
+    with watched_primary(request.param()) as found:
         yield found
 
 

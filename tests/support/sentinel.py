@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,3 +86,36 @@ def is_ready(sentinel: Server) -> bool:
         replicas: Any = client.sentinel_slaves(SERVICE)
         known: Any = client.sentinel_sentinels(SERVICE)
     return [replica["master-link-status"] for replica in replicas] == ["ok"] and len(known) == 2
+
+
+@contextlib.contextmanager
+def watched_primary(binary: str) -> Iterator[Watched]:
+    """Yield a primary with a replica and three Sentinels that know of each other."""
+    with tempfile.TemporaryDirectory(prefix="pws-") as folder, contextlib.ExitStack() as stack:
+        login = ("--requirepass", "s3cret", "--masterauth", "s3cret", "--repl-diskless-sync-delay", "0")
+        primary = start(stack, Path(folder, "primary"), *login, binary=binary)
+        replica = start(
+            stack, Path(folder, "replica"), *login, "--replicaof", "127.0.0.1", str(primary.port), binary=binary
+        )
+        deadline = time.monotonic() + FAILOVER_S
+        # The Sentinels ask the primary for its replicas at once, and then not for ten seconds.
+        while not is_in_step(replica):
+            assert time.monotonic() < deadline, "the replica did not get in step"
+            time.sleep(0.02)
+        sentinels = []
+        for index in range(3):
+            directory = Path(folder, f"sentinel{index}")
+            directory.mkdir()
+            (directory / "conf").write_text(
+                f"sentinel monitor {SERVICE} 127.0.0.1 {primary.port} {QUORUM}\n"
+                f"sentinel auth-pass {SERVICE} s3cret\n"
+                f"sentinel down-after-milliseconds {SERVICE} {PATIENT_MS}\n"
+                f"sentinel failover-timeout {SERVICE} 3000\n"
+            )
+            sentinels.append(start(stack, directory, kind=Sentinel, binary=binary))
+        found = Watched(primary, replica, sentinels)
+        deadline = time.monotonic() + FAILOVER_S
+        while not all(is_ready(sentinel) for sentinel in sentinels):
+            assert time.monotonic() < deadline, "the Sentinels did not find each other"
+            time.sleep(0.02)
+        yield found

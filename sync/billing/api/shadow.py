@@ -58,12 +58,13 @@ class Shadows(BillingOperations):
         """
         known, snapshot = self._services.environment(asked.environment), await self._services.store.read(asked.topic)
         record, is_switched = await known.shadow.record(asked.topic), await known.shadow.is_switched(asked.topic)
+        is_known = has_facts(snapshot) and not snapshot.erased
         document: Document = {
             "topic": asked.topic,
-            "is_known": has_facts(snapshot),
-            "is_seen": has_facts(snapshot) and not is_shadow(snapshot),
+            "is_known": is_known,
+            "is_seen": is_known and not is_shadow(snapshot),
             "is_switched": is_switched,
-            "computed": orjson.loads(billed(snapshot).state) if has_facts(snapshot) else None,
+            "computed": orjson.loads(billed(snapshot).state) if is_known else None,
             "compared": [],
             "differences": [],
         }
