@@ -124,14 +124,14 @@ class Keys(Names):
         return f"{self.head(f'audits/{environment}')}:due"
 
     def drift(self, environment: str, name: str) -> str:
-        """`records`: stream of drift records, capped. `counts`: hash of their number, one field per kind."""
+        """`records`, `shadow`: streams of drift records, capped. `counts`: hash of their number, one field per kind."""
         return f"{self.head(f'drift/{environment}')}:{name}"
 
     def shadow(self, environment: str, name: str) -> str:
         """`switches`: hash of the switched share and tenants. `answers`: hash of the other system's answers, by topic.
 
         `due`: queue of tenants to compare. `switching`: queue of tenants to switch. One field or member per tenant; the
-        erasure removes them. `problem`: the other system's last failure. TTL one hour.
+        erasure removes them. `problem`: the other system's last failure. TTL ten minutes.
         """
         return f"{self.head(f'shadow/{environment}')}:{name}"
 

@@ -109,7 +109,7 @@ class Shadows(BillingOperations):
         fields = sorted(found.fields.items(), key=lambda one: (-one[1].differing, one[0]))
         plans = sorted(found.plans.items(), key=lambda one: (-one[1], one[0]))
         counts = ("is_on", "unseen", "seen", "compared", "differing", "absent", "not_compared", "waiting")
-        failed = {} if problem is None else {"problem": {**problem, "at": instants.text_us(problem.pop("at_us"))}}
+        failed = {} if problem is None else {"problem": _problem(problem)}
         return {
             **{name: getattr(found, name) for name in counts},
             **failed,
@@ -177,3 +177,7 @@ def _shown(found: Compared) -> dict[str, Any]:
         "compared": list(compared),
         "differences": [one._asdict() for one in differences],
     }
+
+
+def _problem(stored: Mapping[str, Any]) -> dict[str, Any]:
+    return {"topic": stored["topic"], "reason": stored["reason"], "at": instants.text_us(stored["at_us"])}

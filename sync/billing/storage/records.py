@@ -124,17 +124,22 @@ async def get_preview(store: Store, topic: str, preview_id: str) -> dict[str, An
 
 
 class DriftLog:
-    """The drift records of one environment, about the newest DRIFT_KEPT, and the total of each kind ever recorded."""
+    """The drift records of one environment, about the newest DRIFT_KEPT, and the total of each kind ever recorded.
+
+    Those of the kind `shadow` are kept apart, as many again: one wrong word in the catalog makes thousands of them.
+    """
 
     def __init__(self, store: Store, environment: str) -> None:
         self._store = store
         self._environment = environment
-        self._records, self._counts = (store.keys.drift(environment, name) for name in ("records", "counts"))
+        names = ("records", "shadow", "counts")
+        self._records, self._shadow, self._counts = (store.keys.drift(environment, name) for name in names)
 
     def add(self, batch: CommandPipeline, drift: Drift) -> None:
         """Add to `batch` a record."""
         record = orjson.dumps(drift.shown())
-        batch.command("XADD", self._records, "MAXLEN", "~", DRIFT_KEPT, "*", "record", record)
+        stream = self._shadow if drift.kind == "shadow" else self._records
+        batch.command("XADD", stream, "MAXLEN", "~", DRIFT_KEPT, "*", "record", record)
         batch.command("HINCRBY", self._counts, drift.kind, 1)
         counter = counters.field("drift", kind=drift.kind, env=self._environment)
         batch.command("HINCRBY", batch.keys.counters, counter, 1)
@@ -146,7 +151,9 @@ class DriftLog:
             StoreError: the store is unreachable or failing.
         """
         newest = f"({before}" if before else "+"
-        (entries,) = await run_commands(self._store, ("XREVRANGE", self._records, newest, "-", "COUNT", count))
+        streams = (self._records, self._shadow)
+        found = await run_commands(self._store, *(("XREVRANGE", one, newest, "-", "COUNT", count) for one in streams))
+        entries = sorted((entry for part in found for entry in part), key=_entry_id, reverse=True)[:count]
         records = [orjson.loads(fields[b"record"]) for _, fields in entries]
         return records, entries[-1][0].decode() if len(entries) == count else ""
 
@@ -156,10 +163,11 @@ class DriftLog:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        (entries,) = await run_commands(self._store, ("XRANGE", self._records, "-", "+"))
-        ids = [id for id, fields in entries if orjson.loads(fields[b"record"]).get("topic") == topic]
-        if ids:
-            await run_commands(self._store, ("XDEL", self._records, *ids))
+        for stream in (self._records, self._shadow):
+            (entries,) = await run_commands(self._store, ("XRANGE", stream, "-", "+"))
+            ids = [id for id, fields in entries if orjson.loads(fields[b"record"]).get("topic") == topic]
+            if ids:
+                await run_commands(self._store, ("XDEL", stream, *ids))
 
     async def counts(self) -> dict[str, int]:
         """Return the total of each kind ever recorded, for every kind.
@@ -169,3 +177,8 @@ class DriftLog:
         """
         (values,) = await run_commands(self._store, ("HMGET", self._counts, *KINDS))
         return {kind: int(value or 0) for kind, value in zip(KINDS, values, strict=True)}
+
+
+def _entry_id(entry: tuple[bytes, object]) -> tuple[int, ...]:
+    """Return the id of a stream's entry, for comparison: milliseconds and a number."""
+    return tuple(map(int, entry[0].split(b"-")))

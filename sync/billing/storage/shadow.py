@@ -19,8 +19,8 @@ LEASE_S = 60.0
 
 SCAN_COUNT = 500
 
-PROBLEM_TTL_S = 3600
-"""How long the last failure of the other system is kept."""
+PROBLEM_TTL_S = 600
+"""How long the other system's last failure is kept. Where it goes on failing, it is asked again within half of that."""
 
 _PUT = Script.load("sync.billing.storage", "shadow_put")
 

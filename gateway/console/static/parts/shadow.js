@@ -10,6 +10,10 @@ const HEADS = ["Field", "Billing", "Other system"];
 /** Interval of polls for the report, which reads every tenant. */
 const ASK_EVERY_MS = 15_000;
 
+/** Whether an environment has a shadow, or had one. @param {any} report */
+const isWorthShowing = ({ listed, is_on, unseen, seen, compared, absent, waiting }) =>
+  listed && (unseen || compared || absent || (is_on && (seen || waiting)));
+
 /** @param {unknown} value */
 const text = (value) => (value === undefined ? "" : typeof value === "string" ? value : JSON.stringify(value));
 
@@ -62,7 +66,7 @@ export const shadowCard = () => {
     poll: async (envs, signal) => {
       if (Date.now() - askedAt >= ASK_EVERY_MS) {
         const all = await Promise.all(envs.map((env) => get("shadow", { env, limit: 1 }, signal)));
-        found = all.filter(({ listed, is_on, unseen, absent, compared }) => listed && (is_on || unseen || absent || compared));
+        found = all.filter(isWorthShowing);
         askedAt = Date.now();
         show(found);
       }

@@ -136,7 +136,7 @@ class ShadowField(Model):
 
 
 class ShadowProblem(Model):
-    """The other system's last failure, within the last hour."""
+    """The other system's last failure, within ten minutes."""
 
     topic: str
     reason: str

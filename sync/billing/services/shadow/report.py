@@ -40,7 +40,7 @@ class ShadowReport:
         compared, differing: numbers of tenants that the other system has answered for, and of those that differ.
         absent, not_compared: numbers of tenants that it does not know, and whose answer has none of the fields.
         waiting: number of tenants that wait to be compared or switched.
-        problem: the other system's last failure, within the last hour: topic, reason, at_us.
+        problem: the other system's last failure, within ten minutes: topic, reason, at_us.
         fields: each declared field, or name in a table.
         plans: the plan that billing computes -> number of tenants that differ.
         examples: the tenants that differ, with their differences, the newest first.
@@ -75,7 +75,8 @@ async def report(context: BillingContext, environment: str, examples: int) -> Sh
     await _count_tenants(found, known, context.store)
     differing = await _read_answers(found, known)
     found.examples = [_example(topic, record) for _, topic, record in differing[:examples]]
-    _add_declared(found, context.catalog_watcher.current.shadow or DEFAULT)
+    if found.compared or found.not_compared:
+        _add_declared(found, context.catalog_watcher.current.shadow or DEFAULT)
     return found
 
 

@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 
 from sync.billing.catalog.watcher import EXAMPLE, CatalogWatcher
+from sync.billing.domain.facts.drift import Drift
 from sync.billing.services.shadow.queues import COMPARE_EVERY_S, ShadowQueues
 from sync.billing.services.shadow.report import Field, report
+from sync.billing.storage import records
 from sync.core.errors import SyncError
 from sync.store import counters
+from sync.store.command_pipeline import CommandPipeline
 from tests.support.services import TOPIC, Billing, billing
 
 
@@ -30,8 +33,8 @@ async def test_a_difference_is_a_drift_record_once_and_goes_when_both_agree(serv
         answer = {"tier": "Basic", "state": "active"}
         compared = await services.shadow_comparisons.answered("live", TOPIC, answer, 1, "posted")
         assert [tuple(one) for one in compared.comparison.differences] == [("plan", "pro", "basic")]
-    records, _ = await services.environment("live").drifts.page("", 10)
-    shadow = [record for record in records if record["kind"] == "shadow"]
+    page, _ = await services.environment("live").drifts.page("", 10)
+    shadow = [record for record in page if record["kind"] == "shadow"]
     assert [(one["here"], one["there"], one["why"]) for one in shadow] == [
         ({"plan": "pro"}, {"plan": "basic"}, "posted")
     ]
@@ -43,6 +46,26 @@ async def test_a_difference_is_a_drift_record_once_and_goes_when_both_agree(serv
     await work(services)
     found = await report(services, "live", 10)
     assert (found.compared, found.differing, found.examples) == (1, 0, [])
+
+
+async def test_many_differences_push_out_no_record_of_another_kind(
+    services: Billing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "DRIFT_KEPT", 20)
+    drifts = services.environment("live").drifts
+    batch = CommandPipeline(services.store)
+    drifts.add(batch, Drift("money", TOPIC, "pv_1", "change billed", services.now_us))
+    for number in range(60):
+        drifts.add(batch, Drift("shadow", f"tenant:t{number}", "", "posted", services.now_us))
+    await batch.run()
+    kinds, before = list[object](), ""
+    while len(kinds) < 60:
+        page, before = await drifts.page(before, 7)
+        kinds += [one["kind"] for one in page]
+        if not before:
+            break
+    assert kinds.count("money") == 1
+    assert (await drifts.counts())["shadow"] == 60
 
 
 async def test_an_older_answer_is_not_used(services: Billing) -> None:
