@@ -44,6 +44,7 @@ def trace(tenant: str, as_json: bool, api: Api) -> None:
     """
     chain = api.console("topics/", tenant)
     chain["events"] = api.console("events/", tenant)["events"][:EVENTS_SHOWN]
+    chain["shadow"] = api.console("shadow/", tenant)
     if as_json:
         say_json(chain)
     else:
@@ -57,6 +58,8 @@ def _chain(chain: Mapping[str, Any]) -> Iterator[str]:
     committed = chain["committed"]
     version, cause = committed["version"], committed["cause"]
     yield f"{chain['topic']}  " + (f"version {version}, {span(committed['age_s'])} old" if version else "has no state")
+    if chain["shadow"].get("is_known") and not chain["shadow"]["is_seen"]:
+        yield f"  {'shadow':10} {_unseen(chain['shadow'])}"
     previous: float | None = None
     for name, text, note in (
         ("occurred", cause.get("occurred_at"), _why(cause)),
@@ -90,6 +93,14 @@ def _chain(chain: Mapping[str, Any]) -> Iterator[str]:
         elif event["event_id"] not in used:
             shown = "  ".join(plain(event[name]) for name in ("event_id", "outcome", "type", "reason"))
             yield f"  event {shown}"
+
+
+def _unseen(shadow: Mapping[str, Any]) -> str:
+    """Return what billing computes of a tenant whose pages do not see it."""
+    computed, differing = shadow["computed"] or {}, len(shadow["differences"])
+    plan = computed.get("plan", {}).get("key", "no plan")
+    differs = f"; {differing} fields differ from the other system" if differing else ""
+    return plain(f"pages do not see what billing computes: {plan}, {computed.get('status')}{differs}")
 
 
 def _seconds(text: str) -> float | None:

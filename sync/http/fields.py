@@ -162,8 +162,6 @@ class Reader(Generic[T]):
                 return f"an integer from {least} to {most}"
             case {"type": "number", "minimum": least, "maximum": most}:
                 return f"a number from {least:g} to {most:g}"
-            case {"type": "number", "minimum": least, "maximum": most}:
-                return f"a number from {least:g} to {most:g}"
             case {"type": "string", "format": "date-time"}:
                 return "an RFC 3339 time"
             case {"type": "string", "minLength": least, "maxLength": most}:

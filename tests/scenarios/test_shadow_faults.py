@@ -153,6 +153,8 @@ class TestTenants:
             assert "tenant:acme: in the shadow: pages do not see what is computed" in said
             assert "tenant:b: pages see what billing computes" in said
             assert "tenant:c: billing does not know it; its first event makes it unseen" in said
+            traced = await shell(system, f"PLANWIRE_CONSOLE_TOKEN={TOKEN} planwire trace acme")
+            assert "pages do not see what billing computes: pro, active; 1 fields differ" in traced
 
 
 class TestStores:

@@ -14,6 +14,7 @@ from sync.billing.catalog.watcher import EXAMPLE, CatalogWatcher
 from sync.billing.services.committer import SHADOW
 from sync.billing.services.shadow.queues import ShadowQueues
 from sync.billing.services.shadow.switches import UNKNOWN
+from sync.billing.storage.shadow import LEASE_S
 from sync.billing.storage.tenants import is_shadow
 from sync.core.errors import SyncError
 from sync.store.models import Change, Snapshot, Verdict
@@ -191,6 +192,21 @@ async def test_a_tenant_that_was_new_after_the_switch_goes_back_to_what_was_publ
 async def test_a_switch_of_a_name_that_billing_does_not_know_says_so(services: Billing) -> None:
     result = await services.shadow_switches.switch("live", "tenant:acne", WHO, on=True)
     assert (result.outcome, result.reason) == ("unchanged", UNKNOWN)
+
+
+async def test_a_worker_that_dies_midway_leaves_the_rest_to_another(services: Billing) -> None:
+    topics = [f"tenant:t{number}" for number in range(10)]
+    for number in range(10):
+        await services.receive(f"t{number}", plan="pro", id=f"sub_{number}", customer_id=f"ctm_{number}")
+    await services.shadow_switches.switch_share("live", 1.0, WHO, clears=True)
+    log = services.environment("live").shadow
+    claimed = await log.switching.claim(10)
+    await services.shadow_switches.bring("live", claimed[0].topic)  # and dies before it ends the claim
+    await work(services)
+    assert sum([await services.state(topic) is not None for topic in topics]) == 1
+    services.clock.advance(LEASE_S + 1)
+    await work(services)
+    assert None not in [await services.state(topic) for topic in topics]
 
 
 async def test_a_worker_with_an_old_view_of_the_switches_is_put_right(services: Billing) -> None:
