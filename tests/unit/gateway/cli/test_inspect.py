@@ -33,10 +33,13 @@ CHAIN: dict[str, Any] = {
 EVENT = {"event_id": "evt_1", "outcome": "parked", "type": "t", "reason": "why"}
 
 
+SEEN: dict[str, Any] = {"listed": True, "is_known": True, "is_seen": True}
+
+
 def run(monkeypatch: pytest.MonkeyPatch, answers: dict[str, dict[str, Any]], *arguments: str) -> Result:
     def send(_: Api, method: str, path: str, query: dict[str, str]) -> tuple[int, dict[str, Any]]:
         name = path.removeprefix("/console/api/").partition("/")[0]
-        return 200, answers[name]
+        return 200, {"shadow": SEEN, **answers}[name]
 
     monkeypatch.setattr(Api, "send", send)
     return CliRunner().invoke(cli.cli, [*arguments, "--url", "http://x"])
@@ -147,3 +150,11 @@ def test_drift_of_money_shows_both_amounts_or_what_was_quoted(monkeypatch: pytes
     ]
     output = run(monkeypatch, {"drift": {"listed": True, "drift": rows}}, "drift", "--json").output
     assert [json.loads(line) for line in output.splitlines()] == rows
+
+
+def test_a_tenant_in_the_shadow_has_what_billing_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    computed = {"plan": {"key": "pro"}, "status": "active"}
+    shadow = {"listed": True, "is_known": True, "is_seen": False, "computed": computed, "differences": [{}]}
+    result = run(monkeypatch, {"topics": CHAIN, "events": {"events": []}, "shadow": shadow}, "trace", "acme")
+    says = "pages do not see what billing computes: pro, active; 1 fields differ from the other system"
+    assert result.output.splitlines()[1] == f"  shadow     {says}"
