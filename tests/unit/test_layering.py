@@ -88,12 +88,15 @@ MAY_NOT_IMPORT = {
     "sync.billing.services": ["sync.http", "sync.billing.api", "sync.bootstrap"],
     **{
         f"sync.billing.services.{one}": [
-            f"sync.billing.services.{room}" for room in ("events", "tenants", "background")
+            f"sync.billing.services.{room}" for room in ("events", "tenants", "shadow", "background")
         ]
         for one in ("context", "committer", "move", "reproject")
     },
-    "sync.billing.services.events": [f"sync.billing.services.{one}" for one in ("tenants", "background", "wiring")],
-    "sync.billing.services.tenants": ["sync.billing.services.background"],
+    "sync.billing.services.events": [
+        f"sync.billing.services.{one}" for one in ("tenants", "shadow", "background", "wiring")
+    ],
+    "sync.billing.services.tenants": ["sync.billing.services.shadow", "sync.billing.services.background"],
+    "sync.billing.services.shadow": [f"sync.billing.services.{one}" for one in ("events", "tenants", "background")],
     "sync.billing.services.wiring": ["sync.billing.services.background"],
     "sync.billing.api": ["sync.billing.services.background", "sync.bootstrap", "sync.worker"],
     "sync.bootstrap": ["sync.http", "sync.billing.api", "sync.worker"],
