@@ -16,7 +16,6 @@ from sync.billing.domain.entitlements.wakeups import next_wakeup_us
 from sync.billing.domain.facts.customers import second_customer_drift
 from sync.billing.domain.facts.drift import Drift
 from sync.billing.domain.facts.model import NOTHING, Event, Facts
-from sync.billing.domain.outcome import WAITS_CATALOG
 
 
 class Tenant(NamedTuple):
@@ -46,6 +45,7 @@ class Decided:
         note: why a part of the request is not in them, or what was dropped; "" for neither.
         drifts: the records about a preview that differs from the result, a second customer, a published plan.
         waits: what unknown prices wait on; an event is parked beside its commit.
+        unknown: the reason that names all unknown prices of the tenant; "" if there are none.
         is_parked: whether the event is parked, since it shows nothing that the catalog knows.
         is_stale: whether the event is not the newest of its subscription; then `note` says why.
     """
@@ -58,6 +58,7 @@ class Decided:
     waits: tuple[str, ...] = ()
     is_parked: bool = False
     is_stale: bool = False
+    unknown: str = ""
 
 
 def conclude(
@@ -85,6 +86,5 @@ def conclude(
         here = {str(entry["path"]): entry.get("from") for entry in differing}
         there = {str(entry["path"]): entry.get("to") for entry in differing}
         drifts += (Drift("preview", topic, preview_id, why, setting.now_ns // 1000, here, there),)
-    note = note or dropped or projected.unknown
-    waits = (WAITS_CATALOG,) if projected.unknown else ()
-    return Decided(facts, projected.state, next_wakeup_us(projected, facts, setting), note, drifts, waits)
+    wake_us = next_wakeup_us(projected, facts, setting)
+    return Decided(facts, projected.state, wake_us, note or dropped, drifts, unknown=projected.unknown)

@@ -145,7 +145,7 @@ def _decide_reduced(
     prices = reported_prices(as_new(before, after, key), key, setting)
     is_reported = not prices or prices <= reported_prices(before, key, setting)
     if is_reported and not (prices and is_lost_anywhere(after.subscriptions[key], setting)):
-        return replace(decided, waits=(), is_stale=bool(stale)) if decided.waits or stale else decided
+        return replace(decided, is_stale=True) if stale else decided
     reason, waits = _unknown(event, prices, setting), (WAITS_CATALOG, items_subject(key))
     if is_new_and_unknown(before, after, key, setting):
         return EventResult(Outcome.PARKED, reason, waits=waits)
@@ -171,7 +171,7 @@ def _key(event: Event) -> str:
 
 
 def _unknown(event: Event, prices: Collection[str], setting: Setting) -> str:
-    return unknown_reason([(event.provider, price_id) for price_id in prices], setting)
+    return unknown_reason([(event.provider, price_id) for price_id in prices], setting, event)
 
 
 def decide_without_event(
@@ -213,7 +213,9 @@ def decide_without_event(
     decided = conclude(tenant, after, setting, note, fetched)
     if isinstance(decided, Unprojectable):
         return EventResult(Outcome.UNCHANGED, decided.reason, waits=(WAITS_CATALOG,))
-    return decided
+    if not decided.unknown:
+        return decided
+    return replace(decided, note=decided.note or decided.unknown, waits=(WAITS_CATALOG,))
 
 
 def _is_parked_by_policy(before: Facts, event: Event, setting: Setting) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from sync.billing.domain.conclusion import Decided, Tenant, conclude
 from sync.billing.domain.entitlements.evaluation import Setting
 from sync.billing.domain.entitlements.projection import Unprojectable
@@ -35,8 +33,7 @@ def decide_refund(tenant: Tenant, event: Event, setting: Setting, moved_us: int)
     decided = conclude(tenant, after, setting, note, ())
     if isinstance(decided, Unprojectable):
         return EventResult(Outcome.PARKED, decided.reason, waits=(WAITS_CATALOG,))
-    # An unknown price is reported by the event that shows it.
-    return replace(decided, waits=()) if decided.waits else decided
+    return decided
 
 
 def of_unknown_payment(event: Event, setting: Setting) -> EventResult:

@@ -16,10 +16,10 @@ from typing import Any
 
 import orjson
 
-from sync.billing.catalog.catalog import Offer
+from sync.billing.catalog.catalog import Entry, Offer
 from sync.billing.domain.entitlements.applications import bought_apps, is_lost_anywhere, overrides_of
 from sync.billing.domain.entitlements.evaluation import Setting, bought, is_lost
-from sync.billing.domain.entitlements.items import unknown_prices
+from sync.billing.domain.entitlements.items import entry_of, unknown_prices
 from sync.billing.domain.entitlements.overrides import is_active
 from sync.billing.domain.facts import recent_events
 from sync.billing.domain.facts.instructions import PLAN
@@ -169,11 +169,12 @@ def items_subject(key: str) -> str:
     return f"items:{key}"
 
 
-def unknown_reason(prices: Collection[tuple[str, str]], setting: Setting) -> str:
+def unknown_reason(prices: Collection[tuple[str, str]], setting: Setting, event: Event | None = None) -> str:
     """Return the reason that names (provider, id), their environment, and where the catalog has them.
 
     Args:
         prices: each with the id by which the catalog would list it; see `listed_id`.
+        event: the one that shows them, and with them their products and lookup keys.
     """
     sellers = setting.product_sellers
     kind = "product" if all(provider in sellers for provider, _ in prices) else "price"
@@ -190,6 +191,14 @@ def unknown_reason(prices: Collection[tuple[str, str]], setting: Setting) -> str
     elsewhere += [
         f"{found.key} has {price_id}, but not purchase = true"
         for provider, price_id in sorted(prices)
-        if isinstance(found := setting.catalog.find(provider, setting.environment, price_id), Offer)
+        if isinstance(found := _listed(provider, price_id, event, setting), Offer)
     ]
     return "; ".join((f"unknown {kind} {shown} in {setting.environment}", *elsewhere[:PRICES_NAMED_MAX]))
+
+
+def _listed(provider: str, id: str, event: Event | None, setting: Setting) -> Entry | None:
+    """Return the catalog's entry of a price or product, whether or not a purchase buys it."""
+    is_product = provider in setting.product_sellers
+    if is_product or event is None or event.subscription is None:
+        return setting.catalog.find(provider, setting.environment, id, "", id if is_product else "")
+    return entry_of(id, replace(event, subscription=replace(event.subscription, purchase=None)), setting)

@@ -105,7 +105,7 @@ class BackfillItem:
         prices = unknown_prices(event, setting)
         if not prices or event.subscription is None or event.subscription.status not in LIVE_STATUSES:
             return ""
-        return unknown_reason([(event.provider, price_id) for price_id in prices], setting)
+        return unknown_reason([(event.provider, price_id) for price_id in prices], setting, event)
 
     async def _merge(self, topic: str, event: Event) -> Commit:
         what = "refund" if event.refund is not None else "purchase" if event.is_of_payment else "subscription"

@@ -235,6 +235,21 @@ def test_a_purchase_of_what_no_purchase_sells_waits_for_the_catalog(price: str) 
     assert result.reason == f"unknown price {price} in live{known}"
 
 
+def test_the_reason_names_what_the_catalog_sells_by_the_product() -> None:
+    using = catalog.parse(TEXT.replace('purchase = true\nexpires = "10d"\nproducts', "products"))
+    result = decide(Tenant("tenant:acme"), Delivery(bought(1, COURSE)), setting(using=using))
+    assert isinstance(result, EventResult)
+    assert result.reason == "unknown price pri_course in live; course has pri_course, but not purchase = true"
+
+
+def test_an_event_is_not_noted_for_the_unknown_price_of_another() -> None:
+    facts, _ = processed([bought(1, LIFE, Item("pri_unknown", 1))], CATALOG)
+    for other in (event("active", 2, PRO), refund(3, of="txn_1"), bought(2, COURSE, id="txn_2")):
+        result = decide(Tenant("tenant:acme", facts), Delivery(other), setting())
+        assert isinstance(result, Decided)
+        assert (result.note, result.waits) == ("", ())
+
+
 def test_known_items_of_a_purchase_count_beside_unknown_ones() -> None:
     result = decide(Tenant("tenant:acme"), Delivery(bought(1, LIFE, Item("pri_pro", 1))), setting())
     assert isinstance(result, Decided)
