@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from planwire_client.core.commit import Names
+from planwire_client.core.topic import TENANT_KIND, USAGE_KIND
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,8 @@ class Keys(Names):
 
     def topic_of(self, head: str) -> str:
         """Return the topic, or another hash tag, of a head (the inverse of `head`)."""
-        return head[len(self.prefix) + 2 : -1]
+        tag, _, usage = head[len(self.prefix) + 2 :].partition("}")
+        return tag.replace(f"{TENANT_KIND}:", f"{USAGE_KIND}:", 1) if usage else tag
 
     # Keys of a topic: the topic is the hash tag.
 

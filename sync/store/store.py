@@ -61,6 +61,11 @@ class Store:
         self.quiet = 0
         self._unannounced_logged_at = float("-inf")
 
+    @property
+    def is_sharded(self) -> bool:
+        """Whether the store is a Cluster, which announces on shard channels."""
+        return self._cluster is not None
+
     def pipeline(self) -> CommandPipeline:
         """Return a pipeline with a round trip of its own."""
         return CommandPipeline(self, shared=False)

@@ -19,6 +19,7 @@ from importlib import resources
 import orjson
 
 from planwire_client.core import merge_patch
+from planwire_client.core.topic import TENANT_KIND, USAGE_KIND
 
 LUA = resources.files(__package__).joinpath("commit.lua").read_text("utf-8")
 """The script's source; its header lists keys, arguments and the reply."""
@@ -91,6 +92,12 @@ def check_prefix(text: str) -> str:
     return text
 
 
+def _tagged(name: str) -> str:
+    """Return a topic, or another hash tag, in braces. A tenant's usage is in the slot of the tenant."""
+    env, is_usage, id = name.partition(f"{USAGE_KIND}:")
+    return f"{{{env}{TENANT_KIND}:{id}}}:{USAGE_KIND}" if is_usage and (not env or env[-1] == "/") else f"{{{name}}}"
+
+
 @dataclass(frozen=True, slots=True)
 class Names:
     """The names of keys and channels of one installation.
@@ -111,11 +118,11 @@ class Names:
 
     def channel(self, topic: str) -> str:
         """Return the channel on which the topic's commits are announced."""
-        return f"{self.scope}:{{{topic}}}"
+        return f"{self.scope}:{_tagged(topic)}"
 
     def head(self, tag: str) -> str:
         """Return the common beginning of the keys with this hash tag; each key is HEAD:NAME."""
-        return f"{self.prefix}:{{{tag}}}"
+        return f"{self.prefix}:{_tagged(tag)}"
 
     @property
     def schema(self) -> str:

@@ -19,6 +19,9 @@ LIVE = "live"
 TENANT_KIND = "tenant"
 """The kind of the topics that billing computes."""
 
+USAGE_KIND = "usage"
+"""The kind of the topics that show what tenants have used of their limits: `usage:acme` of `tenant:acme`."""
+
 PROBE_KIND = "probe"
 """The kind of the gateways' canary topics. No token grants it, and it cannot be published to over HTTP."""
 

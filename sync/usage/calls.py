@@ -1,0 +1,205 @@
+"""Calls about tenants' usage: each is one run of the script, and is counted against the newest entitlements."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Literal
+
+from planwire_client.core.topic import USAGE_KIND, Topic
+from sync.store.command_pipeline import CommandPipeline, Script, failure
+from sync.store.models import StoreError
+from sync.store.store import Store
+from sync.usage.meters import Meters
+from sync.usage.terms import terms
+
+Operation = Literal["consume", "release", "set", "reserve", "finalize", "cancel", "adjust", "grant", "read"]
+
+PUSH_US = 250_000
+"""Least time between two announcements of one tenant's usage."""
+
+ROUNDS_MAX = 10
+"""Repetitions of a call whose terms changed meanwhile, or which reaches a threshold."""
+
+UNLIMITED = -1
+"""A limit, and what is left of it, without bound."""
+
+
+def _script() -> Script:
+    folder = resources.files(__package__).joinpath("scripts")
+    source = "".join(folder.joinpath(f"{name}.lua").read_text("utf-8") for name in ("usage_meters", "usage_call"))
+    return Script(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
+
+
+_USAGE = _script()
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call.
+
+    Attributes:
+        tenant: the topic of the tenant.
+        operation: what to do; `read` brings the usage topic up to date.
+        meter: the meter's name; empty for `read`.
+        amount: units, 1 or more; 0 or more for `set` and `finalize`; of any sign for `adjust`.
+        key: makes the call idempotent, for a day; empty for none.
+        id: of the reservation, or of the granted credits; for `adjust` "to" or "by".
+        ends_us: when the reservation or the credits end, microseconds since 1970; 0: never.
+        reason, actor: why and by whom, for `adjust` and `grant`.
+    """
+
+    tenant: str
+    operation: Operation
+    meter: str = ""
+    amount: int = 0
+    key: str = ""
+    id: str = ""
+    ends_us: int = 0
+    reason: str = ""
+    actor: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of a call.
+
+    Attributes:
+        is_allowed: whether it was counted.
+        used: units used, without those reserved.
+        reserved: units reserved.
+        limit, remaining: UNLIMITED (-1) for no bound.
+        ends_us: end of the window, microseconds since 1970; 0: it has none.
+        version: of the entitlements that it was counted against; 0: the tenant has none, and the default plan counts.
+        usage_version: of the usage topic.
+        push_at_us: when the usage topic is to be brought up to date by a `read`; 0: it is.
+        reached: the highest threshold that is reached; 0: none.
+        over: units beyond the limit.
+        is_repeated: whether it was counted earlier, under the same key.
+    """
+
+    is_allowed: bool
+    used: int
+    reserved: int
+    limit: int
+    remaining: int
+    ends_us: int
+    version: int
+    usage_version: int
+    push_at_us: int
+    reached: int
+    over: int
+    is_repeated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A call that changed nothing, because it cannot be counted.
+
+    `code`: meter_unknown, limit_unknown, key_reused, reservation_unknown, reservations_full, grants_full, erased.
+    """
+
+    code: str
+
+
+class UsageCalls:
+    """Sends calls. One per process."""
+
+    def __init__(
+        self,
+        store: Store,
+        meters: Callable[[], Meters],
+        arm: Callable[[CommandPipeline, str], None] = lambda batch, tenant: None,
+        push_us: int = PUSH_US,
+    ) -> None:
+        """Count by the meters of a catalog that may be edited.
+
+        Args:
+            store: the store.
+            meters: returns the present meters.
+            arm: adds to a batch what schedules the report of a threshold that a tenant is about to reach.
+            push_us: least time between two announcements of one tenant's usage, microseconds.
+        """
+        self._store = store
+        self._meters = meters
+        self._arm = arm
+        self._push_us = push_us
+
+    async def run(self, calls: Sequence[Call]) -> list[Answer | Rejected | StoreError]:
+        """Return what came of each call, in order. Those of one tenant are sent in order."""
+        meters, found = self._meters(), dict[int, Answer | Rejected | StoreError]()
+        digest = meters.digest
+        open_calls = {index: (call, b"", "") for index, call in enumerate(calls)}
+        for _ in range(ROUNDS_MAX):
+            pipeline = CommandPipeline(self._store)
+            for call, new_terms, is_armed in open_calls.values():
+                self._add(pipeline, call, digest, new_terms, is_armed)
+            try:
+                await self._arm_all({call.tenant for call, _, is_armed in open_calls.values() if is_armed})
+                replies = await pipeline.attempt()
+            except StoreError as error:
+                found |= dict.fromkeys(open_calls, error)
+                break
+            again = {}
+            for (index, (call, _, is_armed)), reply in zip(open_calls.items(), replies, strict=True):
+                if isinstance(reply, Exception):
+                    found[index] = failure(reply)
+                elif reply[0] == b"terms":
+                    version, owner, state, periods, now = reply[1:]
+                    told = terms(meters, version.decode(), owner.decode(), state, periods, int(now))
+                    again[index] = call, told, is_armed
+                elif reply[0] == b"arm":
+                    again[index] = call, b"", "1"
+                else:
+                    found[index] = _answer(reply)
+            if not again:
+                break
+            open_calls = again
+        else:
+            found |= dict.fromkeys(open_calls, StoreError("the tenant's entitlements kept changing"))
+        return [found[index] for index in range(len(calls))]
+
+    async def _arm_all(self, tenants: Iterable[str]) -> None:
+        batch = CommandPipeline(self._store)
+        for tenant in tenants:
+            self._arm(batch, tenant)
+        await batch.run()
+
+    def _add(self, pipeline: CommandPipeline, call: Call, digest: str, new_terms: bytes, is_armed: str) -> None:
+        keys, tenant = self._store.keys, call.tenant
+        usage = usage_topic(tenant)
+        names = ("meters", "keys", "order", "holds", "expiry", "calls", "periods", "crossings", "adjustments")
+        pipeline.script(
+            _USAGE,
+            [keys.snap(tenant), keys.snap(usage), *(f"{keys.head(usage)}:{name}" for name in names)],
+            call.operation,
+            digest,
+            new_terms,
+            "SPUBLISH" if self._store.is_sharded else "PUBLISH",
+            keys.channel(usage),
+            self._push_us,
+            is_armed,
+            call.meter,
+            call.amount,
+            call.key,
+            call.id,
+            call.ends_us,
+            call.reason,
+            call.actor,
+        )
+
+
+def usage_topic(tenant: str) -> str:
+    """Return the topic that shows the usage of a tenant's topic."""
+    parsed = Topic.parse(tenant)
+    return str(Topic(parsed.env, USAGE_KIND, parsed.id))
+
+
+def _answer(reply: list[bytes]) -> Answer | Rejected:
+    if reply[0] == b"refused":
+        return Rejected(reply[1].decode())
+    allowed, *rest, repeated = reply[1:]
+    used, reserved, limit, remaining, ends_us, *others = map(int, rest)
+    return Answer(allowed == b"1", used, reserved, limit, remaining, ends_us, *others, is_repeated=repeated == b"1")  # type: ignore

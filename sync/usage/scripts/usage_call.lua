@@ -1,0 +1,224 @@
+
+-- Reservations that have ended are given back.
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[7], '-inf', text(now), 'LIMIT', 0, 100)) do
+  local hold = hold_of(id)
+  local owner = hold and load(hold.name)
+  if owner and owner.terms then
+    give(owner, hold.parts, hold.amount)
+    end_hold(owner, hold)
+    owner.reached = math.min(owner.reached, reached_of(owner))
+  end
+  redis.call('HDEL', KEYS[6], id)
+  redis.call('ZREM', KEYS[7], id)
+  is_changed = true
+end
+
+local function save_all()
+  for _, each in pairs(loaded) do
+    save(each)
+  end
+end
+
+local function forget_keys()
+  redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', text(now - KEYS_OLD_US))
+  local count = redis.call('ZCARD', KEYS[5])
+  local surplus = count - KEYS_MIN
+  if surplus > 0 then
+    for index, key in ipairs(redis.call('ZRANGE', KEYS[5], 0, math.min(surplus, 20) - 1)) do
+      if count - index < KEYS_MAX and tonumber(redis.call('ZSCORE', KEYS[5], key)) > now - KEYS_YOUNG_US then
+        break
+      end
+      redis.call('ZREM', KEYS[5], key)
+      redis.call('HDEL', KEYS[4], key)
+    end
+  end
+end
+
+-- Writes the state of all meters, and announces it: at once if it is urgent, else once PUSH_US have passed.
+local function push()
+  local pushed, due = tonumber(head[4] or '0'), tonumber(head[5] or '0')
+  if not is_changed and due == 0 and snap[1] then
+    return 0
+  end
+  if not is_urgent and now < pushed + PUSH_US and pushed <= now then
+    if due == 0 then
+      due = pushed + PUSH_US
+      redis.call('HSET', KEYS[3], 'due', text(due))
+    end
+    return due
+  end
+  local members = {}
+  for name in string.gmatch(names, '%S+') do
+    local meter = load(name)
+    roll(meter)
+    local limit, used = totals(meter)
+    local known = meter.terms.limit or #meter.grants > 0
+    local parts = {'"' .. name .. '":{"kind":"' .. meter.terms.kind .. '","used":' .. text(used - meter.held) ..
+      ',"reserved":' .. text(meter.held)}
+    if known then
+      table.insert(parts, '"limit":' .. (limit < 0 and '"unlimited"' or text(limit)))
+      table.insert(parts, '"remaining":' .. (limit < 0 and '"unlimited"' or text(math.max(limit - used, 0))))
+    end
+    local reached = reached_of(meter)
+    local status = not known and 'unknown' or limit >= 0 and used > limit and 'over' or limit >= 0 and used >= limit
+      and 'reached' or reached > 0 and 'near' or 'ok'
+    table.insert(parts, '"status":"' .. status .. '"')
+    if meter.ends > 0 then
+      table.insert(parts, '"period":{"starts_at":"' .. instant(meter.starts) .. '","ends_at":"' .. instant(meter.ends)
+        .. '"}')
+    end
+    if #meter.grants > 0 then
+      local grants = {}
+      for index, grant in ipairs(meter.grants) do
+        grants[index] = '{"id":"' .. grant.id .. '","amount":' .. text(grant.amount) .. ',"remaining":' ..
+          text(grant.amount - grant.taken) .. (grant.ends > 0 and ',"ends_at":"' .. instant(grant.ends) .. '"' or '') ..
+          '}'
+      end
+      table.insert(parts, '"grants":[' .. table.concat(grants, ',') .. ']')
+    end
+    table.insert(members, table.concat(parts, ',') .. '}')
+  end
+  announce('{"entitlements":' .. version .. ',"meters":{' .. table.concat(members, ',') .. '}}', false)
+  redis.call('HSET', KEYS[3], 'pushed', text(now), 'due', '0')
+  return 0
+end
+
+if OPERATION == 'read' then
+  for name in string.gmatch(names, '%S+') do
+    if not roll(load(name)) then
+      return ask_terms()
+    end
+  end
+  local push_at = push()
+  save_all()
+  return {'done', '1', '0', '0', '0', '0', '0', version, text(snap_version), text(push_at), '0', '0',
+    ''}
+end
+
+local meter = load(METER)
+if not meter.terms then
+  return {'refused', 'meter_unknown'}
+end
+if not roll(meter) then
+  return ask_terms()
+end
+save_all()  -- what follows may be refused, or begin again
+
+local before, allowed, is_repeated, parts = reached_of(meter), true, false, ''
+local remembered = KEY ~= '' and redis.call('HGET', KEYS[4], KEY)
+if remembered then
+  if string.match(remembered, '^%d+ (.*)$') ~= OPERATION .. ' ' .. METER .. ' ' .. ARGV[9] then
+    return {'refused', 'key_reused'}
+  end
+  is_repeated = true
+end
+
+-- Whether units may be taken beyond what is left.
+local function fits(amount)
+  local limit, used = totals(meter)
+  local overage = meter.terms.overage
+  if limit < 0 or overage == 'allow' then
+    return used + amount <= NUMBER_MAX
+  end
+  return used + amount <= limit or (overage == 'soft' and used < limit and used + amount <= NUMBER_MAX)
+end
+
+local hold = (OPERATION == 'finalize' or OPERATION == 'cancel' or OPERATION == 'reserve') and hold_of(ID)
+local needs_limit = OPERATION == 'consume' or OPERATION == 'reserve' or OPERATION == 'set' or OPERATION == 'finalize'
+if is_repeated or (OPERATION == 'reserve' and hold) then
+  is_repeated = true
+elseif needs_limit and not meter.terms.limit and #meter.grants == 0 then
+  return {'refused', 'limit_unknown'}
+elseif OPERATION == 'consume' then
+  allowed = fits(AMOUNT)
+  parts = allowed and take(meter, AMOUNT)
+elseif OPERATION == 'release' then
+  local of_limit = math.min(meter.used, AMOUNT)
+  meter.used = meter.used - of_limit
+  for index = #meter.grants, 1, -1 do
+    local units = math.min(meter.grants[index].taken, AMOUNT - of_limit)
+    meter.grants[index].taken = meter.grants[index].taken - units
+    of_limit = of_limit + units
+  end
+elseif OPERATION == 'set' then
+  allowed = AMOUNT <= meter.used or fits(AMOUNT - meter.used)
+  meter.used = allowed and AMOUNT or meter.used
+elseif OPERATION == 'reserve' then
+  if redis.call('ZCARD', KEYS[7]) >= HOLDS_MAX then
+    return {'refused', 'reservations_full'}
+  end
+  allowed = fits(AMOUNT)
+  if allowed then
+    parts = take(meter, AMOUNT)
+    meter.held = meter.held + AMOUNT
+  end
+elseif OPERATION == 'finalize' or OPERATION == 'cancel' then
+  local amount = OPERATION == 'finalize' and AMOUNT or 0
+  if hold and hold.name ~= METER then
+    return {'refused', 'reservation_unknown'}
+  elseif hold then
+    give(meter, hold.parts, math.max(hold.amount - amount, 0))
+    -- The work is done: what it took beyond the reservation counts, whatever the limit.
+    if amount > hold.amount then
+      take(meter, amount - hold.amount)
+    end
+  elseif OPERATION == 'cancel' then
+    is_repeated = true
+  else
+    allowed = fits(amount)  -- the reservation has ended: what it held may be another's
+    parts = allowed and take(meter, amount)
+  end
+elseif OPERATION == 'adjust' then
+  meter.used = math.min(math.max(ID == 'by' and meter.used + AMOUNT or AMOUNT, 0), NUMBER_MAX)
+elseif OPERATION == 'grant' then
+  if #meter.grants >= GRANTS_MAX then
+    return {'refused', 'grants_full'}
+  end
+  local granted = {{id = ID, taken = 0, amount = AMOUNT, ends = tonumber(ARGV[12]), origin = 'o'}}
+  for _, grant in ipairs(meter.grants) do
+    table.insert(granted, grant)
+  end
+  meter.grants = granted
+  sort_grants(meter.grants)
+end
+
+local reached = reached_of(meter)
+local is_crossed = reached > meter.reached and reached > before
+if is_crossed and ARGV[7] == '' then
+  return {'arm'}
+end
+
+local limit, used = totals(meter)
+if not is_repeated then
+  if allowed then
+    if hold then
+      end_hold(meter, hold)
+    elseif OPERATION == 'reserve' then
+      redis.call('HSET', KEYS[6], ID, string.format('%s %.0f %.0f %s', METER, AMOUNT, meter.starts, parts))
+      redis.call('ZADD', KEYS[7], ARGV[12], ID)
+    end
+    if KEY ~= '' then
+      redis.call('HSET', KEYS[4], KEY, text(now) .. ' ' .. OPERATION .. ' ' .. METER .. ' ' .. ARGV[9])
+      redis.call('ZADD', KEYS[5], text(now), KEY)
+      forget_keys()
+    end
+    if is_crossed then
+      redis.call('XADD', KEYS[10], 'MAXLEN', '~', 100, '*', 'meter', METER, 'threshold', text(reached), 'used',
+        text(used), 'limit', text(limit), 'at', text(now))
+    end
+    if OPERATION == 'adjust' or OPERATION == 'grant' then
+      redis.call('XADD', KEYS[11], 'MAXLEN', '~', 200, '*', 'meter', METER, 'what', OPERATION .. ' ' .. ID,
+        'amount', ARGV[9], 'used', text(used), 'reason', ARGV[13], 'actor', ARGV[14])
+    end
+    is_urgent = is_urgent or reached ~= meter.reached or (limit >= 0 and used >= limit)
+    meter.reached = reached
+    is_changed = true
+  end
+  redis.call('XADD', KEYS[8], 'MAXLEN', '~', 100, '*', 'meter', METER, 'operation', OPERATION, 'amount', ARGV[9],
+    'key', KEY, 'allowed', allowed and '1' or '', 'used', text(used))
+end
+local push_at = push()
+save_all()
+return {'done', allowed and '1' or '', text(used - meter.held), text(meter.held), text(limit),
+  limit < 0 and '-1' or text(math.max(limit - used, 0)), text(meter.ends), version, text(snap_version), text(push_at),
+  text(reached), text(limit >= 0 and math.max(used - limit, 0) or 0), is_repeated and '1' or ''}

@@ -1,0 +1,351 @@
+-- One call about a tenant's usage: count, check against the limit, remember, announce. Atomic; all keys are in the
+-- tenant's slot.
+--
+-- KEYS[1] tenant    the tenant's snapshot (commit.lua describes it): each call counts against its newest version
+-- KEYS[2] snap      the snapshot of the usage topic
+-- KEYS[3] meters    hash: entitlements, definitions, names, periods, pushed, due; and of each meter M:
+--                   M:terms     JSON: limit (absent: not known, -1: unlimited), plan, overage, change, thresholds
+--                   M:windows   starts of the windows to come, microseconds since 1970, separated by spaces
+--                   M:count     "USED HELD STARTS ENDS REACHED": units used with those held, units held, the window
+--                               (0: none), the highest threshold reached
+--                   M:grants    credits: "ID:TAKEN:AMOUNT:ENDS:ORIGIN" separated by spaces, the first to end first;
+--                               ENDS 0: never, ORIGIN "e" (entitlements) or "o" (an operator)
+-- KEYS[4] keys      hash: key of a call -> "AT OPERATION METER AMOUNT"   KEYS[5] order   sorted set of them by time
+-- KEYS[6] holds     hash: id of a reservation -> "METER AMOUNT STARTS PARTS", PARTS as `take` returns them
+-- KEYS[7] expiry    sorted set of reservations by their end
+-- KEYS[8] calls     stream of the newest calls        KEYS[9] periods   stream of ended windows
+-- KEYS[10] crossings     stream of thresholds that were reached and not reported
+-- KEYS[11] adjustments   stream of what operators did
+--
+-- ARGV[1] operation    consume, release, set, reserve, finalize, cancel, adjust, grant, read
+-- ARGV[2] definitions  digest of the catalog's meters; empty: those that are stored
+-- ARGV[3] terms        JSON of what the caller has computed for this tenant, or empty:
+--                      {version, periods, meters: {M: {terms, windows: [...], grants: [[id, amount, ends], ...]}}}
+-- ARGV[4] announce     PUBLISH, or SPUBLISH on Cluster   ARGV[5] channel
+-- ARGV[6] push_us      least time between two announcements
+-- ARGV[7] armed        "1" if the report of a threshold is scheduled, so that a crash cannot lose it
+-- ARGV[8] meter   ARGV[9] amount   ARGV[10] key
+-- ARGV[11] id       of a reservation or a grant; of `adjust`: "to" or "by"   ARGV[12] its end, microseconds
+-- ARGV[13] reason   ARGV[14] actor
+--
+-- Returns {"terms", version, owner, state, periods, now}: the caller computes the terms of this version, and calls
+-- again; {"arm"}: the caller schedules a report, and calls again; {"refused", code}: nothing was counted; or
+-- {"done", allowed, used, held, limit, remaining, ends, version, usage_version, push_at, reached, over, repeated}: limit
+-- and remaining -1: unlimited; ends: end of the window, 0: none; version: of the entitlements; push_at: when a `read`
+-- is to announce the state, 0: it is announced.
+--
+-- Numbers are doubles, which are exact up to 2^53. They are formatted with %.0f, because tostring() gives 1.79e+15.
+
+local OPERATION, METER, KEY, ID = ARGV[1], ARGV[8], ARGV[10], ARGV[11]
+local AMOUNT, PUSH_US = tonumber(ARGV[9]), tonumber(ARGV[6])
+local NUMBER_MAX = 9007199254740991
+local STEP_US = 10000
+local HOLDS_MAX = 1000
+local GRANTS_MAX = 200
+local KEYS_MIN, KEYS_MAX = 10000, 100000
+local KEYS_YOUNG_US, KEYS_OLD_US = 60 * 1000000, 24 * 3600 * 1000000
+
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+
+local function text(number)
+  return string.format('%.0f', number)
+end
+
+-- Returns an instant as RFC 3339 UTC with milliseconds. The days are counted from 1 March of the year 0 (proleptic
+-- Gregorian), so that a leap day is the last of its year.
+local function instant(us)
+  local days = math.floor(us / 86400000000) + 719468
+  local ms = math.floor((us % 86400000000) / 1000)
+  local era = math.floor(days / 146097)
+  local day = days - era * 146097
+  local year = math.floor((day - math.floor(day / 1460) + math.floor(day / 36524) - math.floor(day / 146096)) / 365)
+  day = day - (365 * year + math.floor(year / 4) - math.floor(year / 100))
+  local month = math.floor((5 * day + 2) / 153)
+  day = day - math.floor((153 * month + 2) / 5) + 1
+  month = month < 10 and month + 3 or month - 9
+  year = year + era * 400 + (month <= 2 and 1 or 0)
+  return string.format('%04d-%02d-%02dT%02d:%02d:%02d.%03dZ', year, month, day, math.floor(ms / 3600000),
+    math.floor(ms / 60000) % 60, math.floor(ms / 1000) % 60, ms % 1000)
+end
+
+-- The tenant's version, as commit.lua makes it.
+local tenant = redis.call('HMGET', KEYS[1], 'version', 'rev', 'public', 'owner', 'erased')
+local version = tenant[1] or '0'
+if tenant[3] and tenant[2] == tenant[1] then
+  version = tenant[3]
+end
+
+local head = redis.call('HMGET', KEYS[3], 'entitlements', 'definitions', 'names', 'pushed', 'due')
+local names = head[3] or ''
+local is_current = head[1] == version and (ARGV[2] == '' or head[2] == ARGV[2])
+local terms = ARGV[3] ~= '' and cjson.decode(ARGV[3]) or nil
+if terms and terms.version ~= version then
+  terms = nil
+end
+
+local function ask_terms()
+  return {'terms', version, tenant[4] or '', redis.call('HGET', KEYS[1], 'state') or 'null',
+    redis.call('HGET', KEYS[3], 'periods') or '', text(now)}
+end
+
+local snap = redis.call('HMGET', KEYS[2], 'version', 'erased')
+local snap_version = tonumber(snap[1] or '0')
+
+-- Stores the state of the usage topic as a new version, and announces it as commit.lua does.
+local function announce(state, erased)
+  local next_version = text(now > snap_version and now or snap_version + 1 + now % STEP_US)
+  redis.call('HSET', KEYS[2], 'version', next_version, 'rev', next_version, 'owner', 'billing', 'state', state,
+    'private', '', 'digest', redis.sha1hex(state), 'cause', '')
+  if erased then
+    redis.call('HSET', KEYS[2], 'erased', '1')
+  elseif snap[2] then
+    redis.call('HDEL', KEYS[2], 'erased')
+  end
+  redis.pcall(ARGV[4], ARGV[5], next_version .. ' 0 0 0\t' .. (erased and '\v' or '') .. '\n' .. state)
+  snap_version = tonumber(next_version)
+end
+
+-- The tenant was erased: so is its usage.
+if tenant[5] then
+  if snap[1] and not snap[2] then
+    redis.call('DEL', unpack(KEYS, 3))
+    announce('null', true)
+  end
+  return {'refused', 'erased'}
+end
+if not is_current and not terms then
+  return ask_terms()
+end
+
+-- Meters. Each that a call touches is loaded once, and saved at the end.
+
+local loaded, is_changed, is_urgent = {}, false, false
+
+local function load(name)
+  if loaded[name] then
+    return loaded[name]
+  end
+  local stored = redis.call('HMGET', KEYS[3], name .. ':terms', name .. ':count', name .. ':grants')
+  local used, held, starts, ends, reached = string.match(stored[2] or '0 0 0 0 0', '^(%d+) (%d+) (%d+) (%d+) (%d+)$')
+  local meter = {name = name, terms = stored[1] and cjson.decode(stored[1]), used = tonumber(used),
+    held = tonumber(held), starts = tonumber(starts), ends = tonumber(ends), reached = tonumber(reached), grants = {}}
+  for id, taken, amount, last, origin in string.gmatch(stored[3] or '', '(%S+):(%d+):(%d+):(%d+):(%a)') do
+    table.insert(meter.grants, {id = id, taken = tonumber(taken), amount = tonumber(amount), ends = tonumber(last),
+      origin = origin})
+  end
+  loaded[name] = meter
+  return meter
+end
+
+local function save(meter)
+  local grants = {}
+  for index, grant in ipairs(meter.grants) do
+    grants[index] = string.format('%s:%.0f:%.0f:%.0f:%s', grant.id, grant.taken, grant.amount, grant.ends, grant.origin)
+  end
+  redis.call('HSET', KEYS[3], meter.name .. ':count', string.format('%.0f %.0f %.0f %.0f %d', meter.used, meter.held,
+    meter.starts, meter.ends, meter.reached))
+  if #grants > 0 or meter.had_grants then
+    redis.call('HSET', KEYS[3], meter.name .. ':grants', table.concat(grants, ' '))
+  end
+end
+
+-- Returns the limit, -1 for unlimited; and what is used of it, with what is held. Grants that have ended do not count.
+local function totals(meter)
+  local limit, used = meter.terms.limit or 0, meter.used
+  for _, grant in ipairs(meter.grants) do
+    used = used + grant.taken
+    limit = limit < 0 and limit or math.min(limit + grant.amount, NUMBER_MAX)
+  end
+  return limit, used
+end
+
+local function left(meter)
+  local limit, used = totals(meter)
+  return limit < 0 and NUMBER_MAX - used or limit - used
+end
+
+-- Drops the grants that have ended, and moves the meter to the window of now.
+local function roll(meter)
+  for index = #meter.grants, 1, -1 do
+    local ends = meter.grants[index].ends
+    if ends > 0 and ends <= now then
+      table.remove(meter.grants, index)
+      meter.had_grants, is_changed, is_urgent = true, true, true
+    end
+  end
+  if meter.ends == 0 or now < meter.ends then
+    return true
+  end
+  local starts, ends, ahead = meter.ends, 0, {}
+  for instant_us in string.gmatch(redis.call('HGET', KEYS[3], meter.name .. ':windows') or '', '%d+') do
+    local at = tonumber(instant_us)
+    if at <= now then
+      starts = math.max(starts, at)
+    else
+      table.insert(ahead, instant_us)
+      ends = ends == 0 and at or ends
+    end
+  end
+  if ends == 0 then
+    return false
+  end
+  redis.call('XADD', KEYS[9], 'MAXLEN', '~', 100, '*', 'meter', meter.name, 'starts', text(meter.starts), 'ends',
+    text(meter.ends), 'used', text(meter.used), 'limit', text(meter.terms.limit or 0))
+  redis.call('HSET', KEYS[3], meter.name .. ':windows', table.concat(ahead, ' '))
+  meter.used, meter.held, meter.starts, meter.ends, meter.reached = 0, 0, starts, ends, 0
+  is_changed, is_urgent = true, true
+  return true
+end
+
+local function sort_grants(grants)
+  table.sort(grants, function(a, b)
+    local x, y = a.ends == 0 and NUMBER_MAX or a.ends, b.ends == 0 and NUMBER_MAX or b.ends
+    return x < y or (x == y and a.id < b.id)
+  end)
+end
+
+-- Merges what the entitlements grant now into the grants: what was taken of each stays taken.
+local function merge_grants(meter, granted)
+  local taken, merged = {}, {}
+  for _, grant in ipairs(meter.grants) do
+    if grant.origin == 'o' then
+      table.insert(merged, grant)
+    else
+      taken[grant.id] = grant.taken
+    end
+  end
+  for _, grant in ipairs(granted) do
+    local amount = tonumber(grant[2])
+    table.insert(merged, {id = grant[1], taken = math.min(taken[grant[1]] or 0, amount), amount = amount,
+      ends = tonumber(grant[3]), origin = 'e'})
+  end
+  sort_grants(merged)
+  meter.had_grants = #meter.grants > 0
+  meter.grants = merged
+end
+
+-- Takes over the terms of the newest version of the tenant.
+local function adopt(name, text_of_terms, windows_to_come, granted)
+  local meter, new = load(name), cjson.decode(text_of_terms)
+  local old, starts, ends = meter.terms, 0, 0
+  for _, at in ipairs(windows_to_come) do
+    if at <= now then
+      starts = at
+    else
+      ends = ends == 0 and at or ends
+    end
+  end
+  local is_change = old and old.plan ~= new.plan
+  local is_over = meter.ends > 0 and now >= meter.ends
+  local is_new_period = starts > meter.starts and meter.starts > 0
+  if old and (is_over or (is_new_period and not is_change)) then
+    redis.call('XADD', KEYS[9], 'MAXLEN', '~', 100, '*', 'meter', name, 'starts', text(meter.starts), 'ends',
+      text(is_over and meter.ends or starts), 'used', text(meter.used), 'limit', text(old.limit or 0))
+    meter.used, meter.held, meter.reached = 0, 0, 0
+  elseif is_change and new.change == 'reset' then
+    meter.used, meter.held, meter.reached = 0, 0, 0
+  elseif is_change and new.change == 'scale' and (old.limit or 0) > 0 and (new.limit or -1) >= 0 then
+    meter.used = math.min(math.ceil(meter.used * (new.limit / old.limit)), NUMBER_MAX)
+  end
+  -- A window that began later than the calendar's goes on.
+  meter.starts = (is_new_period or is_over or meter.starts == 0) and starts or meter.starts
+  meter.ends = ends
+  local windows = {}
+  for index, at in ipairs(windows_to_come) do
+    windows[index] = text(at)
+  end
+  merge_grants(meter, granted)
+  meter.terms = new
+  redis.call('HSET', KEYS[3], name .. ':windows', table.concat(windows, ' '), name .. ':terms', text_of_terms)
+end
+
+if terms then
+  local listed = {}
+  for name, new in pairs(terms.meters) do
+    adopt(name, new.terms, new.windows, new.grants)
+    table.insert(listed, name)
+  end
+  table.sort(listed)
+  names = table.concat(listed, ' ')
+  redis.call('HSET', KEYS[3], 'entitlements', version, 'definitions', ARGV[2], 'names', names,
+    'periods', terms.periods)
+  is_changed, is_urgent = true, true
+end
+
+-- Gives units back to the parts that they were taken from, as far as those still count: the last ones first.
+local function give(meter, parts, amount)
+  local taken = {}
+  for id, units in string.gmatch(parts, '(%S+)=(%d+)') do
+    table.insert(taken, {id, tonumber(units)})
+  end
+  for index = #taken, 1, -1 do
+    local id, units = taken[index][1], math.min(taken[index][2], amount)
+    amount = amount - units
+    if id == '@' .. text(meter.starts) then
+      meter.used = math.max(meter.used - units, 0)
+    end
+    for _, grant in ipairs(meter.grants) do
+      if grant.id == id then
+        grant.taken = math.max(grant.taken - units, 0)
+      end
+    end
+  end
+end
+
+-- Takes units of what ends first; returns the parts. What nothing covers counts as used of the limit.
+local function take(meter, amount)
+  local parts = {}
+  local function part(id, units)
+    if units > 0 then
+      table.insert(parts, id .. '=' .. text(units))
+      amount = amount - units
+    end
+  end
+  local limit, is_open = meter.terms.limit or 0, true
+  local function of_limit()
+    local units = limit < 0 and amount or math.min(math.max(limit - meter.used, 0), amount)
+    meter.used, is_open = meter.used + units, false
+    part('@' .. text(meter.starts), units)
+  end
+  for _, grant in ipairs(meter.grants) do
+    if is_open and (grant.ends == 0 or (meter.ends > 0 and meter.ends <= grant.ends)) then
+      of_limit()
+    end
+    local units = math.min(grant.amount - grant.taken, amount)
+    grant.taken = grant.taken + units
+    part(grant.id, units)
+  end
+  if is_open then
+    of_limit()
+  end
+  meter.used = meter.used + amount
+  part('@' .. text(meter.starts), amount)
+  return table.concat(parts, ' ')
+end
+
+-- Returns the highest threshold that is reached, a percentage; 0 for none.
+local function reached_of(meter)
+  local limit, used = totals(meter)
+  local highest = 0
+  for _, threshold in ipairs(limit > 0 and meter.terms.thresholds or {}) do
+    if used * 100 >= threshold * limit then
+      highest = math.max(highest, threshold)
+    end
+  end
+  return highest
+end
+
+local function hold_of(id)
+  local stored = redis.call('HGET', KEYS[6], id)
+  local name, amount, starts, parts = string.match(stored or '', '^(%S+) (%d+) (%d+) (.*)$')
+  return name and {id = id, name = name, amount = tonumber(amount), starts = tonumber(starts), parts = parts}
+end
+
+local function end_hold(meter, hold)
+  redis.call('HDEL', KEYS[6], hold.id)
+  redis.call('ZREM', KEYS[7], hold.id)
+  if hold.starts == meter.starts then
+    meter.held = math.max(meter.held - hold.amount, 0)
+  end
+end
