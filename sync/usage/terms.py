@@ -8,12 +8,11 @@ from typing import Any
 import orjson
 
 from planwire_client.core.commit import BILLING
+from sync.billing.catalog.catalog import UNLIMITED, Meter
 from sync.core import instants
 from sync.core.instants import InstantError
-from sync.usage.meters import Meter, Meters
+from sync.usage.meters import Meters
 from sync.usage.windows import Period, starts
-
-UNLIMITED = "unlimited"
 
 _PERIOD_GOES_ON = ("past_due", "paused", "unpaid", "incomplete")
 """The statuses without a period of their own, in which the last one goes on."""
@@ -53,7 +52,7 @@ def _terms(meter: Meter, part: Mapping[str, Any], *, is_billed: bool) -> dict[st
         "kind": meter.kind,
         "plan": (part.get("plan") or {}).get("key", ""),
         "overage": meter.overage,
-        "change": meter.at_change,
+        "change": meter.at_plan_change,
         "thresholds": meter.thresholds,
     }
     # Billing leaves out what a plan does not sell. A publisher's state without the limit says nothing of it.
@@ -77,7 +76,7 @@ def _period(part: Mapping[str, Any]) -> Period | None:
 def _grants(meter: Meter, part: Mapping[str, Any], now_us: int) -> list[tuple[str, int, int]]:
     """Return the credits that were bought once: (id, amount, end in microseconds or 0 for never)."""
     found = []
-    for grant in (part.get("credits") or {}).get(meter.name, ()):
+    for grant in (part.get("credits") or {}).get(meter.key, ()):
         ends_us = instants.parse(grant["ends_at"]) // instants.NS_PER_US if "ends_at" in grant else 0
         if not ends_us or ends_us > now_us:
             found.append((grant["id"], grant["amount"], ends_us))

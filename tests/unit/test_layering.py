@@ -99,6 +99,8 @@ MAY_NOT_IMPORT = {
     "sync.billing.services.shadow": [f"sync.billing.services.{one}" for one in ("events", "tenants", "background")],
     "sync.billing.services.wiring": ["sync.billing.services.background"],
     "sync.billing.api": ["sync.billing.services.background", "sync.bootstrap", "sync.worker"],
+    "sync.usage": ["sync.billing.services", "sync.billing.storage", "sync.billing.api", "sync.source", "sync.outbox"],
+    "sync.billing": ["sync.usage"],
     "sync.bootstrap": ["sync.http", "sync.billing.api", "sync.worker"],
     "sync.worker": ["sync.http", "sync.billing.api"],
     "gateway.hub": [
@@ -164,6 +166,7 @@ PURE = [
     "sync.billing.catalog.tables",
     "sync.billing.catalog.values",
     "sync.billing.catalog.versions",
+    "sync.billing.catalog.meters",
     "sync.billing.catalog.positions",
     "sync.billing.domain.facts.codec",
     "sync.billing.domain.facts.customers",
@@ -228,6 +231,9 @@ PURE = [
     "sync.store.checks.eviction",
     "sync.store.keys",
     "sync.store.redis.slots",
+    "sync.usage.meters",
+    "sync.usage.terms",
+    "sync.usage.windows",
 ]
 """Modules that take values and return values. They import pure modules of ours only, and no I/O, clock or chance."""
 

@@ -17,7 +17,9 @@ The format:
                                      and SOLD BY
     [addons.KEY]                     name, app?, GRANTS and SOLD BY
 
-    GRANTS                           features?, limits?, per_unit.limits?, modules?, purchase?, expires?
+    GRANTS                           features?, limits?, per_unit.limits?, modules?, credits?, purchase?, expires?
+
+    [meters.KEY]                     kind, reset?, limit?, app?, overage?, at_plan_change?, thresholds?
 
     [ignore]                         SOLD BY: what other software sells on the same accounts
     [shadow]                         fields?, values?, ignore?: how another system's answers are compared
@@ -43,7 +45,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 
-from sync.billing.catalog import applications, positions, versions
+from sync.billing.catalog import applications, meters, positions, versions
 from sync.billing.catalog.tables import (
     CURRENT as CURRENT,
     NO_PLAN as NO_PLAN,
@@ -51,6 +53,7 @@ from sync.billing.catalog.tables import (
     Addon as Addon,
     Document,
     Ignored as Ignored,
+    Meter as Meter,
     Offer as Offer,
     Plan as Plan,
     Policy as Policy,
@@ -99,6 +102,7 @@ class Catalog:
         whole: the catalog that an application's is a part of; None for the whole catalog itself.
         shadow: how another system's answers are read; None if billing does not run in the shadow of one.
         purchases: those in which a one-time purchase buys something.
+        meters: how the use of limits is counted, by key.
     """
 
     plans: Mapping[str, Plan]
@@ -114,6 +118,7 @@ class Catalog:
     whole: Catalog | None = field(default=None, repr=False, compare=False)
     shadow: Shadow | None = None
     purchases: Collection[tuple[str, str]] = ()
+    meters: Mapping[str, Meter] = field(default_factory=dict)
 
     def has_plan(self, key: str, app: str = "") -> bool:
         """Return whether a plan is of this catalog; one that the whole catalog lacks is if it was of its `app`."""
@@ -250,6 +255,7 @@ def of_document(document: Document, providers: Collection[str] | None) -> Catalo
         leading,
         shadow=document.shadow,
         purchases=purchases,
+        meters=meters.meters_of(document.meters, (*plans.values(), *addons.values())),
     )
     for app in applications.names(plans, addons):
         apps[app] = replace(

@@ -75,7 +75,8 @@ def _or_none(ns: int) -> int | None:
 class Offer(Sold):
     """What a plan or an add-on grants in its application, also per unit of quantity. Without `app`: in each of them.
 
-    `purchase`: whether a one-time purchase buys it; then for `expires_ns` nanoseconds, None for ever.
+    `purchase`: whether a one-time purchase buys it; then for `expires_ns` nanoseconds, None for ever. `credits`: units
+    of meters of that kind: in each period of a subscription, or once by a purchase.
     """
 
     key: str = ""
@@ -85,6 +86,7 @@ class Offer(Sold):
     limits: values.Limits = {}
     per_unit: PerUnit = PerUnit()
     modules: values.Modules = {}
+    credits: values.Amounts = {}
     purchase: values.Flag = False
     expires_ns: Annotated[values.Expiry, AfterValidator(_or_none)] | None = Field(default=None, alias="expires")
 
@@ -113,6 +115,7 @@ class PlanVersion(Sold):
     limits: values.Limits | None = None
     per_unit: PerUnit | None = None
     modules: values.Modules | None = None
+    credits: values.Amounts | None = None
     expires_ns: values.Expiry | None = Field(default=None, alias="expires")
 
 
@@ -131,6 +134,32 @@ class Plan(Offer):
 
 NO_PLAN = Plan.model_construct(key="", name="", rank=-1)
 """The default plan of an application without one: it grants nothing, and no state shows it."""
+
+
+class Meter(_Table):
+    """How the use of a limit is counted.
+
+    Attributes:
+        kind: `consumable`: units that are used up, and come back with the next window. `allocated`: units that are
+            taken and given back, such as seats. `credits`: as consumable, with units that are bought or granted once.
+        reset: when the count begins anew: with the billing period, each month, or never.
+        limit: the name of the limit in the state.
+        app: the application whose limit and period count; "" for the tenant's.
+        overage: what happens at the limit. `deny`: a call that does not fit is denied. `soft`: a call is allowed while
+            anything is left, even if it takes more. `allow`: all calls are allowed.
+        at_plan_change: what a change of the plan within a window does to what was used: `keep`, `scale` (the same share
+            of the new limit), `reset`.
+        thresholds: percentages of the limit that are reported when they are reached, rising.
+    """
+
+    key: str = ""
+    kind: values.MeterKind
+    reset: values.Reset = "never"
+    limit: values.Key = ""
+    app: values.App = ""
+    overage: values.Overage = "deny"
+    at_plan_change: values.AtPlanChange = "keep"
+    thresholds: values.Thresholds = (80, 100)
 
 
 class Ignored(Sold):
@@ -155,5 +184,6 @@ class Document(_Table):
     policy: Policy = Policy()
     plans: dict[values.Key, Plan] = {}
     addons: dict[values.Key, Addon] = {}
+    meters: dict[values.Key, Meter] = {}
     ignore: Ignored = Ignored()
     shadow: Shadow | None = None

@@ -25,6 +25,9 @@ OVERDUE_KINDS = ("cancel", "pause", "resume", "trial", "change_plan")
 EVERY_LIMIT = "*"
 """Stands for every limit that `Policy.combine` does not name."""
 
+THRESHOLD_MAX = 1_000
+"""The greatest threshold of a meter, in percent: beyond 100 is for meters that may exceed their limit."""
+
 GRACE_DEFAULT_NS = 7 * 86_400 * 1_000_000_000
 NUMBER_MAX = 2**53 - 1
 """The greatest limit or rank: larger integers are not exact in a browser."""
@@ -153,6 +156,13 @@ def _ours(fields: dict[str, str]) -> dict[str, str]:
     return fields
 
 
+def _thresholds(value: object) -> tuple[int, ...]:
+    is_valid = isinstance(value, list) and all(type(one) is int and 1 <= one <= THRESHOLD_MAX for one in value)
+    if not isinstance(value, list) or not is_valid or value != sorted(set(value)):
+        raise wrong(f"must be a list of rising percentages from 1 to {THRESHOLD_MAX}, such as [80, 100]")
+    return tuple(value)
+
+
 _WHOLE = f"must be a whole number from 0 to {NUMBER_MAX} (2^53-1)"
 _Number = Annotated[int, Field(ge=0, le=NUMBER_MAX)]
 Count = Annotated[_Number, _must(_WHOLE)]
@@ -200,6 +210,18 @@ App = Annotated[
 ]
 
 Limits = dict[str, _Limit]
+Amounts = dict[str, Count]
+"""Meter -> units."""
+
+MeterKind = Annotated[
+    Literal["consumable", "allocated", "credits"], _must('must be "consumable", "allocated" or "credits"')
+]
+Reset = Annotated[Literal["period", "month", "never"], _must('must be "period", "month" or "never"')]
+Overage = Annotated[Literal["deny", "soft", "allow"], _must('must be "deny", "soft" or "allow"')]
+AtPlanChange = Annotated[Literal["keep", "scale", "reset"], _must('must be "keep", "scale" or "reset"')]
+Thresholds = Annotated[tuple[int, ...], BeforeValidator(_thresholds)]
+"""Percentages of a limit, rising."""
+
 Modules = dict[str, Annotated[_Level, _must(f"must be one of {', '.join(LEVELS)}")]]
 
 AnswerPath = Annotated[

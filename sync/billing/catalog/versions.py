@@ -13,7 +13,7 @@ from sync.billing.catalog import positions
 from sync.billing.catalog.tables import SOLD_BY, Plan, PlanVersion
 from sync.billing.catalog.values import Ids, wrong
 
-TERMS = ("name", "features", "limits", "per_unit", "modules")
+TERMS = ("name", "features", "limits", "per_unit", "modules", "credits")
 """The fields in which versions of a plan differ."""
 
 

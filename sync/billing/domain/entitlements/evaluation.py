@@ -41,6 +41,7 @@ class EvaluatedSubscription:
         unknown: the price ids of its items that are not in the catalog.
         lost: those of them that nothing stands in for: the catalog no longer has what they bought.
         leads: whether the status of its application can be its own.
+        bought_ns: when a purchase was paid, nanoseconds since 1970; None for a subscription.
     """
 
     key: str
@@ -56,6 +57,7 @@ class EvaluatedSubscription:
     unknown: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     leads: bool = True
+    bought_ns: int | None = None
 
     @property
     def provider(self) -> str:
@@ -75,6 +77,7 @@ def evaluate(key: str, facts: Facts, setting: Setting) -> EvaluatedSubscription:
     if evaluated.live:
         purchase, items = entry.subscription.purchase, entry.subscription.items
         if purchase is not None:
+            evaluated.bought_ns = purchase.bought_ns
             items = _unexpired(evaluated, purchase, entry, facts, setting)
         _buy(evaluated, items, entry, setting)
         if evaluated.unknown:

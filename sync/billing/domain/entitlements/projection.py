@@ -29,7 +29,7 @@ from sync.billing.domain.entitlements.applications import Standing, kept_of, ove
 from sync.billing.domain.entitlements.evaluation import EvaluatedSubscription, Setting, evaluate
 from sync.billing.domain.entitlements.items import is_ignored
 from sync.billing.domain.entitlements.overrides import is_active
-from sync.billing.domain.entitlements.state import State as State, add, merged, of_plan, summed, unite
+from sync.billing.domain.entitlements.state import State as State, add, add_credits, merged, of_plan, summed, unite
 from sync.billing.domain.entitlements.unknown_items import lost_grants, unknown_reason
 from sync.billing.domain.entitlements.versions import version_at
 from sync.billing.domain.facts.customers import second_customers
@@ -223,7 +223,9 @@ def _granted(
             unite(state, of_plan(other.plan, other.quantity))
     for subscription in live + adding:
         for addon, quantity in subscription.addons:
-            add(state, addon, quantity)
+            add(state, addon, quantity, once=subscription.bought_ns is not None)
+            if addon.credits and subscription.bought_ns is not None:
+                add_credits(state, addon, quantity, subscription.key, subscription.bought_ns)
     return state
 
 

@@ -7,10 +7,12 @@ limits.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from math import inf
 from typing import Any
 
-from sync.billing.catalog.catalog import LEVELS, NUMBER_MAX, UNLIMITED, Offer, Plan, Policy
+from sync.billing.catalog.catalog import LEVELS, NUMBER_MAX, UNLIMITED, Addon, Offer, Plan, Policy
+from sync.core import instants
 
 State = dict[str, Any]
 """The public state: plan, status, features, limits, modules, and the other fields that apply; no nulls."""
@@ -25,6 +27,7 @@ def of_plan(plan: Plan, quantity: int) -> State:
         "modules": dict(plan.modules),
     }
     _add_units(state["limits"], plan, quantity)
+    _add_credits(state["limits"], plan, 1)
     return state
 
 
@@ -41,8 +44,8 @@ def summed(state: State, bought: Sequence[tuple[Plan, int]], policy: Policy) -> 
             state["limits"][name] = UNLIMITED if UNLIMITED in amounts else min(sum(amounts), NUMBER_MAX)
 
 
-def add(state: State, offer: Offer, quantity: int) -> None:
-    """Add to `state` what an add-on grants."""
+def add(state: State, offer: Offer, quantity: int, *, once: bool = False) -> None:
+    """Add to `state` what an add-on grants. `once`: it was bought by a purchase, whose credits are no limit."""
     features, limits, modules = state["features"], state["limits"], state["modules"]
     for feature in offer.features:
         features[feature] = True
@@ -51,6 +54,8 @@ def add(state: State, offer: Offer, quantity: int) -> None:
         before = limits.get(name, 0)
         limits[name] = UNLIMITED if UNLIMITED in (limit, before) else min(before + limit, NUMBER_MAX)
     _add_units(limits, offer, quantity)
+    if not once:
+        _add_credits(limits, offer, quantity)
     for name, level in offer.modules.items():
         if name not in modules or LEVELS.index(level) > LEVELS.index(modules[name]):
             modules[name] = level
@@ -58,6 +63,28 @@ def add(state: State, offer: Offer, quantity: int) -> None:
 
 def _add_units(limits: dict[str, int | str], offer: Offer, quantity: int) -> None:
     for name, each in offer.per_unit.limits.items():
+        before = limits.get(name, 0)
+        if isinstance(before, int):
+            limits[name] = min(before + each * quantity, NUMBER_MAX)
+
+
+def add_credits(state: State, addon: Addon, quantity: int, key: str, bought_ns: int) -> None:
+    """Add to `state` the credits of an add-on that was bought once.
+
+    Args:
+        key: of the purchase.
+        bought_ns: when it was paid, nanoseconds since 1970.
+    """
+    grant: dict[str, Any] = {"id": sha256(f"{key}\n{addon.key}".encode()).hexdigest()[:16]}
+    ends = {} if addon.expires_ns is None else {"ends_at": instants.text(bought_ns + addon.expires_ns)}
+    for name, each in addon.credits.items():
+        grants = state.setdefault("credits", {}).setdefault(name, [])
+        grants.append({**grant, "amount": min(each * quantity, NUMBER_MAX), **ends})
+        grants.sort(key=lambda one: str(one["id"]))
+
+
+def _add_credits(limits: dict[str, int | str], offer: Offer, quantity: int) -> None:
+    for name, each in offer.credits.items():
         before = limits.get(name, 0)
         if isinstance(before, int):
             limits[name] = min(before + each * quantity, NUMBER_MAX)
@@ -84,6 +111,9 @@ def _join(state: State, added: State) -> None:
     state["features"] |= added["features"]
     for name, limit in added["limits"].items():
         state["limits"][name] = max(limit, state["limits"].get(name, 0), key=_amount)
+    for name, grants in added.get("credits", {}).items():
+        known = state.setdefault("credits", {}).setdefault(name, [])
+        known += [grant for grant in grants if grant not in known]
     for name, level in added["modules"].items():
         state["modules"][name] = max(level, state["modules"].get(name, level), key=LEVELS.index)
 

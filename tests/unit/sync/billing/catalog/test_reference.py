@@ -11,14 +11,14 @@ import pytest
 from pydantic import BaseModel
 
 from sync.billing.catalog.catalog import Catalog, of_document
-from sync.billing.catalog.tables import Addon, Document, Ignored, Plan, PlanVersion, Policy, Shadow
+from sync.billing.catalog.tables import Addon, Document, Ignored, Meter, Plan, PlanVersion, Policy, Shadow
 from sync.billing.providers.registry import PROVIDERS
 from tests.support.bodies import ROOT
 
 PAGE = (ROOT / "docs" / "catalog.md").read_text()
 SECTIONS = re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:]
 EXAMPLES = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
-TABLES = [("`[plans.KEY]`", Plan), ("`[policy]`", Policy), ("`[shadow]`", Shadow)]
+TABLES = [("`[plans.KEY]`", Plan), ("`[meters.KEY]`", Meter), ("`[policy]`", Policy), ("`[shadow]`", Shadow)]
 AROUND = """
 [plans.free]
 name = "Free"
@@ -28,6 +28,7 @@ default = true
 [plans.pro]
 name = "Pro"
 rank = 20
+limits = { api_calls = 1000, contacts = 50, exports = 10, seats = 5 }
 
 [addons.audit]
 name = "Audit log"
@@ -62,7 +63,7 @@ def test_every_example_can_be_used(example: str) -> None:
     assert isinstance(of_document(Document.model_validate(document), PROVIDERS), Catalog)
 
 
-@pytest.mark.parametrize(("title", "table"), TABLES, ids=["plans", "policy", "shadow"])
+@pytest.mark.parametrize(("title", "table"), TABLES, ids=["plans", "meters", "policy", "shadow"])
 def test_every_key_has_its_part_with_an_example(title: str, table: type[BaseModel]) -> None:
     (section,) = [each for each in SECTIONS if each.startswith(title)]
     parts = dict(re.findall(r"^### `([\w.]+)`\n(.*?)(?=^### |\Z)", section, re.MULTILINE | re.DOTALL))
@@ -70,8 +71,9 @@ def test_every_key_has_its_part_with_an_example(title: str, table: type[BaseMode
     for key, text in parts.items():
         shown = [tomllib.loads(example) for example in re.findall(r"```toml\n(.*?)```", text, re.DOTALL)]
         offers = [offer for each in shown for kind in ("plans", "addons") for offer in each.get(kind, {}).values()]
+        meters = [meter for each in shown for meter in each.get("meters", {}).values()]
         named = [each.get(table.__name__.lower(), {}) for each in shown]
-        tables = offers if table is Plan else named
+        tables = {Plan: offers, Meter: meters}.get(table, named)
         assert any(key in leaves(each, table) for each in tables), key
 
 
