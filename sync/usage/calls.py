@@ -197,9 +197,16 @@ def usage_topic(tenant: str) -> str:
     return str(Topic(parsed.env, USAGE_KIND, parsed.id))
 
 
+_NUMBERS = (
+    *("used", "reserved", "limit", "remaining", "ends_us"),
+    *("version", "usage_version", "push_at_us", "reached", "over"),
+)
+"""The numbers in a script's reply, in order."""
+
+
 def _answer(reply: list[bytes]) -> Answer | Rejected:
     if reply[0] == b"refused":
         return Rejected(reply[1].decode())
-    allowed, *rest, repeated = reply[1:]
-    used, reserved, limit, remaining, ends_us, *others = map(int, rest)
-    return Answer(allowed == b"1", used, reserved, limit, remaining, ends_us, *others, is_repeated=repeated == b"1")  # type: ignore
+    allowed, *numbers, repeated = reply[1:]
+    counted = {name: int(number) for name, number in zip(_NUMBERS, numbers, strict=True)}
+    return Answer(is_allowed=allowed == b"1", is_repeated=repeated == b"1", **counted)

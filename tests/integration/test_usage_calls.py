@@ -173,9 +173,7 @@ async def test_credits_that_end_first_are_used_first(usage: Usage) -> None:
         "plan": {"key": "pro"},
         "limits": {"ai": 10},
         "period": {"starts_at": "2026-11-15T00:00:00Z", "ends_at": "2036-11-15T00:00:00Z"},
-        "credits": {
-            "ai": [{"id": "never", "amount": 7}, {"id": "soon", "amount": 5, "ends_at": "2035-01-01T00:00:00Z"}]
-        },
+        "credits": {"ai": bought},
     }
     await usage.store.commit(Change(TENANT, orjson.dumps(state), owner=BILLING))
     assert (await usage("consume", "ai", 6)).remaining == 16
@@ -233,7 +231,7 @@ async def test_a_threshold_is_reported_once_and_armed_before(usage: Usage, serve
     await usage("consume", "api_calls", 1)
     assert usage.armed == [TENANT] * 2
     async with Redis.from_url(server.url) as redis:
-        found = await redis.xrange("pw:{tenant:acme}:usage:crossings")
+        found: Any = await redis.xrange("pw:{tenant:acme}:usage:crossings")
     assert [fields[b"threshold"] for _, fields in found] == [b"80", b"100"]
 
 
