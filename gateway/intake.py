@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -19,6 +19,10 @@ from sync.billing.storage.environment import Backlog
 from sync.settings import SyncSettings
 from sync.source.hydration import Hydration, hydration
 from sync.store.store import Store
+from sync.usage.api import routes as usage_routes
+from sync.usage.calls import UsageCalls
+from sync.usage.meters import MetersWatcher
+from sync.usage.service import UsageService
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +32,14 @@ class Intake:
     Attributes:
         backlog: the queues of the intake's environments.
         hydration: asks the application's backend for topics that no provider bills; None without a backend.
+        usage: counts what tenants use of their limits.
     """
 
     settings: SyncSettings
     services: BillingServices
     backlog: Backlog
     hydration: Hydration | None
+    usage: UsageService
 
     def routes(self, node: Node, wrap_webhook: webhooks.WrapWebhook | None) -> list[Route]:
         """Return the intake's routes.
@@ -42,15 +48,17 @@ class Intake:
             node: the node whose publish keys, acks and metrics the routes use.
             wrap_webhook: wraps each provider's webhook handler to observe its deliveries; None for no wrapper.
         """
-        return billing_routes.routes(
-            self.services,
-            self.settings,
-            publish_key_guard(node),
-            self.hydration,
-            node.acks.of_topic,
-            node.metrics.answered,
-            wrap_webhook,
-        )
+        guard, count = publish_key_guard(node), node.metrics.answered
+        return [
+            *billing_routes.routes(
+                self.services, self.settings, guard, self.hydration, node.acks.of_topic, count, wrap_webhook
+            ),
+            *usage_routes.routes(self.usage, self.services.current_catalog, self.settings.environments, guard, count),
+        ]
+
+    def jobs(self) -> dict[str, Callable[[], Coroutine[None, None, None]]]:
+        """Return the tasks of the intake, by name."""
+        return {"usage": self.usage.run}
 
     async def self_check(self, front: Callable[[list[Route]], ASGIApp]) -> None:
         """Check that the middleware passes webhook bodies to their handlers unchanged.
@@ -89,4 +97,5 @@ async def open_intake(environ: Mapping[str, str], store: Store) -> AsyncIterator
         if hydrating is not None:
             stack.push_async_callback(hydrating.aclose)
         backlog = Backlog(store, settings.environments)
-        yield Intake(settings, services, backlog, hydrating)
+        usage = UsageService(store, UsageCalls(store, MetersWatcher(services.current_catalog)))
+        yield Intake(settings, services, backlog, hydrating, usage)

@@ -7,8 +7,9 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
+from types import MappingProxyType
 
 import structlog
 
@@ -58,6 +59,7 @@ class Node:
         connected: Connected,
         keys: Sequence[VerifyKey] = (),
         backlog: Backlog | None = None,
+        jobs: Mapping[str, Callable[[], Coroutine[None, None, None]]] = MappingProxyType({}),
     ) -> None:
         """Build the parts on an open store.
 
@@ -66,8 +68,10 @@ class Node:
             connected: the store and its bus.
             keys: further keys that verify tokens, beside those in the settings.
             backlog: the billing queues that /metrics shows; None in a process without an intake.
+            jobs: further tasks of the process, by name.
         """
         self.settings = settings
+        self._jobs = jobs
         self.name = secrets.token_hex(6)
         self._is_stopping = False
         self.has_died = False
@@ -147,6 +151,8 @@ class Node:
             group.create_task(self._revocation_sync.run(), name="revocations")
             group.create_task(self.acks.run(), name="acks")
             group.create_task(self.inspection.run(INSPECT_EVERY * self.settings.probe_s), name="inspection")
+            for name, job in self._jobs.items():
+                group.create_task(job(), name=name)
             if self._jwks is not None:
                 group.create_task(self._jwks.run(), name="jwks")
 

@@ -42,6 +42,7 @@ class Scope(StrEnum):
     """A kind of operation that a grant allows on the topics of its pattern."""
 
     PUBLISH = "publish"  # write states; request a topic from the source
+    USAGE = "usage"  # count and read what tenants use of their limits
     TENANTS = "tenants"  # read and change billing's data of tenants
     ADMIN = "admin"  # erase, override, revoke
 

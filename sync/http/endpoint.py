@@ -91,9 +91,9 @@ class Streaming(Response):
         await self._stream(scope, receive, send)
 
 
-Scope = Literal["publish", "tenants", "admin"]
-"""Rights of a caller. publish: write states. tenants: read and change billing's data of tenants. admin: erase and
-override."""
+Scope = Literal["publish", "usage", "tenants", "admin"]
+"""Rights of a caller. publish: write states. usage: count and read usage. tenants: read and change billing's data of
+tenants. admin: erase, override, and correct usage."""
 
 
 @dataclass(frozen=True, slots=True)

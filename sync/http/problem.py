@@ -26,18 +26,19 @@ _CODES = {
     "token_not_yet_valid token_revoked token_signature token_too_large",
     403: "header_missing metrics_closed not_dev origin_forbidden scope_missing signature_expired signature_invalid "
     "topic_forbidden topic_reserved",
-    404: "not_found",
+    404: "meter_unknown not_found reservation_unknown",
     405: "method_not_allowed",
     408: "body_timeout",
-    409: "already_executed cancel_scheduled conflict no_plan no_subscription not_changed nothing_to_change "
-    "preview_stale provider_refused tenant_erased too_many_overrides topic_is_billed version_conflict",
+    409: "already_executed cancel_scheduled conflict grants_full key_reused limit_unknown no_plan no_subscription "
+    "not_changed nothing_to_change preview_stale provider_refused tenant_erased too_many_overrides topic_is_billed "
+    "version_conflict",
     413: "body_too_large state_too_large",
     415: "charset_unsupported content_encoding_unsupported content_type_unsupported",
     422: "batch_too_large billing_mode_unsupported effective_at_invalid effective_at_required number_unsafe "
-    "app_unknown override_invalid plan_not_sold plan_unknown price_unknown request_invalid state_too_deep "
-    "topic_invalid version_unknown",
+    "app_unknown not_for_meter override_invalid plan_not_sold plan_unknown price_unknown request_invalid "
+    "state_too_deep topic_invalid version_unknown",
     426: "upgrade_required",
-    429: "rate_limited too_many_streams",
+    429: "rate_limited reservations_full too_many_streams",
     500: "internal",
     502: "action_failed",
     503: "not_ready provider_unavailable source_unavailable store_unavailable",

@@ -98,7 +98,8 @@ class Answer:
 class Rejected:
     """A call that changed nothing, because it cannot be counted.
 
-    `code`: meter_unknown, limit_unknown, key_reused, reservation_unknown, reservations_full, grants_full, erased.
+    `code`: meter_unknown, limit_unknown, key_reused, reservation_unknown, reservations_full, grants_full or
+    tenant_erased.
     """
 
     code: str

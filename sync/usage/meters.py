@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,3 +42,18 @@ def meters_of(catalog: Catalog) -> Meters:
     shown = {name: meter.model_dump() for name, meter in catalog.meters.items()}
     document = orjson.dumps([shown, found.state], option=orjson.OPT_SORT_KEYS)
     return Meters(catalog.meters, found.state, hashlib.sha1(document, usedforsecurity=False).hexdigest())
+
+
+class MetersWatcher:
+    """Returns the meters of a catalog that may be edited, computed once for each edit."""
+
+    def __init__(self, catalog: Callable[[], Catalog]) -> None:
+        self._catalog = catalog
+        self._of: Catalog | None = None
+
+    def __call__(self) -> Meters:
+        """Return the present meters."""
+        catalog = self._catalog()
+        if catalog is not self._of:
+            self._of, self._meters = catalog, meters_of(catalog)
+        return self._meters

@@ -214,7 +214,7 @@ async def test_a_limit_that_is_not_known_is_no_denial(usage: Usage) -> None:
 async def test_an_erased_tenant_has_no_usage(usage: Usage, server: Server) -> None:
     await usage("consume", "api_calls", 1, key="k")
     await usage.store.commit(Change(TENANT, b"null", owner=BILLING, erases=True))
-    assert await usage("read") == Rejected("erased")
+    assert await usage("read") == Rejected("tenant_erased")
     async with Redis.from_url(server.url) as redis:
         kept = [key async for key in redis.scan_iter("*usage*")]
     assert kept == [b"pw:{tenant:acme}:usage:snap"]

@@ -99,7 +99,7 @@ MAY_NOT_IMPORT = {
     "sync.billing.services.shadow": [f"sync.billing.services.{one}" for one in ("events", "tenants", "background")],
     "sync.billing.services.wiring": ["sync.billing.services.background"],
     "sync.billing.api": ["sync.billing.services.background", "sync.bootstrap", "sync.worker"],
-    "sync.usage": ["sync.billing.services", "sync.billing.storage", "sync.billing.api", "sync.source", "sync.outbox"],
+    "sync.usage": ["sync.billing.services", "sync.billing.storage", "sync.source", "sync.outbox"],
     "sync.billing": ["sync.usage"],
     "sync.bootstrap": ["sync.http", "sync.billing.api", "sync.worker"],
     "sync.worker": ["sync.http", "sync.billing.api"],

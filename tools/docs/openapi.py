@@ -15,6 +15,7 @@ from sync.billing.api import routes as intake
 from sync.billing.api.webhooks import webhook_security
 from sync.billing.providers.registry import PROVIDERS
 from sync.http import openapi
+from sync.usage.api import routes as usage
 
 API_VERSION = "1.0.0"
 """Version of this API, not of the program; it rises when a route changes."""
@@ -39,7 +40,7 @@ def document() -> dict[str, Any]:
     security = dict(SECURITY)
     for spec in PROVIDERS.values():
         security |= webhook_security(spec)
-    return openapi.document([*own, *intake.operations()], INFO, security)
+    return openapi.document([*own, *intake.operations(), *usage.operations()], INFO, security)
 
 
 def encode() -> bytes:

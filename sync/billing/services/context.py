@@ -130,6 +130,10 @@ class BillingContext:
         catalog = catalog or self.catalog_watcher.current
         return Setting(catalog, environment, self.clients.keys(), self.now_ns(), self._product_sellers)
 
+    def current_catalog(self) -> Catalog:
+        """Return the catalog of now; it changes with an edit of the file."""
+        return self.catalog_watcher.current
+
     @property
     def is_shadowing(self) -> bool:
         """Whether pages do not see what billing computes of tenants that are new to it, until they are switched."""

@@ -112,7 +112,7 @@ if tenant[5] then
     redis.call('DEL', unpack(KEYS, 3))
     announce('null', true)
   end
-  return {'refused', 'erased'}
+  return {'refused', 'tenant_erased'}
 end
 if not is_current and not terms then
   return ask_terms()

@@ -1,0 +1,1 @@
+"""The HTTP operations on usage. It may import the declarations of billing's operations."""

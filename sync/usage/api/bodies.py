@@ -1,0 +1,172 @@
+"""The bodies of the operations on usage, and the calls that they ask for."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic.json_schema import SkipJsonSchema
+
+from sync.http.fields import Instant, Model, Text, Version
+from sync.http.openapi import CODES
+from sync.usage.meters import AMOUNT_MAX
+
+CALLS_MAX = 500
+"""Maximum calls in a batch."""
+
+HOLD_MAX_S = 86_400
+HOLD_DEFAULT_S = 300
+"""Seconds for which units are reserved."""
+
+_Amount = Annotated[int, Field(ge=1, le=AMOUNT_MAX)]
+_Whole = Annotated[int, Field(ge=0, le=AMOUNT_MAX)]
+_Key = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[!-~]+$")]
+KEY = "Makes the call count once, for a day: repeat it with the same key when its answer is lost."
+
+
+class Consume(Model):
+    """Units to take."""
+
+    amount: _Amount = 1
+    key: _Key | SkipJsonSchema[None] = Field(None, description=KEY)
+
+
+class Release(Model):
+    """Units to give back."""
+
+    amount: _Amount = 1
+    key: _Key | SkipJsonSchema[None] = Field(None, description=KEY)
+
+
+class SetTo(Model):
+    """How many are in use now."""
+
+    amount: _Whole
+    key: _Key | SkipJsonSchema[None] = Field(None, description=KEY)
+
+
+class Reserve(Model):
+    """Units to hold for work whose size is not known yet."""
+
+    amount: _Amount
+    id: _Key = Field(description="Your id of the reservation; repeating it reserves nothing more.")
+    seconds: int = Field(HOLD_DEFAULT_S, ge=1, le=HOLD_MAX_S, description="Then they are given back.")
+
+
+class Finalize(Model):
+    """What reserved work has used."""
+
+    id: _Key = Field(description="Of the reservation.")
+    amount: _Whole = Field(description="What it used; 0 gives everything back.")
+
+
+class Adjust(Model):
+    """A correction by an operator: exactly one of `to` and `by`."""
+
+    to: _Whole | SkipJsonSchema[None] = Field(None, description="What is used now.")
+    by: Annotated[int, Field(ge=-AMOUNT_MAX, le=AMOUNT_MAX)] | SkipJsonSchema[None] = Field(
+        None, description="How many units more, or less."
+    )
+    reason: Text
+    key: _Key | SkipJsonSchema[None] = Field(None, description=KEY)
+
+
+class Grant(Model):
+    """Credits that an operator gives."""
+
+    amount: _Amount
+    ends_at: Instant | SkipJsonSchema[None] = Field(None, description="RFC 3339. Default: never.")
+    reason: Text
+    key: _Key | SkipJsonSchema[None] = Field(None, description=KEY)
+
+
+class BatchCall(Model):
+    """One call of a batch."""
+
+    tenant: Annotated[str, Field(min_length=1, max_length=500)] = Field(description="Your id of the tenant.")
+    meter: Text
+    operation: Literal["consume", "release", "set", "finalize"] = "consume"
+    amount: _Whole = 1
+    key: _Key | SkipJsonSchema[None] = Field(None, description=KEY)
+    id: _Key | SkipJsonSchema[None] = Field(None, description="Of the reservation to finalize.")
+
+
+class Batch(Model):
+    """Calls, each for itself."""
+
+    calls: list[BatchCall] = Field(max_length=CALLS_MAX)
+
+
+class Counted(Model):
+    """What came of a call, and what is left."""
+
+    allowed: bool = Field(description="Whether it was counted. A denial changes nothing.")
+    used: Version
+    reserved: Version
+    limit: Version | Literal["unlimited"]
+    remaining: Version | Literal["unlimited"]
+    resets_at: str | None = Field(None, description="When the count begins anew; absent if it does not.")
+    version: Version = Field(description="Of the entitlements that it was counted against; 0: the default plan's.")
+    usage_version: Version = Field(description="Of the topic usage:ID.")
+    over: int | None = Field(None, description="Units beyond the limit.")
+    repeated: bool | None = Field(None, description="It was counted earlier, under the same key.")
+
+
+class BatchResult(Model):
+    """What came of one call of a batch; `code` and `detail` if it could not be counted."""
+
+    allowed: bool | None = None
+    used: Version | None = None
+    reserved: Version | None = None
+    limit: Version | Literal["unlimited"] | None = None
+    remaining: Version | Literal["unlimited"] | None = None
+    resets_at: str | None = None
+    version: Version | None = None
+    usage_version: Version | None = None
+    over: int | None = None
+    repeated: bool | None = None
+    code: str | None = Field(None, json_schema_extra=CODES)
+    detail: str | None = None
+
+
+class BatchResults(Model):
+    """One result for each call, in order."""
+
+    results: list[BatchResult]
+
+
+class CreditGrant(Model):
+    """Credits that were bought or granted once."""
+
+    id: str
+    amount: Version
+    remaining: Version
+    ends_at: str | None = None
+
+
+class Window(Model):
+    """The window in which usage counts."""
+
+    starts_at: str
+    ends_at: str
+
+
+class MeterUsage(Model):
+    """The usage of one meter."""
+
+    kind: Literal["consumable", "allocated", "credits"]
+    used: Version
+    reserved: Version
+    limit: Version | Literal["unlimited"] | None = Field(None, description="Absent: not known.")
+    remaining: Version | Literal["unlimited"] | None = None
+    status: Literal["ok", "near", "reached", "over", "unknown"]
+    period: Window | None = None
+    grants: list[CreditGrant] | None = None
+
+
+class Usage(Model):
+    """The state of the topic usage:ID: what a tenant has used of its limits."""
+
+    version: Version
+    entitlements: Version = Field(description="The version of the entitlements that the limits are from.")
+    meters: dict[str, MeterUsage]

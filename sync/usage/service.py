@@ -1,0 +1,102 @@
+"""Usage for the routes of one process: calls with their problems, and the announcements that are due later."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+import structlog
+
+from sync.http.problem import Problem, problem_of
+from sync.store.models import StoreError
+from sync.store.store import Store
+from sync.usage.calls import Answer, Call, Rejected, UsageCalls
+
+log = structlog.get_logger()
+
+PUSHES_PER_ROUND = 200
+RETRY_US = 500_000
+
+_REASONS = {
+    "meter_unknown": "the catalog has no such meter",
+    "limit_unknown": "the tenant's published state does not say the limit: publish it, or let billing compute it",
+    "key_reused": "the key was used for another call: give each call a key of its own",
+    "reservation_unknown": "no such reservation of this meter",
+    "reservations_full": "1,000 reservations are open: finalize or release them",
+    "grants_full": "the meter has 200 grants of credits: wait until some have ended",
+    "tenant_erased": "the tenant was erased",
+}
+
+
+class UsageService:
+    """Calls of one process. `run` is a task of the process."""
+
+    def __init__(self, store: Store, calls: UsageCalls) -> None:
+        self.store = store
+        self._calls = calls
+        self._due: dict[str, int] = {}  # tenant -> when its usage topic is to be announced, microseconds since 1970
+        self._wake = asyncio.Event()
+
+    async def call(self, call: Call) -> Answer:
+        """Return what came of a call.
+
+        Raises:
+            Problem: it cannot be counted.
+            StoreError: the store is unreachable or failing.
+        """
+        (found,) = await self.call_many([call])
+        if isinstance(found, Answer):
+            return found
+        raise found
+
+    async def call_many(self, calls: Sequence[Call]) -> list[Answer | Problem | StoreError]:
+        """Return what came of each call, in order."""
+        found: list[Answer | Problem | StoreError] = []
+        for call, one in zip(calls, await self._calls.run(calls), strict=True):
+            if isinstance(one, Rejected):
+                found.append(Problem(one.code, _REASONS[one.code]))
+                continue
+            if isinstance(one, Answer) and one.push_at_us:
+                self._push_later(call.tenant, one.push_at_us)
+            found.append(one)
+        return found
+
+    def _push_later(self, tenant: str, at_us: int) -> None:
+        if tenant not in self._due:
+            self._due[tenant] = at_us
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Bring usage topics up to date when they are due, until cancelled.
+
+        If the process ends before, the next call, or the sweep of a gateway with readers, does it.
+        """
+        while True:
+            self._wake.clear()
+            now_us = time.time_ns() // 1000
+            due = [tenant for tenant, at_us in self._due.items() if at_us <= now_us][:PUSHES_PER_ROUND]
+            for tenant in due:
+                del self._due[tenant]
+            if due:
+                reads = [Call(tenant, "read") for tenant in due]
+                for tenant, one in zip(due, await self._calls.run(reads), strict=True):
+                    if isinstance(one, StoreError):
+                        log.warning("usage_not_announced", tenant=tenant, error=str(one))
+                        self._push_later(tenant, now_us + RETRY_US)
+                    elif isinstance(one, Answer) and one.push_at_us:
+                        self._push_later(tenant, one.push_at_us)
+                continue
+            try:
+                async with asyncio.timeout(self._pause_s(now_us)):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+
+    def _pause_s(self, now_us: int) -> float | None:
+        return max(0.001, (min(self._due.values()) - now_us) / 1e6) if self._due else None
+
+
+def problem(error: Problem | StoreError) -> Problem:
+    """Return the problem of a call that has no answer."""
+    return error if isinstance(error, Problem) else problem_of(error)
