@@ -99,8 +99,8 @@ async def _opened(
             intake = await stack.enter_async_context(open_intake(environ, connected.store))
         tokens = Tokens.of(settings)
         stream_keys = () if tokens is None else tokens.stream_keys
-        backlog, jobs = (None, {}) if intake is None else (intake.backlog, intake.jobs())
-        node = Node(settings, connected, stream_keys, backlog, jobs)
+        backlog, usage = (None, None) if intake is None else (intake.backlog, intake.usage)
+        node = Node(settings, connected, stream_keys, backlog, usage)
         console = None if tokens is None else ConsoleObserver(node)
         routes: list[BaseRoute] = demo_routes(settings) if settings.dev else []
         client_files = Assets(CLIENT_FILES, (".js", ".d.ts"), shared=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -55,10 +55,6 @@ class Intake:
             ),
             *usage_routes.routes(self.usage, self.services.current_catalog, self.settings.environments, guard, count),
         ]
-
-    def jobs(self) -> dict[str, Callable[[], Coroutine[None, None, None]]]:
-        """Return the tasks of the intake, by name."""
-        return {"usage": self.usage.run}
 
     async def self_check(self, front: Callable[[list[Route]], ASGIApp]) -> None:
         """Check that the middleware passes webhook bodies to their handlers unchanged.

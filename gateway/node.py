@@ -7,9 +7,8 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
-from types import MappingProxyType
 
 import structlog
 
@@ -24,7 +23,7 @@ from gateway.bus.subscriber import BusSubscriber
 from gateway.fleet.ask import Acks, AcksFormat
 from gateway.fleet.control_channel import ControlChannel
 from gateway.freshness.probe import Probe
-from gateway.freshness.reconciler import Reconciler
+from gateway.freshness.reconciler import Reconciler, UsageTopics
 from gateway.hub.ack_policy import AckPolicy
 from gateway.hub.fanout import in_chunks
 from gateway.hub.hub import Hub
@@ -59,7 +58,7 @@ class Node:
         connected: Connected,
         keys: Sequence[VerifyKey] = (),
         backlog: Backlog | None = None,
-        jobs: Mapping[str, Callable[[], Coroutine[None, None, None]]] = MappingProxyType({}),
+        usage: UsageTopics | None = None,
     ) -> None:
         """Build the parts on an open store.
 
@@ -68,10 +67,10 @@ class Node:
             connected: the store and its bus.
             keys: further keys that verify tokens, beside those in the settings.
             backlog: the billing queues that /metrics shows; None in a process without an intake.
-            jobs: further tasks of the process, by name.
+            usage: counts what tenants use of their limits; None in a process without an intake.
         """
         self.settings = settings
-        self._jobs = jobs
+        self._usage = usage
         self.name = secrets.token_hex(6)
         self._is_stopping = False
         self.has_died = False
@@ -92,6 +91,7 @@ class Node:
             AckPolicy(settings.acks_per_topic, settings.acks_per_s, settings.ack_after_ms),
             want_reconcile=lambda name, held=0: self.reconciler.want_reconcile(name, held),
             want_checkout=lambda name, checkout: self.reconciler.want_checkout(name, checkout),
+            want_usage=lambda name, version, state: self.reconciler.want_usage(name, version, state),
             keys=self.store.keys,
         )
         self.reconciler = Reconciler(
@@ -101,6 +101,7 @@ class Node:
             settings.sweep_s,
             hold_s=settings.sweep_s,
             hydrates=bool(settings.source_url),
+            usage=usage,
         )
         self.acks = Acks(self.store, self.hub, self.name)
         self._revocation_sync = RevocationSync(
@@ -151,8 +152,8 @@ class Node:
             group.create_task(self._revocation_sync.run(), name="revocations")
             group.create_task(self.acks.run(), name="acks")
             group.create_task(self.inspection.run(INSPECT_EVERY * self.settings.probe_s), name="inspection")
-            for name, job in self._jobs.items():
-                group.create_task(job(), name=name)
+            if self._usage is not None:
+                group.create_task(self._usage.run(), name="usage")
             if self._jwks is not None:
                 group.create_task(self._jwks.run(), name="jwks")
 

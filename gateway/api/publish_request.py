@@ -14,7 +14,7 @@ from gateway.settings import GatewaySettings
 from planwire_client.core import document
 from planwire_client.core.commit import order_token
 from planwire_client.core.limits import EVENT_ID_MAX, ORDER_INTEGER_MAX, ORDER_MAX, VERSION_MAX
-from planwire_client.core.topic import RESERVED_KINDS, Topic, TopicError
+from planwire_client.core.topic import UNPUBLISHED_KINDS, Topic, TopicError
 from sync.http.fields import TOPIC_PATTERN, Reader, Time
 from sync.http.problem import Problem
 from sync.store.models import Change
@@ -188,14 +188,14 @@ def publishable(name: str) -> str:
     """Return `name` after checking that it is a topic open to publishing.
 
     Raises:
-        Problem: topic_invalid; topic_reserved for the gateways' probes and reports.
+        Problem: topic_invalid; topic_reserved for what planwire writes itself.
     """
     try:
         topic = Topic.named(name)
     except TopicError as error:
         raise Problem("topic_invalid", str(error)) from None
-    if topic.kind in RESERVED_KINDS:
-        raise Problem("topic_reserved", f"topics of kind {topic.kind} are the gateways' own")
+    if topic.kind in UNPUBLISHED_KINDS:
+        raise Problem("topic_reserved", f"nobody publishes topics of kind {topic.kind}: planwire writes them")
     return name
 
 

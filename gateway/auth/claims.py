@@ -10,7 +10,7 @@ from typing import Annotated, Any, NotRequired
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
-from planwire_client.core.topic import PROBE_KIND, RESERVED_KINDS, Topic, matched
+from planwire_client.core.topic import PROBE_KIND, RESERVED_KINDS, Topic, matched, tenant_of
 
 ANY_TOPIC = "*"
 """The entry of `topics` that means every topic that the scopes open, except the gateways' probes."""
@@ -97,12 +97,15 @@ class Claims:
         """Whether the token opens `topic`, a checked name.
 
         Topics need the scope read; the gateways' reports to consoles need the scope console. No token opens a probe.
+        A token for a tenant opens its usage, too.
         """
         reserved = _RESERVED.match(topic)
         if reserved is not None and reserved[1] == PROBE_KIND:
             return False
         needed = "read" if reserved is None else "console"
-        return needed in self.scope and (topic in self.topics or ANY_TOPIC in self.topics)
+        if needed not in self.scope:
+            return False
+        return topic in self.topics or ANY_TOPIC in self.topics or tenant_of(topic) in self.topics
 
     @property
     def ends_at(self) -> float:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import structlog
 
 from gateway.hub.hub import Hub
 from gateway.metrics import Metrics
+from planwire_client.core.topic import tenant_of
 from sync.store.models import Snapshot, StoreError
 from sync.store.store import Store
 
@@ -38,15 +39,38 @@ TIMER_SLACK_S = 0.01
 """Added to one-shot timers, because event loops may fire a millisecond early."""
 
 
+class UsageTopics(Protocol):
+    """What the reconciler needs of usage; see `sync.usage.service`."""
+
+    async def run(self) -> None:
+        """Announce what is due, until cancelled."""
+
+    async def refresh(self, topics: Sequence[str]) -> None:
+        """Bring usage topics up to date."""
+
+    async def restore(self, lost: Mapping[str, tuple[int, bytes]]) -> None:
+        """Write back versions and states of usage topics that the store has lost."""
+
+
 class Reconciler:
     """The gateway's reader of the store. `run` and `run_periodic` are two tasks; the rest only requests reads."""
 
     def __init__(
-        self, store: Store, hub: Hub, metrics: Metrics, interval_s: float, *, hold_s: float, hydrates: bool = False
+        self,
+        store: Store,
+        hub: Hub,
+        metrics: Metrics,
+        interval_s: float,
+        *,
+        hold_s: float,
+        hydrates: bool = False,
+        usage: UsageTopics | None = None,
     ) -> None:
         """Compare every `interval_s`; give other gateways `hold_s` to restore versions that the store has lost.
 
-        `hydrates`: mark topics without state for the worker, which asks the source.
+        Args:
+            hydrates: mark topics without state for the worker, which asks the source.
+            usage: brings usage topics up to date before they are read; None: they are read as they are.
         """
         self._store = store
         self._hub = hub
@@ -61,6 +85,8 @@ class Reconciler:
         self._unhydrated: dict[str, None] = {}
         self._reconciles: dict[str, int] = {}  # by topic: the newer version that a browser holds, or 0
         self._checkouts: dict[str, None] = {}
+        self._usage = usage
+        self._lost_usage: dict[str, tuple[int, bytes]] = {}
         self._doubts: dict[str, float] = {}
         self._older: dict[str, float] = {}  # by topic: when to restore the newer version held here
         self._wake = asyncio.Event()
@@ -81,6 +107,11 @@ class Reconciler:
         self._checkouts[f"{name} {checkout}"] = None
         self._wake.set()
 
+    def want_usage(self, name: str, version: int, state: bytes) -> None:
+        """Request that a usage topic is restored of what is held here: the store has lost it."""
+        self._lost_usage.setdefault(name, (version, state))
+        self._wake.set()
+
     async def run(self) -> None:
         """Do the requested reads, in batches, until cancelled; failed reads are retried.
 
@@ -90,7 +121,7 @@ class Reconciler:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
-                if (self._reconciles or self._checkouts) and not self._is_passing_on:
+                if (self._reconciles or self._checkouts or self._lost_usage) and not self._is_passing_on:
                     self._is_passing_on = True
                     group.create_task(self._pass_on_reconciles())
                 for shard in list(self._wanted):
@@ -101,6 +132,8 @@ class Reconciler:
     async def _read(self, shard: str) -> None:
         while names := self._next(shard):
             try:
+                if self._usage is not None and (usage := [name for name in names if tenant_of(name)]):
+                    await self._usage.refresh(usage)
                 snapshots = await self._store.read_many(names)
             except StoreError as error:
                 log.warning("read_failed", topics=len(names), error=str(error))
@@ -157,6 +190,8 @@ class Reconciler:
         if self._checkouts:
             want = partial(self._store.request, self._store.keys.checkouts)
             await self._pass_on(self._checkouts, want, "checkout_unasked")
+        if self._lost_usage and self._usage is not None:
+            self._metrics.restored += await self._pass_on(self._lost_usage, self._usage.restore, "usage_not_restored")
         self._is_passing_on = False
 
     async def _pass_on_unhydrated(self) -> None:
@@ -212,6 +247,9 @@ class Reconciler:
             self._hub.retract(stored)
             return
         try:
+            if live.tenant is not None:
+                self.want_usage(live.name, live.version, live.state)
+                return
             lost = Snapshot(live.name, live.version, live.state, b"", live.cause, owner=live.owner, erased=live.erased)
             if await self._store.restore(lost, over=stored.version):
                 self._metrics.restored += 1
@@ -246,7 +284,7 @@ class Reconciler:
                     group.create_task(self._compare_shard(shard, part))
         self._metrics.sweeps += 1
         await self._pass_on_unhydrated()
-        if self._reconciles or self._checkouts:
+        if self._reconciles or self._checkouts or self._lost_usage:
             self._wake.set()
         await asyncio.sleep(max(0.01, round_s - (time.monotonic() - started)))
 
@@ -259,6 +297,8 @@ class Reconciler:
 
     async def _compare(self, names: list[str]) -> None:
         try:
+            if self._usage is not None and (usage := [name for name in names if tenant_of(name)]):
+                await self._usage.refresh(usage)
             versions = await self._store.versions(names)
         except StoreError as error:
             log.warning("sweep_failed", error=str(error))

@@ -17,9 +17,10 @@ from gateway.hub.ack_policy import AckPolicy
 from gateway.hub.fanout import FanOut, in_chunks
 from gateway.hub.observer import HubObserver, Observers
 from gateway.hub.subscription import UNKNOWN, Socket, Subscription
-from gateway.hub.topic import Announced, LiveTopic
+from gateway.hub.topic import Announced, LiveTopic, base_of
 from gateway.metrics import Metrics
 from planwire_client.core.frames import AckRule
+from planwire_client.core.topic import tenant_of
 from sync.core import announcement
 from sync.process import logs
 from sync.store.keys import DEFAULT_KEYS, Keys
@@ -46,6 +47,7 @@ class Hub:
         want_reconcile: requests that a topic is compared with its provider; the second argument, if given, is the
             newer version that a browser holds.
         want_checkout: requests that a topic's checkout is read from its provider.
+        want_usage: requests that a version and state of a usage topic, which the store has lost, are restored.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Hub:
         ack_policy: AckPolicy | None = None,
         want_reconcile: Callable[..., None] = lambda name, held=0: None,
         want_checkout: Callable[[str, str], None] = lambda name, checkout: None,
+        want_usage: Callable[[str, int, bytes], None] = lambda name, version, state: None,
         keys: Keys = DEFAULT_KEYS,
     ) -> None:
         """Start without topics.
@@ -66,7 +69,7 @@ class Hub:
             subscribe, unsubscribe: subscribe and unsubscribe a channel of the bus.
             request_read: requests a read of a topic from the store; the snapshot is passed to `apply_snapshot`.
             ack_policy: the rules for acks.
-            want_reconcile, want_checkout: see above.
+            want_reconcile, want_checkout, want_usage: see above.
             keys: the store's keys, which contain the channels' names.
         """
         self.topics: dict[bytes, LiveTopic] = {}
@@ -83,6 +86,7 @@ class Hub:
         self._request_read = request_read
         self.want_reconcile = want_reconcile
         self.want_checkout = want_checkout
+        self.want_usage = want_usage
         self._ack_policy = ack_policy or AckPolicy()
         self._keys = keys
         self._fan_out = FanOut(metrics, request_read, want_reconcile)
@@ -134,6 +138,10 @@ class Hub:
             live = self.topics[channel] = LiveTopic(name, channel)
             self._internal_topics += live.is_internal
             self._subscribe(channel)
+            if tenant := tenant_of(name):
+                live.tenant = self._retain(tenant)
+                live.tenant.readers += 1
+                live.tenant.usage = live
         self._idle.pop(live, None)
         return live
 
@@ -152,6 +160,10 @@ class Hub:
             self._internal_topics -= live.is_internal
             self.unread.discard(live.channel)
             self._unsubscribe(live.channel)
+            if live.tenant is not None:
+                live.tenant.readers -= 1
+                live.tenant.usage = None
+                self._release(live.tenant)
 
     # Sockets.
 
@@ -256,6 +268,8 @@ class Hub:
         except ValueError:
             self._metrics.bad_announcements += 1
             return
+        if live.tenant is not None:
+            self._check_chain(live, announced.version, announced.state)
         verdict = live.announce(announced)
         if verdict is Announced.NEWER:
             if live.known:
@@ -294,6 +308,8 @@ class Hub:
         live = self.topic(snapshot.topic)
         if live is None:
             return True
+        if live.tenant is not None:
+            self._check_chain(live, snapshot.version, snapshot.state)
         lost = live.apply(snapshot, is_final=is_final, may_reset=may_reset)
         if lost is None:
             return False
@@ -311,7 +327,14 @@ class Hub:
             live.replace(snapshot)
             self.apply_snapshot(snapshot)
 
+    def _check_chain(self, live: LiveTopic, version: int, state: bytes) -> None:
+        """Request that the usage held here is restored, if the store has lost it and has counted on."""
+        if 0 < live.version < version and 0 < base_of(state) < live.version:
+            self.want_usage(live.name, live.version, live.state)
+
     def _deliver(self, live: LiveTopic) -> None:
+        if live.usage is not None:
+            self._request_read(live.usage.name)  # it shows the limits
         self.observers.call(HubObserver.version_applied, live)
         self._fan_out.close_erased_soon(live)
         live.wake_readers()

@@ -22,6 +22,13 @@ from sync.store.models import ABSENT, Snapshot
 _INTERNAL = tuple(f"{kind}:" for kind in RESERVED_KINDS)
 
 
+def base_of(state: bytes) -> int:
+    """Return the version that was stored before, from the state of a usage topic; 0 if it does not say."""
+    if not state.startswith(b'{"base":'):
+        return 0
+    return int(state[8 : state.index(b",")])
+
+
 class Announced(Enum):
     """How an announcement relates to the newest known version."""
 
@@ -48,6 +55,8 @@ class LiveTopic:
         ack_all: every browser acknowledges every version, however many browsers there are.
         remaining: subscriptions still to be served in the current round; 0: there is no round.
         readers: readers that are not sockets.
+        tenant: of a usage topic, the topic whose limits it shows; it is live as long.
+        usage: the live topic that shows what is used of this one's limits.
     """
 
     name: str
@@ -68,6 +77,8 @@ class LiveTopic:
     ack_all: bool = False
     remaining: int = 0
     readers: int = 0
+    tenant: LiveTopic | None = None
+    usage: LiveTopic | None = None
     subscriptions: list[Subscription] = field(default_factory=list)
     _cursor: int = 0
     _frames: list[bytes | None] = field(default_factory=lambda: [None] * 4)

@@ -12,7 +12,7 @@ import structlog
 
 from planwire_client.core import canonical_json, document
 from planwire_client.core.commit import BILLED
-from planwire_client.core.topic import RESERVED_KINDS, Topic, TopicError
+from planwire_client.core.topic import UNPUBLISHED_KINDS, Topic, TopicError
 from sync.process.supervisor import backoff_s
 from sync.store.isolation import ATTEMPTS_MAX, Failure, Isolation, described, failure_of, is_away
 from sync.store.models import Change, Committed, StoreError, StoreRejected, Verdict
@@ -41,8 +41,8 @@ def read_row(fields: Sequence[Any]) -> Row:
     """Return a row of `ROWS`. It is rejected if its topic or state would be rejected by a gateway's publish."""
     row_id, topic, state, private, event_id, order, given, enqueued_at = fields
     try:
-        if (kind := Topic.named(topic).kind) in RESERVED_KINDS:
-            return Row(row_id, topic, None, f"topics of kind {kind} are the gateways' own")
+        if (kind := Topic.named(topic).kind) in UNPUBLISHED_KINDS:
+            return Row(row_id, topic, None, f"topics of kind {kind} are written by planwire itself")
         occurred_at = enqueued_at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         cause = {"source": "outbox", "event_id": event_id, "occurred_at": occurred_at}
         more = {} if given is None else orjson.loads(given)

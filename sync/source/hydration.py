@@ -16,7 +16,7 @@ from typing import NamedTuple
 import orjson
 import structlog
 
-from planwire_client.core.topic import RESERVED_KINDS, TENANT_KIND, Topic
+from planwire_client.core.topic import TENANT_KIND, UNPUBLISHED_KINDS, Topic
 from sync.billing.providers.rate_limit import RedisRateLimiter
 from sync.process.supervisor import Supervisor
 from sync.settings import SyncSettings
@@ -85,7 +85,7 @@ class Hydration:
     def serves(self, topic: str) -> bool:
         """Return whether the source computes `topic`."""
         parsed = Topic.parse(topic)
-        return parsed.kind not in RESERVED_KINDS and not self._is_billed(parsed)
+        return parsed.kind not in UNPUBLISHED_KINDS and not self._is_billed(parsed)
 
     async def compare(self, topic: str) -> None:
         """Queue `topic` for a worker to reconcile.

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Literal
 
-from planwire_client.core.topic import USAGE_KIND, Topic
+from planwire_client.core.topic import usage_topic
 from sync.store.command_pipeline import CommandPipeline, Script, failure
 from sync.store.models import StoreError
 from sync.store.store import Store
 from sync.usage.meters import Meters
 from sync.usage.terms import terms
 
-Operation = Literal["consume", "release", "set", "reserve", "finalize", "cancel", "adjust", "grant", "read"]
+Operation = Literal["consume", "release", "set", "reserve", "finalize", "cancel", "adjust", "grant", "read", "restore"]
 
 PUSH_US = 250_000
 """Least time between two announcements of one tenant's usage."""
@@ -42,13 +42,14 @@ class Call:
 
     Attributes:
         tenant: the topic of the tenant.
-        operation: what to do; `read` brings the usage topic up to date.
+        operation: what to do; `read` brings the usage topic up to date, `restore` what the store has lost of it.
         meter: the meter's name; empty for `read`.
-        amount: units, 1 or more; 0 or more for `set` and `finalize`; of any sign for `adjust`.
+        amount: units, 1 or more; 0 or more for `set` and `finalize`; of any sign for `adjust`; the version for
+            `restore`.
         key: makes the call idempotent, for a day; empty for none.
         id: of the reservation, or of the granted credits; for `adjust` "to" or "by".
         ends_us: when the reservation or the credits end, microseconds since 1970; 0: never.
-        reason, actor: why and by whom, for `adjust` and `grant`.
+        reason, actor: why and by whom, for `adjust` and `grant`; `reason` is the state to `restore`.
     """
 
     tenant: str
@@ -190,12 +191,6 @@ class UsageCalls:
             call.reason,
             call.actor,
         )
-
-
-def usage_topic(tenant: str) -> str:
-    """Return the topic that shows the usage of a tenant's topic."""
-    parsed = Topic.parse(tenant)
-    return str(Topic(parsed.env, USAGE_KIND, parsed.id))
 
 
 _NUMBERS = (

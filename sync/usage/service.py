@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import structlog
 
+from planwire_client.core.topic import tenant_of
 from sync.http.problem import Problem, problem_of
 from sync.store.models import StoreError
 from sync.store.store import Store
@@ -61,6 +62,27 @@ class UsageService:
                 self._push_later(call.tenant, one.push_at_us)
             found.append(one)
         return found
+
+    async def refresh(self, topics: Sequence[str]) -> None:
+        """Bring usage topics up to date, so that they can be read; one that cannot be stays as it is."""
+        calls = [Call(tenant_of(topic), "read") for topic in topics]
+        for call, one in zip(calls, await self.call_many(calls), strict=True):
+            if isinstance(one, StoreError):
+                log.warning("usage_not_refreshed", tenant=call.tenant, error=str(one))
+
+    async def restore(self, lost: Mapping[str, tuple[int, bytes]]) -> None:
+        """Write back versions and states of usage topics that gateways show and the store has lost.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        calls = [
+            Call(tenant_of(topic), "restore", amount=version, reason=state.decode())
+            for topic, (version, state) in lost.items()
+        ]
+        for found in await self.call_many(calls):
+            if isinstance(found, StoreError):
+                raise found
 
     def _push_later(self, tenant: str, at_us: int) -> None:
         if tenant not in self._due:

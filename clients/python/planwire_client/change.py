@@ -9,7 +9,7 @@ from typing import TypedDict
 from planwire_client.core import document
 from planwire_client.core.commit import Verdict
 from planwire_client.core.limits import EVENT_ID_MAX, ORDER_INTEGER_MAX, ORDER_MAX, VERSION_MAX
-from planwire_client.core.topic import RESERVED_KINDS, Topic, TopicError
+from planwire_client.core.topic import UNPUBLISHED_KINDS, Topic, TopicError
 from planwire_client.errors import PublishRefused
 
 
@@ -110,8 +110,8 @@ def check(item: Publish) -> None:
         kind = Topic.named(item.topic).kind
     except TopicError as error:
         raise PublishRefused("topic_invalid", str(error)) from None
-    if kind in RESERVED_KINDS:
-        raise PublishRefused("topic_reserved", f"topics of kind {kind} are the gateways' own")
+    if kind in UNPUBLISHED_KINDS:
+        raise PublishRefused("topic_reserved", f"topics of kind {kind} are written by planwire itself")
     if item.event_id is not None and not 1 <= len(item.event_id) <= EVENT_ID_MAX:
         raise PublishRefused("request_invalid", f"event_id must have 1 to {EVENT_ID_MAX} characters")
     if isinstance(item.order, int):

@@ -6,7 +6,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from planwire_client.core.topic import RESERVED_KINDS, TENANT_KIND, TopicError, decoded_topic
+from planwire_client.core.topic import TENANT_KIND, UNPUBLISHED_KINDS, TopicError, decoded_topic
 from sync.billing.api.bodies import answers, requests
 from sync.billing.api.operations import (
     APP,
@@ -210,8 +210,8 @@ class Topics:
             topic = decoded_topic(TOPIC.read(request))
         except TopicError as error:
             raise Problem("request_invalid", str(error)) from None
-        if topic.kind in RESERVED_KINDS:
-            raise Problem("request_invalid", f"topics of kind {topic.kind} are the gateways' own")
+        if topic.kind in UNPUBLISHED_KINDS:
+            raise Problem("request_invalid", f"topics of kind {topic.kind} are written by planwire itself")
         is_billed = topic.kind == TENANT_KIND and topic.env in self._billed
         # A billed tenant's state is computed by billing; any other topic's state is published.
         require(request, "tenants" if is_billed else "publish", str(topic))

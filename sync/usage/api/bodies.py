@@ -168,5 +168,6 @@ class Usage(Model):
     """The state of the topic usage:ID: what a tenant has used of its limits."""
 
     version: Version
+    base: Version = Field(description="The version before this one.")
     entitlements: Version = Field(description="The version of the entitlements that the limits are from.")
     meters: dict[str, MeterUsage]

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import orjson
 from starlette.routing import Route
 
-from planwire_client.core.topic import TENANT_KIND, Topic, TopicError, encode_id
+from planwire_client.core.topic import TENANT_KIND, Topic, TopicError, encode_id, usage_topic
 from sync.billing.api.operations import ERRORS, Asked, Document, handler, operation
 from sync.billing.catalog.catalog import Catalog
 from sync.core import instants
@@ -18,7 +18,7 @@ from sync.http.openapi import VERSION, Answer as Response, Operation, declared, 
 from sync.http.parameters import PathText
 from sync.http.problem import Problem
 from sync.usage.api import bodies
-from sync.usage.calls import UNLIMITED, Answer, Call, Operation as Kind, usage_topic
+from sync.usage.calls import UNLIMITED, Answer, Call, Operation as Kind
 from sync.usage.service import UsageService, problem
 
 METER = PathText("meter", "The meter's key in the catalog.", r"^[a-z][a-z0-9_-]{0,63}$", "api_calls")

@@ -78,16 +78,46 @@ local function push()
     end
     table.insert(members, table.concat(parts, ',') .. '}')
   end
-  announce('{"entitlements":' .. version .. ',"meters":{' .. table.concat(members, ',') .. '}}', false)
+  announce('{"base":' .. text(snap_version) .. ',"entitlements":' .. version .. ',"meters":{' ..
+    table.concat(members, ',') .. '}}', false)
   redis.call('HSET', KEYS[3], 'pushed', text(now), 'due', '0')
   return 0
 end
 
-if OPERATION == 'read' then
+-- Takes over what a gateway still shows and the store has lost: never less than either knows. Reservations that were
+-- lost are given back.
+local function restore(shown)
+  for name in string.gmatch(names, '%S+') do
+    local meter, told = load(name), shown.meters[name]
+    local is_same_window = told and (not told.period or told.period.starts_at == instant(meter.starts))
+    if told and meter.terms and is_same_window then
+      local of_limit, known = told.used, {}
+      for _, grant in ipairs(meter.grants) do
+        known[grant.id] = grant
+      end
+      for _, grant in ipairs(told.grants or {}) do
+        local taken = grant.amount - grant.remaining
+        of_limit = of_limit - taken
+        if known[grant.id] then
+          known[grant.id].taken = math.min(math.max(known[grant.id].taken, taken), known[grant.id].amount)
+        end
+      end
+      meter.used = math.max(meter.used, of_limit)
+      meter.reached = math.max(meter.reached, reached_of(meter))
+    end
+  end
+  snap_version = math.max(snap_version, AMOUNT)
+  is_changed, is_urgent = true, true
+end
+
+if OPERATION == 'read' or OPERATION == 'restore' then
   for name in string.gmatch(names, '%S+') do
     if not roll(load(name)) then
       return ask_terms()
     end
+  end
+  if OPERATION == 'restore' then
+    restore(cjson.decode(ARGV[13]))
   end
   local push_at = push()
   save_all()

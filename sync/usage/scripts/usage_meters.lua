@@ -2,7 +2,8 @@
 -- tenant's slot.
 --
 -- KEYS[1] tenant    the tenant's snapshot (commit.lua describes it): each call counts against its newest version
--- KEYS[2] snap      the snapshot of the usage topic
+-- KEYS[2] snap      the snapshot of the usage topic; `base` in its state is the version stored before: a gateway that
+--                   holds a newer one knows by it that the store has lost some
 -- KEYS[3] meters    hash: entitlements, definitions, names, periods, pushed, due; and of each meter M:
 --                   M:terms     JSON: limit (absent: not known, -1: unlimited), plan, overage, change, thresholds
 --                   M:windows   starts of the windows to come, microseconds since 1970, separated by spaces
@@ -17,7 +18,8 @@
 -- KEYS[10] crossings     stream of thresholds that were reached and not reported
 -- KEYS[11] adjustments   stream of what operators did
 --
--- ARGV[1] operation    consume, release, set, reserve, finalize, cancel, adjust, grant, read
+-- ARGV[1] operation    consume, release, set, reserve, finalize, cancel, adjust, grant, read; restore: ARGV[13] is the
+--                      state of a usage topic, of version ARGV[9], that a gateway holds and the store has lost
 -- ARGV[2] definitions  digest of the catalog's meters; empty: those that are stored
 -- ARGV[3] terms        JSON of what the caller has computed for this tenant, or empty:
 --                      {version, periods, meters: {M: {terms, windows: [...], grants: [[id, amount, ends], ...]}}}

@@ -244,5 +244,5 @@ def test_depth_is_for_the_gateway_to_judge() -> None:
 
 def test_nobody_publishes_to_the_reserved_kinds() -> None:
     for kind in RESERVED_KINDS:
-        with pytest.raises(PublishRefused, match=f"topics of kind {kind} are the gateways' own"):
+        with pytest.raises(PublishRefused, match=f"topics of kind {kind} are written by planwire itself"):
             check(Publish(f"sandbox/{kind}:a", 1))

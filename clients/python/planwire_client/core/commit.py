@@ -19,7 +19,7 @@ from importlib import resources
 import orjson
 
 from planwire_client.core import merge_patch
-from planwire_client.core.topic import TENANT_KIND, USAGE_KIND
+from planwire_client.core.topic import USAGE_KIND, tenant_of
 
 LUA = resources.files(__package__).joinpath("commit.lua").read_text("utf-8")
 """The script's source; its header lists keys, arguments and the reply."""
@@ -94,8 +94,8 @@ def check_prefix(text: str) -> str:
 
 def _tagged(name: str) -> str:
     """Return a topic, or another hash tag, in braces. A tenant's usage is in the slot of the tenant."""
-    env, is_usage, id = name.partition(f"{USAGE_KIND}:")
-    return f"{{{env}{TENANT_KIND}:{id}}}:{USAGE_KIND}" if is_usage and (not env or env[-1] == "/") else f"{{{name}}}"
+    tenant = tenant_of(name) if USAGE_KIND in name else ""
+    return f"{{{tenant}}}:{USAGE_KIND}" if tenant else f"{{{name}}}"
 
 
 @dataclass(frozen=True, slots=True)

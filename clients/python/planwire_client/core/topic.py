@@ -32,6 +32,9 @@ console to read them, and they cannot be published to over HTTP."""
 RESERVED_KINDS = (PROBE_KIND, *REPORT_KINDS)
 """The kinds that gateways use themselves, in every environment."""
 
+UNPUBLISHED_KINDS = (*RESERVED_KINDS, USAGE_KIND)
+"""The kinds that nobody publishes."""
+
 ID_MAX_BYTES = 128
 """Maximum length of an id, decoded."""
 
@@ -219,6 +222,18 @@ class Topic:
         scope, _, identifier = text.partition(":")
         env, _, kind = scope.rpartition("/")
         return cls(env or LIVE, kind, identifier)
+
+
+def usage_topic(tenant: str) -> str:
+    """Return the name of the topic that shows the usage of a tenant, by the name of the tenant's topic."""
+    env, _, id = tenant.partition(f"{TENANT_KIND}:")
+    return f"{env}{USAGE_KIND}:{id}"
+
+
+def tenant_of(topic: str) -> str:
+    """Return the name of the tenant's topic, by the name of its usage topic; "" for a topic of another kind."""
+    env, is_usage, id = topic.partition(f"{USAGE_KIND}:")
+    return f"{env}{TENANT_KIND}:{id}" if is_usage and (not env or env[-1] == "/") else ""
 
 
 def environment_of(name: str) -> str:

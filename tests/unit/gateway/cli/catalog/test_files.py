@@ -31,7 +31,7 @@ def test_check_says_what_is_there(tmp_path: Path) -> None:
         f"{path}: 2 plans, 0 add-ons, 2 ids; the default is free\n"
         "plan pro: new customers get version current\n"
         "  version 2026 until 2027-01-01T00:00:00Z; as in the plan, also after later edits of it: "
-        "name, features, per_unit, modules\n"
+        "name, features, per_unit, modules, credits\n"
     )
 
 
