@@ -15,7 +15,8 @@ from sync.store.store import Store
 from sync.usage.meters import Meters
 from sync.usage.terms import terms
 
-Operation = Literal["consume", "release", "set", "reserve", "finalize", "cancel", "adjust", "grant", "read", "restore"]
+Counting = Literal["consume", "release", "set", "reserve", "finalize", "cancel", "adjust", "grant"]
+Operation = Counting | Literal["read", "show", "restore"]
 
 PUSH_US = 250_000
 """Least time between two announcements of one tenant's usage."""
@@ -42,7 +43,8 @@ class Call:
 
     Attributes:
         tenant: the topic of the tenant.
-        operation: what to do; `read` brings the usage topic up to date, `restore` what the store has lost of it.
+        operation: what to do; `read` brings the usage topic up to date, `show` also returns what is used, `restore`
+            writes back what the store has lost.
         meter: the meter's name; empty for `read`.
         amount: units, 1 or more; 0 or more for `set` and `finalize`; of any sign for `adjust`; the version for
             `restore`.
@@ -79,6 +81,7 @@ class Answer:
         reached: the highest threshold that is reached; 0: none.
         over: units beyond the limit.
         is_repeated: whether it was counted earlier, under the same key.
+        meters: of `show`, what is used of all meters, JSON.
     """
 
     is_allowed: bool
@@ -93,6 +96,7 @@ class Answer:
     reached: int
     over: int
     is_repeated: bool
+    meters: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +207,6 @@ _NUMBERS = (
 def _answer(reply: list[bytes]) -> Answer | Rejected:
     if reply[0] == b"refused":
         return Rejected(reply[1].decode())
-    allowed, *numbers, repeated = reply[1:]
+    (allowed, *numbers, repeated), meters = reply[1:13], reply[13] if len(reply) > 13 else b""
     counted = {name: int(number) for name, number in zip(_NUMBERS, numbers, strict=True)}
-    return Answer(is_allowed=allowed == b"1", is_repeated=repeated == b"1", **counted)
+    return Answer(is_allowed=allowed == b"1", is_repeated=repeated == b"1", meters=meters, **counted)

@@ -16,10 +16,14 @@ from sync import bootstrap
 from sync.billing.api import routes as billing_routes
 from sync.billing.catalog.watcher import EXAMPLE
 from sync.billing.providers.registry import PROVIDERS
-from sync.http.endpoint import Caller
+from sync.http.endpoint import Caller, not_counted
 from sync.http.problem import STATUSES
 from sync.settings import SyncSettings
 from sync.store.store import Store
+from sync.usage.api import routes as usage_routes
+from sync.usage.calls import UsageCalls
+from sync.usage.meters import MetersWatcher
+from sync.usage.service import UsageService
 from tests.support.gateway import PUBLISH_KEY, Running, environment, run_gateway, token
 from tests.support.servers import missing
 from tools.docs import openapi
@@ -102,7 +106,10 @@ def described() -> dict[str, dict[str, Any]]:
 
 
 def is_intakes(path: str) -> bool:
-    return path in {operation.path.replace(":path}", "}") for operation in billing_routes.operations()}
+    return path in {
+        operation.path.replace(":path}", "}")
+        for operation in [*billing_routes.operations(), *usage_routes.operations()]
+    }
 
 
 def operations(routes: list[BaseRoute]) -> set[tuple[str, str]]:
@@ -125,7 +132,12 @@ async def test_every_route_is_described_and_no_other(store: Store, store_url: st
 
     services = await bootstrap.build_services(store, settings)
     async with run_gateway(environ) as running:
-        found = operations([*gateway_routes(running.node), *billing_routes.routes(services, settings, guard)])
+        calls = UsageCalls(store, MetersWatcher(services.current_catalog))
+        usage = usage_routes.routes(
+            UsageService(store, calls), services.current_catalog, settings.environments, guard, not_counted
+        )
+        intake = [*billing_routes.routes(services, settings, guard), *usage]
+        found = operations([*gateway_routes(running.node), *intake])
     assert found == {(method, path) for path, item in described().items() for method in item}
 
 

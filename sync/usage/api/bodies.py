@@ -165,9 +165,8 @@ class MeterUsage(Model):
 
 
 class Usage(Model):
-    """The state of the topic usage:ID: what a tenant has used of its limits."""
+    """What a tenant has used of its limits by now. The topic usage:ID shows it, too, at most a few times a second."""
 
-    version: Version
-    base: Version = Field(description="The version before this one.")
+    version: Version = Field(description="Of the topic usage:ID.")
     entitlements: Version = Field(description="The version of the entitlements that the limits are from.")
     meters: dict[str, MeterUsage]

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import orjson
 from starlette.routing import Route
 
-from planwire_client.core.topic import TENANT_KIND, Topic, TopicError, encode_id, usage_topic
+from planwire_client.core.topic import TENANT_KIND, Topic, TopicError, encode_id
 from sync.billing.api.operations import ERRORS, Asked, Document, handler, operation
 from sync.billing.catalog.catalog import Catalog
 from sync.core import instants
@@ -18,7 +18,7 @@ from sync.http.openapi import VERSION, Answer as Response, Operation, declared, 
 from sync.http.parameters import PathText
 from sync.http.problem import Problem
 from sync.usage.api import bodies
-from sync.usage.calls import UNLIMITED, Answer, Call, Operation as Kind
+from sync.usage.calls import UNLIMITED, Answer, Call, Counting as Kind
 from sync.usage.service import UsageService, problem
 
 METER = PathText("meter", "The meter's key in the catalog.", r"^[a-z][a-z0-9_-]{0,63}$", "api_calls")
@@ -185,9 +185,8 @@ class UsageOperations:
     )
     async def read(self, asked: Asked) -> Document:
         """Return the usage, up to date."""
-        await self._service.call(Call(asked.topic, "read"))
-        snapshot = await self._service.store.read(usage_topic(asked.topic))
-        return {"version": snapshot.version, **orjson.loads(snapshot.state)}
+        found = await self._service.call(Call(asked.topic, "show"))
+        return {"version": found.usage_version, "entitlements": found.version, "meters": orjson.loads(found.meters)}
 
     @operation(
         "POST",

@@ -34,19 +34,8 @@ local function forget_keys()
   end
 end
 
--- Writes the state of all meters, and announces it: at once if it is urgent, else once PUSH_US have passed.
-local function push()
-  local pushed, due = tonumber(head[4] or '0'), tonumber(head[5] or '0')
-  if not is_changed and due == 0 and snap[1] then
-    return 0
-  end
-  if not is_urgent and now < pushed + PUSH_US and pushed <= now then
-    if due == 0 then
-      due = pushed + PUSH_US
-      redis.call('HSET', KEYS[3], 'due', text(due))
-    end
-    return due
-  end
+-- Returns what is used of all meters, as JSON.
+local function all_meters()
   local members = {}
   for name in string.gmatch(names, '%S+') do
     local meter = load(name)
@@ -78,8 +67,24 @@ local function push()
     end
     table.insert(members, table.concat(parts, ',') .. '}')
   end
-  announce('{"base":' .. text(snap_version) .. ',"entitlements":' .. version .. ',"meters":{' ..
-    table.concat(members, ',') .. '}}', false)
+  return '{' .. table.concat(members, ',') .. '}'
+end
+
+-- Writes the state of all meters, and announces it: at once if it is urgent, else once PUSH_US have passed.
+local function push()
+  local pushed, due = tonumber(head[4] or '0'), tonumber(head[5] or '0')
+  if not is_changed and due == 0 and snap[1] then
+    return 0
+  end
+  if not is_urgent and now < pushed + PUSH_US and pushed <= now then
+    if due == 0 then
+      due = pushed + PUSH_US
+      redis.call('HSET', KEYS[3], 'due', text(due))
+    end
+    return due
+  end
+  announce('{"base":' .. text(snap_version) .. ',"entitlements":' .. version .. ',"meters":' .. all_meters() .. '}',
+    false)
   redis.call('HSET', KEYS[3], 'pushed', text(now), 'due', '0')
   return 0
 end
@@ -110,7 +115,7 @@ local function restore(shown)
   is_changed, is_urgent = true, true
 end
 
-if OPERATION == 'read' or OPERATION == 'restore' then
+if OPERATION == 'read' or OPERATION == 'show' or OPERATION == 'restore' then
   for name in string.gmatch(names, '%S+') do
     if not roll(load(name)) then
       return ask_terms()
@@ -122,7 +127,7 @@ if OPERATION == 'read' or OPERATION == 'restore' then
   local push_at = push()
   save_all()
   return {'done', '1', '0', '0', '0', '0', '0', version, text(snap_version), text(push_at), '0', '0',
-    ''}
+    '', OPERATION == 'show' and all_meters() or ''}
 end
 
 local meter = load(METER)

@@ -18,8 +18,8 @@
 -- KEYS[10] crossings     stream of thresholds that were reached and not reported
 -- KEYS[11] adjustments   stream of what operators did
 --
--- ARGV[1] operation    consume, release, set, reserve, finalize, cancel, adjust, grant, read; restore: ARGV[13] is the
---                      state of a usage topic, of version ARGV[9], that a gateway holds and the store has lost
+-- ARGV[1] operation    consume, release, set, reserve, finalize, cancel, adjust, grant, read, show; restore: ARGV[13]
+--                      is the state of a usage topic, of version ARGV[9], that a gateway holds and the store has lost
 -- ARGV[2] definitions  digest of the catalog's meters; empty: those that are stored
 -- ARGV[3] terms        JSON of what the caller has computed for this tenant, or empty:
 --                      {version, periods, meters: {M: {terms, windows: [...], grants: [[id, amount, ends], ...]}}}
@@ -32,9 +32,9 @@
 --
 -- Returns {"terms", version, owner, state, periods, now}: the caller computes the terms of this version, and calls
 -- again; {"arm"}: the caller schedules a report, and calls again; {"refused", code}: nothing was counted; or
--- {"done", allowed, used, held, limit, remaining, ends, version, usage_version, push_at, reached, over, repeated}: limit
--- and remaining -1: unlimited; ends: end of the window, 0: none; version: of the entitlements; push_at: when a `read`
--- is to announce the state, 0: it is announced.
+-- {"done", allowed, used, held, limit, remaining, ends, version, usage_version, push_at, reached, over, repeated}:
+-- limit and remaining -1: unlimited; ends: end of the window, 0: none; version: of the entitlements; push_at: when a
+-- `read` is to announce the state, 0: it is announced. `show` also returns what is used of all meters, as JSON.
 --
 -- Numbers are doubles, which are exact up to 2^53. They are formatted with %.0f, because tostring() gives 1.79e+15.
 

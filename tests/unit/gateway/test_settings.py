@@ -141,7 +141,7 @@ def test_the_rights_of_no_key_are_a_mistake() -> None:
 def test_malformed_rights_are_refused_by_the_settings_name() -> None:
     said = problem_of(PLANWIRE_PUBLISH_KEYS=f"ci:{DIGEST}", X_PLANWIRE_PUBLISH_RIGHTS="ci:write:*")
     assert said.startswith(
-        "PLANWIRE_PUBLISH_RIGHTS: 'write' in the entry of ci is not a scope: publish, tenants, admin"
+        "PLANWIRE_PUBLISH_RIGHTS: 'write' in the entry of ci is not a scope: publish, usage, tenants, admin"
     )
 
 
