@@ -24,11 +24,12 @@ from gateway.cli.shadow import shadow
 from gateway.cli.simulate import simulate
 from gateway.cli.tenants import grant, link, links, overrides, revive
 from gateway.cli.top import top
+from gateway.cli.usage import usage
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
 _COMMANDS = (
-    token, publish, watch, simulate, parked, link, links, grant, overrides, revive, catalog, shadow, backfill, outbox,
-    settings, dev, top, trace, log, diff, drift,
+    token, publish, watch, simulate, parked, link, links, grant, overrides, revive, usage, catalog, shadow, backfill,
+    outbox, settings, dev, top, trace, log, diff, drift,
 )  # fmt: skip
 
 

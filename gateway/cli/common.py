@@ -17,6 +17,9 @@ from gateway.cli.output import note
 
 SECRET_MAX_CHARS = 16_384
 
+WAIT_MAX_S = 60.0
+"""Maximum wait for a gateway that limits the rate."""
+
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 
@@ -180,6 +183,21 @@ class Api:
         if status != 200:
             rejected(status, answer)
         return answer
+
+    def patient(self, method: str, path: str, query: Mapping[str, str], body: object = None) -> dict[str, Any]:
+        """Return the answer as `answer` does; wait as long as the gateway limits the rate.
+
+        Raises:
+            Failed, click.UsageError: as `answer`.
+        """
+        until = time.monotonic() + WAIT_MAX_S
+        while True:
+            status, answer = self.send(method, path, query, body)
+            if status == 200:
+                return answer
+            if status != 429 or time.monotonic() > until:
+                rejected(status, answer)
+            time.sleep(1)
 
     def console(self, path: str, topic: str = "", /, **query: object) -> dict[str, Any]:
         """Return the answer of the console's API.

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 from starlette.requests import Request
 
+from sync.core import instants
 from sync.http.problem import Problem
 
 _INTEGER = re.compile(r"[0-9]{1,16}")
@@ -80,6 +81,30 @@ class QueryText(Parameter):
         if text is not None and not re.fullmatch(self.pattern, text):
             raise Problem("request_invalid", f"{self.name} must match {self.pattern}")
         return text or ""
+
+
+class Moment(Parameter):
+    """An RFC 3339 instant in the query, as microseconds since 1970; 0 if it is absent."""
+
+    def read(self, request: Request) -> int:
+        """Return the value.
+
+        Raises:
+            Problem: 422 request_invalid.
+        """
+        text = request.query_params.get(self.name)
+        if text is None:
+            return 0
+        try:
+            return instants.parse(text) // instants.NS_PER_US
+        except instants.InstantError as error:
+            raise Problem(
+                "request_invalid", f"{self.name} must be a time such as 2027-01-31T12:00:00Z: {error}"
+            ) from None
+
+    def schema(self) -> Mapping[str, Any]:
+        """Return the value's JSON Schema."""
+        return {"type": "string", "format": "date-time"}
 
 
 class Header(Parameter):

@@ -113,6 +113,10 @@ class Keys(Names):
         """Set of the topics that events have created. A member is removed by the erasure."""
         return f"{self.head(f'tenants/{environment}')}:topics"
 
+    def usage_tenants(self, environment: str) -> str:
+        """Sorted set, by name, of the topics of tenants whose usage is counted. A member is removed by the erasure."""
+        return f"{self.head(f'tenants/{environment}')}:usage"
+
     def tenants_walk(self, environment: str, work: str, name: str) -> str:
         """`lease`: of the worker that walks all tenants for `work`, TTL 30 s. `done`: the last walk, TTL 60 s."""
         return f"{self.head(f'tenants/{environment}')}:{work}:{name}"

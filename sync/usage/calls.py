@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Literal
 
-from planwire_client.core.topic import usage_topic
+from planwire_client.core.topic import environment_of, usage_topic
 from sync.store.command_pipeline import CommandPipeline, Script, failure
 from sync.store.models import StoreError
 from sync.store.store import Store
@@ -138,17 +138,19 @@ class UsageCalls:
         meters, found = self._meters(), dict[int, Answer | Rejected | StoreError]()
         digest = meters.digest
         open_calls = {index: (call, b"", "") for index, call in enumerate(calls)}
+        listed = set[str]()
         for _ in range(ROUNDS_MAX):
             pipeline = CommandPipeline(self._store)
             for call, new_terms, is_armed in open_calls.values():
                 self._add(pipeline, call, digest, new_terms, is_armed)
             try:
-                await self._arm_all({call.tenant for call, _, is_armed in open_calls.values() if is_armed})
+                await self._prepare({call.tenant for call, _, is_armed in open_calls.values() if is_armed}, listed)
                 replies = await pipeline.attempt()
             except StoreError as error:
                 found |= dict.fromkeys(open_calls, error)
                 break
             again = {}
+            listed.clear()
             for (index, (call, _, is_armed)), reply in zip(open_calls.items(), replies, strict=True):
                 if isinstance(reply, Exception):
                     found[index] = failure(reply)
@@ -156,6 +158,7 @@ class UsageCalls:
                     version, owner, state, periods, now = reply[1:]
                     told = terms(meters, version.decode(), owner.decode(), state, periods, int(now))
                     again[index] = call, told, is_armed
+                    listed.add(call.tenant)
                 elif reply[0] == b"arm":
                     again[index] = call, b"", "1"
                 else:
@@ -167,10 +170,19 @@ class UsageCalls:
             found |= dict.fromkeys(open_calls, StoreError("the tenant's entitlements kept changing"))
         return [found[index] for index in range(len(calls))]
 
-    async def _arm_all(self, tenants: Iterable[str]) -> None:
+    async def _prepare(self, armed: Iterable[str], listed: Iterable[str]) -> None:
+        """Store, before the calls, what must not be lost if this process ends after them.
+
+        Args:
+            armed: tenants that are about to reach a threshold.
+            listed: tenants whose terms are new. Each is put into the list of tenants with usage every time, so that a
+                store that has lost a part of the list gets it back.
+        """
         batch = CommandPipeline(self._store)
-        for tenant in tenants:
+        for tenant in armed:
             self._arm(batch, tenant)
+        for tenant in listed:
+            batch.command("ZADD", self._store.keys.usage_tenants(environment_of(tenant)), 0, tenant)
         await batch.run()
 
     def _add(self, pipeline: CommandPipeline, call: Call, digest: str, new_terms: bytes, is_armed: str) -> None:

@@ -216,7 +216,7 @@ async def test_an_erased_tenant_has_no_usage(usage: Usage, server: Server) -> No
     await usage.store.commit(Change(TENANT, b"null", owner=BILLING, erases=True))
     assert await usage("read") == Rejected("tenant_erased")
     async with Redis.from_url(server.url) as redis:
-        kept = [key async for key in redis.scan_iter("*usage*")]
+        kept = [key async for key in redis.scan_iter("*:usage:*")]
     assert kept == [b"pw:{tenant:acme}:usage:snap"]
     snapshot = await usage.store.read("usage:acme")
     assert (snapshot.state, snapshot.erased) == (b"null", True)

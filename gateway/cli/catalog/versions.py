@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -10,15 +9,12 @@ from urllib.parse import quote
 
 import click
 
-from gateway.cli.common import Api, environment_option, json_lines_option, rejected, with_publish_api
+from gateway.cli.common import Api, environment_option, json_lines_option, with_publish_api
 from gateway.cli.output import Row, note, say, say_json, say_list
 from gateway.cli.tenants import by_option, read_tenant, reason_option
 
 PAGE = 500
 """Tenants per answer of the gateway."""
-
-WAIT_MAX_S = 60.0
-"""Maximum wait for a gateway that limits the rate."""
 
 _VERSION_COLUMNS = ("tenant", "plan", "version", "by", "subscription")
 
@@ -76,7 +72,7 @@ def migrate(
     for tenant, query in chosen:
         answer: Mapping[str, Any] = {"outcome": "would be moved"}
         if not dry_run:
-            answer = _patient(api, "POST", f"/v1/tenants/{quote(tenant, safe='')}/overrides", query, body)
+            answer = api.patient("POST", f"/v1/tenants/{quote(tenant, safe='')}/overrides", query, body)
         moved += answer["outcome"] == "applied"
         if as_json:
             say_json({"tenant": tenant, **answer})
@@ -138,7 +134,7 @@ def _page(api: Api, asked: Mapping[str, str], version: str) -> dict[str, Any]:
     Raises:
         click.UsageError: the gateway's catalog has no such plan, or no such version of it; "" for any version.
     """
-    page, plan = _patient(api, "GET", "/v1/plan-versions", asked), asked.get("plan", "")
+    page, plan = api.patient("GET", "/v1/plan-versions", asked), asked.get("plan", "")
     known = page["catalog"]
     if plan and plan not in known:
         raise click.UsageError(f"the catalog has no plan {plan}: expected one of {', '.join(sorted(known))}")
@@ -146,19 +142,3 @@ def _page(api: Api, asked: Mapping[str, str], version: str) -> dict[str, Any]:
         names = f"expected one of {', '.join(known[plan])}" if known[plan] else "it names none"
         raise click.UsageError(f"the plan {plan} has no version {version}: {names} (version = ... in [plans.{plan}])")
     return page
-
-
-def _patient(api: Api, method: str, path: str, query: Mapping[str, str], body: object = None) -> dict[str, Any]:
-    """Return the answer of a route; wait as long as the gateway limits the rate.
-
-    Raises:
-        Failed, click.UsageError: as `Api.answer`.
-    """
-    until = time.monotonic() + WAIT_MAX_S
-    while True:
-        status, answer = api.send(method, path, query, body)
-        if status == 200:
-            return answer
-        if status != 429 or time.monotonic() > until:
-            rejected(status, answer)
-        time.sleep(1)

@@ -117,8 +117,9 @@ class Environment:
             batch.command("HINCRBY", self._store.keys.counters, field, 1)
 
     def strike(self, batch: CommandPipeline, topic: str) -> None:
-        """Add to `batch` the removal of the topic from the lists of tenants, audits, timers and the shadow."""
+        """Add to `batch` the removal of the topic from the lists of tenants, usage, audits, timers and the shadow."""
         batch.command("SREM", self._tenants, topic)
+        batch.command("ZREM", self._store.keys.usage_tenants(self.name), topic)
         self.audits.cancel(batch, topic)
         self.timers.cancel(batch, topic)
         self.shadow.erase(batch, topic)

@@ -156,6 +156,7 @@ class MeterUsage(Model):
 
     kind: Literal["consumable", "allocated", "credits"]
     used: Version
+    counted: Version | None = Field(None, description="Credits used in the present window, of any grant.")
     reserved: Version
     limit: Version | Literal["unlimited"] | None = Field(None, description="Absent: not known.")
     remaining: Version | Literal["unlimited"] | None = None

@@ -15,13 +15,12 @@ from sync.billing.catalog.catalog import Catalog
 from sync.core import instants
 from sync.http.endpoint import Count, Guard, guarded, route
 from sync.http.openapi import VERSION, Answer as Response, Operation, declared, operations as operations_of
-from sync.http.parameters import PathText
 from sync.http.problem import Problem
 from sync.usage.api import bodies
+from sync.usage.api.records import METER, UsageRecords
 from sync.usage.calls import UNLIMITED, Answer, Call, Counting as Kind
 from sync.usage.service import UsageService, problem
 
-METER = PathText("meter", "The meter's key in the catalog.", r"^[a-z][a-z0-9_-]{0,63}$", "api_calls")
 PROBLEMS = ("meter_unknown", "limit_unknown", "key_reused", "tenant_erased", "not_for_meter")
 
 
@@ -255,7 +254,7 @@ def routes(
 ) -> list[Route]:
     """Return the routes, behind `guard`."""
     found: list[Route] = []
-    for one, method in declared(UsageOperations(service, catalog)):
+    for one, method in (*declared(UsageOperations(service, catalog)), *declared(UsageRecords(service))):
         admitted: Callable[..., Awaitable[object]] = guarded(guard, handler(one, method, environments))
         found.append(route(one.path, one.method, admitted, count, ERRORS))  # type: ignore[arg-type]
     return found
@@ -263,4 +262,4 @@ def routes(
 
 def operations() -> list[Operation]:
     """Return every operation on usage."""
-    return operations_of(UsageOperations)
+    return [*operations_of(UsageOperations), *operations_of(UsageRecords)]

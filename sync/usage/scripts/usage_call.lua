@@ -34,8 +34,8 @@ local function forget_keys()
   end
 end
 
--- Returns what is used of all meters, as JSON.
-local function all_meters()
+-- Returns what is used of all meters, as JSON; to who asks also what was counted in the present window, with grants.
+local function all_meters(is_asked)
   local members = {}
   for name in string.gmatch(names, '%S+') do
     local meter = load(name)
@@ -47,6 +47,9 @@ local function all_meters()
     if known then
       table.insert(parts, '"limit":' .. (limit < 0 and '"unlimited"' or text(limit)))
       table.insert(parts, '"remaining":' .. (limit < 0 and '"unlimited"' or text(math.max(limit - used, 0))))
+    end
+    if is_asked and meter.terms.kind == 'credits' then
+      table.insert(parts, '"counted":' .. text(math.max(meter.used + meter.taken - meter.held, 0)))
     end
     local reached = reached_of(meter)
     local status = not known and 'unknown' or limit >= 0 and used > limit and 'over' or limit >= 0 and used >= limit
@@ -104,7 +107,9 @@ local function restore(shown)
         local taken = grant.amount - grant.remaining
         of_limit = of_limit - taken
         if known[grant.id] then
-          known[grant.id].taken = math.min(math.max(known[grant.id].taken, taken), known[grant.id].amount)
+          local before = known[grant.id].taken
+          known[grant.id].taken = math.min(math.max(before, taken), known[grant.id].amount)
+          meter.taken = meter.taken + known[grant.id].taken - before
         end
       end
       meter.used = math.max(meter.used, of_limit)
@@ -127,7 +132,7 @@ if OPERATION == 'read' or OPERATION == 'show' or OPERATION == 'restore' then
   local push_at = push()
   save_all()
   return {'done', '1', '0', '0', '0', '0', '0', version, text(snap_version), text(push_at), '0', '0',
-    '', OPERATION == 'show' and all_meters() or ''}
+    '', OPERATION == 'show' and all_meters(true) or ''}
 end
 
 local meter = load(METER)
@@ -172,7 +177,7 @@ elseif OPERATION == 'release' then
   meter.used = meter.used - of_limit
   for index = #meter.grants, 1, -1 do
     local units = math.min(meter.grants[index].taken, AMOUNT - of_limit)
-    meter.grants[index].taken = meter.grants[index].taken - units
+    meter.grants[index].taken, meter.taken = meter.grants[index].taken - units, math.max(meter.taken - units, 0)
     of_limit = of_limit + units
   end
 elseif OPERATION == 'set' then

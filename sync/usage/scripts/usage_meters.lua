@@ -7,8 +7,8 @@
 -- KEYS[3] meters    hash: entitlements, definitions, names, periods, pushed, due; and of each meter M:
 --                   M:terms     JSON: limit (absent: not known, -1: unlimited), plan, overage, change, thresholds
 --                   M:windows   starts of the windows to come, microseconds since 1970, separated by spaces
---                   M:count     "USED HELD STARTS ENDS REACHED": units used with those held, units held, the window
---                               (0: none), the highest threshold reached
+--                   M:count     "USED HELD STARTS ENDS REACHED TAKEN": units used with those held, units held, the
+--                               window (0: none), the highest threshold reached, units taken of grants in the window
 --                   M:grants    credits: "ID:TAKEN:AMOUNT:ENDS:ORIGIN" separated by spaces, the first to end first;
 --                               ENDS 0: never, ORIGIN "e" (entitlements) or "o" (an operator)
 -- KEYS[4] keys      hash: key of a call -> "AT OPERATION METER AMOUNT"   KEYS[5] order   sorted set of them by time
@@ -45,6 +45,7 @@ local STEP_US = 10000
 local HOLDS_MAX = 1000
 local GRANTS_MAX = 200
 local KEYS_MIN, KEYS_MAX = 10000, 100000
+local PERIODS_MAX = 400
 local KEYS_YOUNG_US, KEYS_OLD_US = 60 * 1000000, 24 * 3600 * 1000000
 
 local time = redis.call('TIME')
@@ -129,11 +130,13 @@ local function load(name)
     return loaded[name]
   end
   local stored = redis.call('HMGET', KEYS[3], name .. ':terms', name .. ':count', name .. ':grants')
-  local used, held, starts, ends, reached = string.match(stored[2] or '0 0 0 0 0', '^(%d+) (%d+) (%d+) (%d+) (%d+)$')
+  local used, held, starts, ends, reached, taken = string.match(stored[2] or '0 0 0 0 0 0',
+    '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$')
   local meter = {name = name, terms = stored[1] and cjson.decode(stored[1]), used = tonumber(used),
-    held = tonumber(held), starts = tonumber(starts), ends = tonumber(ends), reached = tonumber(reached), grants = {}}
-  for id, taken, amount, last, origin in string.gmatch(stored[3] or '', '(%S+):(%d+):(%d+):(%d+):(%a)') do
-    table.insert(meter.grants, {id = id, taken = tonumber(taken), amount = tonumber(amount), ends = tonumber(last),
+    held = tonumber(held), starts = tonumber(starts), ends = tonumber(ends), reached = tonumber(reached),
+    taken = tonumber(taken), grants = {}}
+  for id, of_grant, amount, last, origin in string.gmatch(stored[3] or '', '(%S+):(%d+):(%d+):(%d+):(%a)') do
+    table.insert(meter.grants, {id = id, taken = tonumber(of_grant), amount = tonumber(amount), ends = tonumber(last),
       origin = origin})
   end
   loaded[name] = meter
@@ -145,8 +148,8 @@ local function save(meter)
   for index, grant in ipairs(meter.grants) do
     grants[index] = string.format('%s:%.0f:%.0f:%.0f:%s', grant.id, grant.taken, grant.amount, grant.ends, grant.origin)
   end
-  redis.call('HSET', KEYS[3], meter.name .. ':count', string.format('%.0f %.0f %.0f %.0f %d', meter.used, meter.held,
-    meter.starts, meter.ends, meter.reached))
+  redis.call('HSET', KEYS[3], meter.name .. ':count', string.format('%.0f %.0f %.0f %.0f %d %.0f', meter.used,
+    meter.held, meter.starts, meter.ends, meter.reached, meter.taken))
   if #grants > 0 or meter.had_grants then
     redis.call('HSET', KEYS[3], meter.name .. ':grants', table.concat(grants, ' '))
   end
@@ -165,6 +168,14 @@ end
 local function left(meter)
   local limit, used = totals(meter)
   return limit < 0 and NUMBER_MAX - used or limit - used
+end
+
+-- Records what was counted in a window that ends, of the limit and of grants, and begins to count anew.
+local function close_window(meter, ends)
+  redis.call('XADD', KEYS[9], 'MAXLEN', '~', PERIODS_MAX, '*', 'meter', meter.name, 'kind', meter.terms.kind, 'starts',
+    text(meter.starts), 'ends', text(ends), 'used', text(meter.used + meter.taken), 'limit',
+    meter.terms.limit and text(meter.terms.limit) or '')
+  meter.used, meter.held, meter.taken, meter.reached = 0, 0, 0, 0
 end
 
 -- Drops the grants that have ended, and moves the meter to the window of now.
@@ -192,10 +203,9 @@ local function roll(meter)
   if ends == 0 then
     return false
   end
-  redis.call('XADD', KEYS[9], 'MAXLEN', '~', 100, '*', 'meter', meter.name, 'starts', text(meter.starts), 'ends',
-    text(meter.ends), 'used', text(meter.used), 'limit', text(meter.terms.limit or 0))
+  close_window(meter, meter.ends)
   redis.call('HSET', KEYS[3], meter.name .. ':windows', table.concat(ahead, ' '))
-  meter.used, meter.held, meter.starts, meter.ends, meter.reached = 0, 0, starts, ends, 0
+  meter.starts, meter.ends = starts, ends
   is_changed, is_urgent = true, true
   return true
 end
@@ -242,11 +252,9 @@ local function adopt(name, text_of_terms, windows_to_come, granted)
   local is_over = meter.ends > 0 and now >= meter.ends
   local is_new_period = starts > meter.starts and meter.starts > 0
   if old and (is_over or (is_new_period and not is_change)) then
-    redis.call('XADD', KEYS[9], 'MAXLEN', '~', 100, '*', 'meter', name, 'starts', text(meter.starts), 'ends',
-      text(is_over and meter.ends or starts), 'used', text(meter.used), 'limit', text(old.limit or 0))
-    meter.used, meter.held, meter.reached = 0, 0, 0
+    close_window(meter, is_over and meter.ends or starts)
   elseif is_change and new.change == 'reset' then
-    meter.used, meter.held, meter.reached = 0, 0, 0
+    close_window(meter, now)
   elseif is_change and new.change == 'scale' and (old.limit or 0) > 0 and (new.limit or -1) >= 0 then
     meter.used = math.min(math.ceil(meter.used * (new.limit / old.limit)), NUMBER_MAX)
   end
@@ -289,7 +297,7 @@ local function give(meter, parts, amount)
     end
     for _, grant in ipairs(meter.grants) do
       if grant.id == id then
-        grant.taken = math.max(grant.taken - units, 0)
+        grant.taken, meter.taken = math.max(grant.taken - units, 0), math.max(meter.taken - units, 0)
       end
     end
   end
@@ -315,7 +323,7 @@ local function take(meter, amount)
       of_limit()
     end
     local units = math.min(grant.amount - grant.taken, amount)
-    grant.taken = grant.taken + units
+    grant.taken, meter.taken = grant.taken + units, meter.taken + units
     part(grant.id, units)
   end
   if is_open then

@@ -1,0 +1,217 @@
+"""What is kept of usage: the newest calls, corrections, ended windows; the export of all tenants, over HTTP and CLI."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import orjson
+import pytest
+from click.testing import CliRunner, Result
+from redis.asyncio import Redis
+
+from gateway import cli
+from sync.store.command_pipeline import run_commands
+from sync.store.redis.connect import connect
+from sync.store.store import Store
+from tests.integration.test_usage import KEY, ask, entitle, gateway
+from tests.support.gateway import PUBLISH_KEY, Running
+from tests.support.servers import Server, start_valkey
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with start_valkey() as server:
+        yield server
+
+
+@pytest.fixture
+async def store(server: Server) -> AsyncIterator[Store]:
+    store = connect(server.url).store
+    yield store
+    await store.aclose()
+
+
+@pytest.fixture
+async def running(server: Server, tmp_path: Path) -> AsyncIterator[Running]:
+    async with gateway(server, tmp_path) as running:
+        yield running
+
+
+async def planwire(running: Running, *arguments: str) -> Result:
+    env = {"PORT": str(running.port), "PLANWIRE_PUBLISH_KEY": PUBLISH_KEY, "PLANWIRE_DATA_DIR": "/nonexistent"}
+    found = await asyncio.to_thread(CliRunner(env=env).invoke, cli.cli, ["usage", *arguments])
+    if found.exception is not None and not isinstance(found.exception, SystemExit):
+        raise found.exception
+    return found
+
+
+async def exported(running: Running, **query: str | int) -> dict[str, Any]:
+    async with httpx2.AsyncClient(base_url=running.url, headers=KEY) as http:
+        answer = await http.get("/v1/usage/export", params=query)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+async def end_window(store: Store, tenant: str, meter: str, used: int) -> tuple[str, str]:
+    """Let a tenant's window be the one before the present one, with this count; return its start and end."""
+    key = f"pw:{{tenant:{tenant}}}:usage:meters"
+    (count,) = await run_commands(store, ("HGET", key, f"{meter}:count"))
+    starts = int(count.split()[2])
+    before = starts - 28 * 86_400 * 1_000_000
+    await store.redis.hset(key, f"{meter}:count", f"{used} 0 {before} {starts} 0 0")
+    return str(before), str(starts)
+
+
+async def test_history_has_calls_corrections_and_windows_of_one_meter(running: Running, store: Store) -> None:
+    await ask(running, "/api_calls/consume", {"amount": 2, "key": "order-1"})
+    await ask(running, "/api_calls/consume", {"amount": 2, "key": "order-2"})
+    await ask(running, "/seats/set", {"amount": 1})
+    await ask(running, "/api_calls/adjust", {"by": -1, "reason": "counted twice"})
+    await end_window(store, "acme", "api_calls", used=3)
+    await ask(running, "/api_calls/consume", {})
+    found = await ask(running, "/api_calls/history")
+    calls = [(one["operation"], one["amount"], one["allowed"], one.get("key")) for one in found["calls"]]
+    assert calls == [
+        ("consume", 1, True, None),
+        ("adjust", -1, True, None),
+        ("consume", 2, False, "order-2"),
+        ("consume", 2, True, "order-1"),
+    ]
+    (correction,) = found["corrections"]
+    assert (correction["operation"], correction["how"], correction["amount"]) == ("adjust", "by", -1)
+    assert (correction["used"], correction["reason"], correction["by"]) == (1, "counted twice", "tests")
+    (window,) = found["windows"]
+    assert (window["used"], window["limit"]) == (3, 3)
+    assert await ask(running, "/exports/history") == {"calls": [], "corrections": [], "windows": []}
+
+
+async def test_all_tenants_are_exported_page_by_page(running: Running, store: Store) -> None:
+    for number in range(5):
+        await ask(running, "/api_calls/consume", {"amount": 1 + number % 3}, tenant=f"t{number}")
+    found, after = [], ""
+    for expected in (2, 2, 1):
+        page = await exported(running, limit=2, **({"after": after} if after else {}))
+        tenants = {row["tenant"] for row in page["counters"]}
+        assert len(tenants) == expected
+        found += page["counters"]
+        after = page.get("next", "")
+    assert after == ""
+    counts = {row["tenant"]: (row["used"], row["limit"], row["open"]) for row in found if row["meter"] == "api_calls"}
+    assert counts == {f"t{number}": (1 + number % 3, 3, True) for number in range(5)}
+
+
+async def test_a_window_that_ended_unnoticed_is_exported_as_ended(running: Running, store: Store) -> None:
+    await ask(running, "/api_calls/consume", {})
+    await end_window(store, "acme", "api_calls", used=2)
+    rows = [row for row in (await exported(running))["counters"] if row["meter"] == "api_calls"]
+    ended, is_open = sorted(rows, key=lambda row: row["open"])
+    assert (ended["used"], ended["limit"], ended["open"]) == (2, 3, False)
+    assert (is_open["used"], is_open["open"], is_open["starts_at"]) == (0, True, ended["ends_at"])
+    later = await exported(running, since=ended["ends_at"])
+    assert not [row for row in later["counters"] if not row["open"]]
+    earlier = await exported(running, until=is_open["starts_at"])
+    assert [row["meter"] for row in earlier["counters"] if row["meter"] != "seats"] == ["api_calls"]
+
+
+async def test_credits_count_in_the_window_in_which_they_are_used(running: Running, store: Store) -> None:
+    await entitle(store, ai=5)
+    await ask(running, "/ai/grant", {"amount": 10, "reason": "welcome"})
+    await ask(running, "/ai/consume", {"amount": 8})
+    await end_window(store, "acme", "ai", used=5)
+    key = "pw:{tenant:acme}:usage:meters"
+    (count,) = await run_commands(store, ("HGET", key, "ai:count"))
+    await run_commands(store, ("HSET", key, "ai:count", count[: count.rindex(b" ")] + b" 3"))
+    await ask(running, "/ai/consume", {"amount": 7})
+    rows = {row["open"]: row for row in (await exported(running))["counters"] if row["meter"] == "ai"}
+    assert (rows[False]["used"], rows[True]["used"]) == (8, 7)
+    assert (await ask(running, ""))["meters"]["ai"]["counted"] == 7
+
+
+async def test_an_erased_tenant_leaves_the_list(running: Running, store: Store, server: Server) -> None:
+    await entitle(store, api_calls=3)
+    await ask(running, "/api_calls/consume", {})
+    await ask(running, "/api_calls/consume", {}, tenant="other")
+    async with httpx2.AsyncClient(base_url=running.url, headers=KEY) as http:
+        assert (await http.request("DELETE", "/v1/tenants/acme", json={"reason": "asked"})).status_code == 200
+    async with Redis.from_url(server.url) as redis:
+        assert await redis.zrange("pw:{tenants/live}:usage", 0, -1) == [b"tenant:other"]
+        await redis.zadd("pw:{tenants/live}:usage", {"tenant:acme": 0})  # as a call that ran at the same time would
+        assert {row["tenant"] for row in (await exported(running))["counters"]} == {"other"}
+        assert await redis.zrange("pw:{tenants/live}:usage", 0, -1) == [b"tenant:other"]
+
+
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ({"since": "yesterday"}, "since"),
+        ({"limit": "101"}, "limit"),
+        ({"after": "a b"}, "after"),
+        ({"env": "x"}, "env"),
+    ],
+)
+async def test_a_wrong_query_is_told(running: Running, query: dict[str, str], says: str) -> None:
+    async with httpx2.AsyncClient(base_url=running.url, headers=KEY) as http:
+        answer = await http.get("/v1/usage/export", params=query)
+    assert (answer.status_code, answer.json()["code"]) == (422, "request_invalid")
+    assert says in answer.json()["detail"]
+
+
+class TestCommands:
+    async def test_show_says_what_is_left_and_what_is_not_known(self, running: Running, store: Store) -> None:
+        await entitle(store, api_calls=10, seats="unlimited")
+        await ask(running, "/api_calls/consume", {"amount": 4})
+        lines = (await planwire(running, "show", "acme")).output.splitlines()
+        assert lines[0].split() == ["meter", "used", "reserved", "limit", "remaining", "status", "resets_at", "credits"]
+        rows = {line.split()[0]: line.split() for line in lines[1:]}
+        assert rows["api_calls"][1:6] == ["4", "0", "10", "6", "ok"]
+        assert rows["seats"][3:5] == ["unlimited", "unlimited"]
+        state = orjson.dumps({"limits": {}})
+        await store.redis.delete("pw:{tenant:acme}:snap")
+        async with httpx2.AsyncClient(base_url=running.url, headers=KEY) as http:
+            await http.post("/v1/publish", json={"topic": "tenant:mine", "state": orjson.loads(state)})
+        assert "not known  not known  unknown" in (await planwire(running, "show", "mine")).output
+
+    async def test_consume_denied_exits_1(self, running: Running) -> None:
+        done = await planwire(running, "consume", "acme", "api_calls", "3", "--once", "k")
+        assert (done.exit_code, done.output[:34]) == (0, "allowed: 3 of 3 used, 0 left, rese")
+        denied = await planwire(running, "consume", "acme", "api_calls")
+        assert (denied.exit_code, denied.output[:27]) == (1, "denied: 3 of 3 used, 0 left")
+        again = await planwire(running, "consume", "acme", "api_calls", "3", "--once", "k")
+        assert "counted earlier under this key" in again.output
+
+    async def test_adjust_and_grant_are_in_the_history(self, running: Running, store: Store) -> None:
+        await entitle(store, ai=5, api_calls=3)
+        await planwire(running, "adjust", "acme", "api_calls", "--to", "2", "--reason", "as counted")
+        done = await planwire(running, "adjust", "acme", "api_calls", "--change", "-1", "--reason", "one too many")
+        assert (done.exit_code, done.output[:20]) == (0, "allowed: 1 of 3 used")
+        shown = (await planwire(running, "history", "acme", "api_calls")).output
+        assert "one too many" in shown
+        assert "as counted" in shown
+        granted = await planwire(running, "grant", "acme", "ai", "20", "--until", "30d", "--reason", "sorry")
+        assert granted.output.startswith("allowed: 0 of 25 used, 25 left")
+        both = await planwire(running, "adjust", "acme", "ai", "--to", "2", "--change", "1", "--reason", "x")
+        assert (both.exit_code, "give one of --to and --change" in both.output) == (2, True)
+        unknown = await planwire(running, "consume", "acme", "apicalls")
+        assert (unknown.exit_code, "meter_unknown" in unknown.output) != (0, False)
+
+    async def test_export_is_csv_or_lines_of_json(self, running: Running, store: Store) -> None:
+        await ask(running, "/api_calls/consume", {}, tenant="=1+1")
+        await ask(running, "/api_calls/consume", {"amount": 2}, tenant="acme, inc")
+        await end_window(store, "acme%2C%20inc", "api_calls", used=2)
+        found = await planwire(running, "export", "--meter", "api_calls")
+        rows = list(csv.DictReader(io.StringIO(found.stdout)))
+        assert [(row["tenant"], row["used"], row["open"]) for row in rows] == [
+            ("'=1+1", "1", "true"),
+            ("acme, inc", "2", "false"),
+            ("acme, inc", "0", "true"),
+        ]
+        lines = (await planwire(running, "export", "--ended", "--json")).stdout.splitlines()
+        (row,) = map(orjson.loads, lines)
+        assert (row["tenant"], row["used"], row["limit"], row["open"]) == ("acme, inc", 2, 3, False)
