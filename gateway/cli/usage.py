@@ -14,7 +14,6 @@ import click
 from gateway.cli.common import Api, Failed, environment_option, json_lines_option, json_object_option, with_publish_api
 from gateway.cli.output import Row, note, say, say_json, say_list
 from gateway.cli.tenants import read_tenant, reason_option, tenant_argument, until
-from sync.core.plain_text import plain_lines
 
 NOT_KNOWN = "not known"
 """What stands for a limit that the tenant's state does not say."""
@@ -274,11 +273,11 @@ def _cell(value: Any) -> str:
     """Return a cell; nothing where a value is not known. Text cannot become a formula of a spreadsheet."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    text = "" if value is None else plain_lines(str(value))
+    text = "" if value is None else str(value)
     return f"'{text}" if isinstance(value, str) and text[:1] in ("=", "+", "-", "@") else text
 
 
 def _say_csv(rows: Sequence[Sequence[str]]) -> None:
     written = io.StringIO()
     csv.writer(written, lineterminator="\n").writerows(rows)
-    click.echo(written.getvalue(), nl=False)
+    say(written.getvalue().removesuffix("\n"))
