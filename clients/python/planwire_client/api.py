@@ -20,8 +20,17 @@ from planwire_client.errors import (
     ReplicaError as ReplicaError,
     TopicRefused as TopicRefused,
     Unavailable as Unavailable,
+    UsageDenied as UsageDenied,
+    UsageRefused as UsageRefused,
+    UsageUnavailable as UsageUnavailable,
 )
+from planwire_client.meter_usage import Credit as Credit, MeterUsage as MeterUsage
 from planwire_client.publisher import AsyncPublisher as AsyncPublisher, Publisher as Publisher
 from planwire_client.replica.replica import Replica as Replica, Status as Status
 from planwire_client.replica.snapshot import Policy as Policy, Snapshot as Snapshot
 from planwire_client.replica.thread import ThreadReplica as ThreadReplica
+from planwire_client.usage.answers import Counted as Counted
+from planwire_client.usage.attempts import OnUnavailable as OnUnavailable
+from planwire_client.usage.calls import UsageCall as UsageCall
+from planwire_client.usage.client import AsyncUsage as AsyncUsage, TenantUsage as TenantUsage, Usage as Usage
+from planwire_client.usage.reservation import AsyncReservation as AsyncReservation, Reservation as Reservation

@@ -23,6 +23,9 @@ BATCH_ITEMS = 500
 BATCH_BYTES = 4_000_000
 """Maximum bytes of a batch: a little below the gateway's BATCH_MAX_BYTES, to leave room for brackets and commas."""
 
+LATER = frozenset((408, 425, 429, 500, 502, 503, 504))
+"""HTTP statuses after which a retry may succeed. After a 500 it is safe too, because of the event id or key."""
+
 TRANSIENT_ITEM_CODES = frozenset(("store_unavailable", "internal"))
 
 

@@ -4,6 +4,9 @@ PlanwireError
     PublishRefused      the publish is invalid or not allowed
     Unavailable         the outcome is unknown: retry with the same event id
         RateLimited     the publish key's rate is used up for longer than the call may wait
+        UsageUnavailable    a call about usage has no answer, and may have been counted: repeat it with the same key
+    UsageRefused        the call about usage is invalid or not allowed
+    UsageDenied         the units do not fit into the limit, or that is not known and the policy denies them
     ReplicaError
         NotCurrent      the local snapshot cannot be proved to be the newest
         FeatureDenied   the state does not have the feature
@@ -19,6 +22,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from planwire_client.change import Published, Rejected
+    from planwire_client.usage.answers import Counted
 
 
 class PlanwireError(Exception):
@@ -66,6 +70,61 @@ class RateLimited(Unavailable):
     """As `Unavailable`, and the last answer was 429. `retry_after_s`: the pause that the gateway requested."""
 
     retry_after_s: float = 0.0
+
+
+@dataclass(eq=False, repr=False)
+class UsageUnavailable(Unavailable):
+    """As `Unavailable`, of calls about usage.
+
+    Attributes:
+        event_ids: the keys of the calls without an outcome.
+        counted: the outcomes in the order of the call; None for unknown ones.
+        retry_after_s: the pause that the gateway requested, or None.
+    """
+
+    counted: Sequence[Counted | UsageRefused | None] = ()
+    retry_after_s: float | None = None
+
+
+@dataclass(eq=False, repr=False)
+class UsageRefused(PlanwireError):
+    """The gateway has rejected a call about usage, or it was not sent. A retry has the same result.
+
+    Attributes:
+        code: a stable code, such as meter_unknown, limit_unknown, key_reused.
+        status: the HTTP status; 0 if it was not sent, or was one call of a batch.
+    """
+
+    code: str
+    detail: str
+    status: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.detail}"
+
+
+@dataclass(eq=False, repr=False)
+class UsageDenied(PlanwireError):
+    """The units may not be used, and were not counted.
+
+    Attributes:
+        tenant: the tenant's topic.
+        amount: the units that were asked for.
+        counted: what is used. If its `is_known` is false, Planwire did not answer, and the policy denies.
+    """
+
+    tenant: str
+    meter: str
+    amount: int
+    counted: Counted
+
+    def __str__(self) -> str:
+        if not self.counted.is_known:
+            return f"{self.tenant}: the usage of {self.meter} is not known: {self.counted.reason}"
+        return (
+            f"{self.tenant}: {self.amount} {self.meter} do not fit: {self.counted.remaining} of "
+            f"{self.counted.limit} are left"
+        )
 
 
 @dataclass(eq=False, repr=False)

@@ -13,7 +13,7 @@ from planwire_client import __version__
 from planwire_client.change import Outcome, Publish, Published, Rejected
 from planwire_client.core.commit import Verdict
 from planwire_client.core.headers import retry_after_s
-from planwire_client.delivery import Answers, Retryable
+from planwire_client.delivery import LATER, Answers, Retryable
 from planwire_client.errors import PublishRefused
 
 REQUEST_TIMEOUT_S = 10.0
@@ -21,9 +21,6 @@ REQUEST_TIMEOUT_S = 10.0
 NO_ANSWER = (httpx2.TransportError, AttributeError)
 """What a request without an answer raises. AttributeError: from httpx2's asyncio backend, for a connection that the
 server drops as soon as it is made."""
-
-LATER = frozenset((408, 425, 429, 500, 502, 503, 504))
-"""Statuses after which a retry may succeed. After a 500 it is safe too, because of the event id."""
 
 _VERDICTS = frozenset(Verdict) - {Verdict.BILLED}
 
@@ -74,7 +71,8 @@ def _outcome(item: Publish, document: object, status: int) -> Outcome:
     raise PublishRefused("not_a_gateway", "the answer has no verdict; look at the URL", status)
 
 
-def _headers(key: str) -> dict[str, str]:
+def headers_for(key: str) -> dict[str, str]:
+    """Return the headers of every request with a publish key."""
     return {
         "Authorization": f"Bearer {key}",
         "Content-Type": "application/json",
@@ -86,7 +84,7 @@ class HttpTransport:
     """A blocking connection pool to one gateway. Thread-safe."""
 
     def __init__(self, url: str, key: str) -> None:
-        self._client = httpx2.Client(base_url=url, headers=_headers(key))
+        self._client = httpx2.Client(base_url=url, headers=headers_for(key))
 
     def send(self, items: Sequence[Publish], timeout_s: float) -> Answers | Retryable:
         """Return the gateway's answer, or that there was none."""
@@ -105,7 +103,7 @@ class AsyncHttpTransport:
     """A connection pool to one gateway for asyncio. It belongs to the event loop of its first use."""
 
     def __init__(self, url: str, key: str) -> None:
-        self._client = httpx2.AsyncClient(base_url=url, headers=_headers(key))
+        self._client = httpx2.AsyncClient(base_url=url, headers=headers_for(key))
 
     async def send(self, items: Sequence[Publish], timeout_s: float) -> Answers | Retryable:
         """Return the gateway's answer, or that there was none."""

@@ -16,7 +16,7 @@ MODULES = {
     for path in sorted((ROOT / "planwire_client").rglob("*.py"))
 }
 
-OPTIONAL = {"redis", "django", "sqlalchemy", "psycopg"}
+OPTIONAL = {"redis", "django", "sqlalchemy", "psycopg", "fastapi"}
 """What is imported only where somebody uses it."""
 
 

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any, Self, TypedDict
 
 from planwire_client.core.limits import TOPICS_PER_SOCKET
+from planwire_client.core.topic import usage_topic
 from planwire_client.errors import NotCurrent, ReplicaClosed, ReplicaError, TopicRefused
 from planwire_client.replica.connection import Connection
 from planwire_client.replica.snapshot import Changed, Policy, Snapshot
@@ -125,6 +126,18 @@ class Replica(Reading):
             with_room = (one for one in self._connections if len(one.topics) < self._topics_per_socket)
             connection = next(with_room, None) or self._new_connection()
             self._states[topic] = connection.add(topic)
+
+    def watch_usage(self, tenant: str) -> None:
+        """Keep what a tenant has used current from now on, and the entitlements that its limits are from.
+
+        Args:
+            tenant: the tenant's topic.
+
+        Raises:
+            ReplicaClosed: all connections have ended.
+        """
+        self.watch(tenant)
+        self.watch(usage_topic(tenant))
 
     def unwatch(self, topic: str) -> None:
         """Stop watching `topic`. Does nothing if it is not watched."""

@@ -74,6 +74,14 @@ class ThreadReplica(Reading):
         """
         self._do(_called(self._replica.watch, topic))
 
+    def watch_usage(self, tenant: str) -> None:
+        """Keep what a tenant has used current from now on; see `Replica.watch_usage`.
+
+        Raises:
+            ReplicaClosed: all connections have ended.
+        """
+        self._do(_called(self._replica.watch_usage, tenant))
+
     def unwatch(self, topic: str) -> None:
         """Stop watching `topic`."""
         self._do(_called(self._replica.unwatch, topic))

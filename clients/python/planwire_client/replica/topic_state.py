@@ -7,7 +7,9 @@ import asyncio
 import time
 from collections.abc import Mapping
 
+from planwire_client.core.topic import usage_topic
 from planwire_client.errors import TopicRefused
+from planwire_client.meter_usage import MeterUsage, read_meter
 from planwire_client.replica.snapshot import Policy, Snapshot, decide
 
 REFUSED_FOR_S = 30.0
@@ -133,6 +135,24 @@ class Reading:
         """Return whether the snapshot of `topic` is proved to be the newest now."""
         state = self._states.get(topic)
         return state is not None and state.is_fresh
+
+    def usage(self, tenant: str, meter: str) -> MeterUsage | None:
+        """Return what the tenant with the topic `tenant` has used of a meter, by the local copy; None if not known.
+
+        Call `watch_usage` before. The count and its limit are fresh only while they are of the version of the tenant's
+        entitlements that is proved to be the newest: a limit of yesterday is never shown as that of now.
+        """
+        counts, entitlements = self._states.get(usage_topic(tenant)), self._states.get(tenant)
+        snapshot = counts.snapshot if counts is not None else None
+        if counts is None or snapshot is None or not isinstance(snapshot.state, dict):
+            return None
+        is_fresh = (
+            counts.is_fresh
+            and entitlements is not None
+            and entitlements.is_fresh
+            and snapshot.state.get("entitlements") == entitlements.version
+        )
+        return read_meter(snapshot.state, meter, is_fresh=is_fresh)
 
     def require(
         self, topic: str, feature: str, *, min_version: int = 0, policy: Policy = Policy.FAIL_CLOSED, app: str = ""
