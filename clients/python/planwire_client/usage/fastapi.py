@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import orjson
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
 
 from planwire_client.usage.answers import Counted
@@ -24,9 +25,9 @@ from planwire_client.usage.denial import Denial, denial, rate_limit_headers
 class UsageHTTPException(HTTPException):
     """The request's units may not be used: 429, or 503 if that is not known. `install` makes it a problem document."""
 
-    def __init__(self, answer: Denial, detail: str) -> None:
+    def __init__(self, answer: Denial) -> None:
         headers = {name: value for name, value in answer.headers.items() if name != "Content-Type"}
-        super().__init__(answer.status, detail, headers)
+        super().__init__(answer.status, orjson.loads(answer.body)["detail"], headers)
         self.answer = answer
 
 
@@ -45,8 +46,7 @@ def metered(
         client = usage if isinstance(usage, AsyncUsage) else usage(request)
         found = await counted_or_unknown(client, tenant, meter, amount)
         if not found.allowed:
-            answer = denial(found, meter, time.time(), amount)
-            raise UsageHTTPException(answer, f"the limit of {meter}" if found.is_known else f"{meter} is not known")
+            raise UsageHTTPException(denial(found, meter, time.time(), amount))
         response.headers.update(rate_limit_headers(found, time.time()))
         return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,7 +12,7 @@ from fastapi import Depends, FastAPI, Request
 
 from planwire_client import AsyncUsage, Counted, UsageCall, UsageRefused, UsageUnavailable
 from planwire_client.usage.asgi import UsageMiddleware
-from planwire_client.usage.fastapi import install, metered
+from planwire_client.usage.fastapi import UsageHTTPException, install, metered
 
 LATER = datetime.now(UTC) + timedelta(hours=1)
 FITS = Counted(True, 3, 0, 10, 7, LATER)
@@ -138,7 +137,10 @@ async def test_the_middleware_lets_other_scopes_pass() -> None:
 
 async def test_without_install_it_is_a_429_all_the_same() -> None:
     app = with_dependency(Scripted(FULL))
-    app.exception_handlers.clear()
+    del app.exception_handlers[UsageHTTPException]
     answer = await get(app)
     assert (answer.status_code, "Retry-After" in answer.headers) == (429, True)
-    assert json.loads(answer.content)["detail"]
+    assert answer.json() == {
+        "detail": "1 api_calls do not fit: 10 of 10 are used, and the count begins anew at "
+        f"{LATER.isoformat().replace('+00:00', 'Z')}"
+    }
