@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute, Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.api import routes as api_routes
+from gateway.api.no_intake import no_intake_routes
 from gateway.api.reads import rated_by_address
 from gateway.console.auth import ConsoleAuth, Tokens
 from gateway.console.observer import ConsoleObserver
@@ -105,7 +106,9 @@ async def _opened(
         routes: list[BaseRoute] = demo_routes(settings) if settings.dev else []
         client_files = Assets(CLIENT_FILES, (".js", ".d.ts"), shared=True)
         routes += [Mount("/client", rated_by_address(client_files, settings)), *api_routes.routes(node)]
-        if intake is not None:
+        if intake is None:
+            routes += no_intake_routes(node.metrics.answered)
+        else:
             await intake.self_check(lambda checked: _front(settings, checked))
             routes += intake.routes(node, None if console is None else console.rejected_webhooks.watched)
         if tokens is not None and console is not None:

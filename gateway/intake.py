@@ -53,7 +53,14 @@ class Intake:
             *billing_routes.routes(
                 self.services, self.settings, guard, self.hydration, node.acks.of_topic, count, wrap_webhook
             ),
-            *usage_routes.routes(self.usage, self.services.current_catalog, self.settings.environments, guard, count),
+            *usage_routes.routes(
+                self.usage,
+                self.services.current_catalog,
+                self.settings.environments,
+                guard,
+                count,
+                node.metrics.usage_called,
+            ),
         ]
 
     async def self_check(self, front: Callable[[list[Route]], ASGIApp]) -> None:
@@ -93,5 +100,7 @@ async def open_intake(environ: Mapping[str, str], store: Store) -> AsyncIterator
         if hydrating is not None:
             stack.push_async_callback(hydrating.aclose)
         backlog = Backlog(store, settings.environments)
-        usage = UsageService(store, UsageCalls(store, MetersWatcher(services.current_catalog)))
+        push_us = int(1e6 / settings.usage_push_per_s)
+        calls = UsageCalls(store, MetersWatcher(services.current_catalog), push_us=push_us)
+        usage = UsageService(store, calls)
         yield Intake(settings, services, backlog, hydrating, usage)

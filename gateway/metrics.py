@@ -168,6 +168,9 @@ class Metrics:
     )
     verdicts: Counter[str] = _counter("verdicts", "Publishes over HTTP.", "verdict")
     auth_failures: Counter[str] = _counter("auth_failures", "Refused tokens and publish keys.", "code")
+    usage_calls: Counter[tuple[str, str, str]] = _counter(
+        "usage_calls", "Calls about usage over HTTP, by what came of them.", "operation", "meter", "outcome"
+    )
     requests: Counter[tuple[str, str, int]] = _counter("http_requests", "HTTP requests.", "route", "method", "status")
 
     drift: Counter[tuple[str, ...]] = _counter(
@@ -214,6 +217,9 @@ class Metrics:
     publish_to_acked: Histogram = _histogram(
         "publish_to_acked_seconds", "From a version's instant to the ack of a tab that was open then.", LATENCY_BOUNDS_S
     )
+    usage_seconds: Histogram = _histogram(
+        "usage_seconds", "From a call about usage to the store's answer, durable if it is to be.", LATENCY_BOUNDS_S
+    )
     occurred_to_acked: Histogram = _histogram(
         "occurred_to_acked_seconds",
         "From the provider's occurred_at to the ack of a tab that was open at the commit.",
@@ -240,6 +246,11 @@ class Metrics:
     def answered(self, path: str, method: str, status: int) -> None:
         """Count an HTTP answer of the route declared as `path`."""
         self.requests[path, method, status] += 1
+
+    def usage_called(self, operation: str, meter: str, outcome: str, seconds: float) -> None:
+        """Count a call about usage of a meter of the catalog, or of `other`."""
+        self.usage_calls[operation, meter, outcome] += 1
+        self.usage_seconds.observe(seconds)
 
     def announced(self, version: int) -> None:
         """Count a version that is fanned out now, and observe its age. `version`: microseconds since 1970."""

@@ -123,6 +123,13 @@ class SyncSettings(StoreSettings):
     shadow_rate_per_s: float = Field(
         5, gt=0, le=API_RATE_MAX, description="How many tenants a second all processes together ask it about."
     )
+    usage_push_per_s: float = Field(
+        4,
+        ge=0.1,
+        le=50,
+        description="How often a second a tenant's usage is pushed to pages at most; a threshold, a new window and new "
+        "entitlements are pushed at once.",
+    )
     simulator_url: _Url = Field("", description="Where the local provider listens. Dev only.")
     webhook_url: _Url = Field("", description="Where the local provider sends webhooks. Dev only.")
     alive_file: Path | None = Field(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 from starlette.requests import HTTPConnection, Request
 
@@ -109,17 +110,17 @@ def require_right(node: Node, key: PublishKey, scope: Scope, topic: str | None =
 
 
 def publish_key_guard(node: Node) -> Guard:
-    """Return the guard of the intake's routes. It requires a publish key and counts the request against its rate."""
+    """Return the guard of the intake's routes. It requires a publish key whose rate is not used up."""
 
     async def guard(request: Request) -> Caller:
-        key = require_key(node, request)
+        key = require_key(node, request, 0)
 
-        def denial(scope: str, topic: str) -> tuple[str, str] | None:
+        def denial(scope: str, topic: str | None) -> tuple[str, str] | None:
             found = key.rights.denial(key.name, Scope(scope), topic)
             if found is not None:
                 node.metrics.auth_failures[found.code] += 1
             return found
 
-        return Caller(key.name, denial)
+        return Caller(key.name, denial, partial(spend, key))
 
     return guard

@@ -103,29 +103,42 @@ class Caller:
     Attributes:
         name: the name of the publish key or of the console's login; it is `by` in a version's cause.
         denial: returns a problem's code and detail if the caller lacks a scope on a topic, else None.
-            The topic `[env/]kind:*` stands for all topics of that kind.
+            The topic `[env/]kind:*` stands for all topics of that kind, and None for any topic at all.
+        spend: takes units from the caller's rate; raises Problem if it is used up.
     """
 
     name: str
-    denial: Callable[[Scope, str], tuple[str, str] | None]
+    denial: Callable[[Scope, str | None], tuple[str, str] | None]
+    spend: Callable[[int], None] = lambda units: None
+
+
+def trusted(name: str) -> Caller:
+    """Return a caller that may do everything, because who asks was checked elsewhere. `name`: "" for nobody's."""
+    return Caller(name, lambda scope, topic: None)
 
 
 Guard = Callable[[Request], Awaitable[Caller]]
 """Returns the sender of a request; raises Problem if the request is not authorized."""
 
 
-def guarded(guard: Guard, handler: Handler) -> Handler:
-    """Return `handler` behind `guard`: it runs only for authorized requests."""
+def guarded(guard: Guard, handler: Handler, *, is_batch: bool = False) -> Handler:
+    """Return `handler` behind `guard`: it runs only for authorized requests.
+
+    Args:
+        is_batch: the handler takes the units of the caller's rate itself; otherwise a request is one.
+    """
 
     async def answer(request: Request) -> Response:
-        request.state.caller = await guard(request)
+        caller = request.state.caller = await guard(request)
+        if not is_batch:
+            caller.spend(1)
         return await handler(request)
 
     return answer
 
 
-def require(request: Request, scope: Scope, topic: str) -> None:
-    """Return if the sender of a guarded request has `scope` on `topic`.
+def require(request: Request, scope: Scope, topic: str | None) -> None:
+    """Return if the sender of a guarded request has `scope` on `topic`; None: on any topic at all.
 
     Raises:
         Problem: scope_missing or topic_forbidden.
@@ -134,8 +147,3 @@ def require(request: Request, scope: Scope, topic: str) -> None:
     denial = caller.denial(scope, topic)
     if denial is not None:
         raise Problem(*denial)
-
-
-def by(request: Request) -> dict[str, str]:
-    """Return the sender of a guarded request, as a member for a version's cause."""
-    return {"by": request.state.caller.name}

@@ -61,6 +61,7 @@ class Operation:
         problems: the problem codes of its answers, besides `internal`, which every operation has.
         security: the accepted security schemes: one of them is enough; "" lets requests in without any.
         scope: the scope that the caller needs on the path's topic; None: the handler decides.
+        is_batch: the method checks the caller's rights for each item, and counts each against the caller's rate.
         body: media type -> the type of the body, or a mapping: the schema itself.
     """
 
@@ -75,6 +76,7 @@ class Operation:
     body: Mapping[str, Any] = field(default_factory=dict)
     is_body_required: bool = True
     scope: Scope | None = None
+    is_batch: bool = False
 
     def __call__(self, handler: H) -> H:
         """Declare `handler`, a function or a method, as the operation's handler."""

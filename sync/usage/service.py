@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 import structlog
 
 from planwire_client.core.topic import tenant_of
-from sync.http.problem import Problem, problem_of
+from sync.http.problem import Problem
+from sync.store.coalescer import Coalescer
 from sync.store.models import StoreError
 from sync.store.store import Store
 from sync.usage.calls import Answer, Call, Rejected, UsageCalls
@@ -19,7 +20,7 @@ log = structlog.get_logger()
 PUSHES_PER_ROUND = 200
 RETRY_US = 500_000
 
-_REASONS = {
+REASONS = {
     "meter_unknown": "the catalog has no such meter",
     "limit_unknown": "the tenant's published state does not say the limit: publish it, or let billing compute it",
     "key_reused": "the key was used for another call: give each call a key of its own",
@@ -34,8 +35,9 @@ class UsageService:
     """Calls of one process. `run` is a task of the process."""
 
     def __init__(self, store: Store, calls: UsageCalls) -> None:
-        self.store = store
         self._calls = calls
+        self._store = store
+        self._durable = Coalescer[None, None](self._wait_durable)
         self._due: dict[str, int] = {}  # tenant -> when its usage topic is to be announced, microseconds since 1970
         self._wake = asyncio.Event()
 
@@ -56,12 +58,25 @@ class UsageService:
         found: list[Answer | Problem | StoreError] = []
         for call, one in zip(calls, await self._calls.run(calls), strict=True):
             if isinstance(one, Rejected):
-                found.append(Problem(one.code, _REASONS[one.code]))
+                found.append(Problem(one.code, REASONS[one.code]))
                 continue
             if isinstance(one, Answer) and one.push_at_us:
                 self._push_later(call.tenant, one.push_at_us)
             found.append(one)
         return found
+
+    async def wait_durable(self) -> None:
+        """Return when all earlier calls are on disk, as `Store.wait_durable`; concurrent callers wait together.
+
+        Raises:
+            StoreError: it takes too long.
+        """
+        if self._store.durable:
+            await self._durable.submit(None)
+
+    async def _wait_durable(self, waiting: Sequence[None]) -> list[Exception | None]:
+        await self._store.wait_durable()
+        return [None] * len(waiting)
 
     async def refresh(self, topics: Sequence[str]) -> None:
         """Bring usage topics up to date, so that they can be read; one that cannot be stays as it is."""
@@ -117,8 +132,3 @@ class UsageService:
 
     def _pause_s(self, now_us: int) -> float | None:
         return max(0.001, (min(self._due.values()) - now_us) / 1e6) if self._due else None
-
-
-def problem(error: Problem | StoreError) -> Problem:
-    """Return the problem of a call that has no answer."""
-    return error if isinstance(error, Problem) else problem_of(error)

@@ -27,12 +27,13 @@ RIGHTS = {
     "sandboxed": ("publish+tenants+admin:sandbox/*",),
     "billing": ("tenants:tenant:acme",),
     "support": ("tenants+admin:tenant:*", "tenants+admin:sandbox/tenant:*"),
-    "ops": ("publish+tenants+admin:*",),
+    "counter": ("usage:tenant:acme", "usage:sandbox/*"),
+    "ops": ("publish+usage+tenants+admin:*",),
     "before": (),
 }
 """The keys' entries; `before` has none, as every key had none once."""
 
-SCOPES = {"before": {"publish", "tenants", "admin"}} | {
+SCOPES = {"before": {"publish", "usage", "tenants", "admin"}} | {
     name: {scope for entry in entries for scope in entry.partition(":")[0].split("+")}
     for name, entries in RIGHTS.items()
     if entries
@@ -70,6 +71,16 @@ ROUTES = {
     ("post", "/v1/tenants/{id}/revive"): "admin",
     ("post", "/v1/tenants/{id}/preview"): "tenants",
     ("post", "/v1/tenants/{id}/preview/{preview_id}/confirm"): "tenants",
+    ("get", "/v1/tenants/{id}/usage"): "usage",
+    ("get", "/v1/tenants/{id}/usage/{meter}"): "usage",
+    ("post", "/v1/tenants/{id}/usage/{meter}/consume"): "usage",
+    ("post", "/v1/tenants/{id}/usage/{meter}/release"): "usage",
+    ("post", "/v1/tenants/{id}/usage/{meter}/set"): "usage",
+    ("post", "/v1/tenants/{id}/usage/{meter}/reserve"): "usage",
+    ("post", "/v1/tenants/{id}/usage/{meter}/finalize"): "usage",
+    ("post", "/v1/tenants/{id}/usage/{meter}/adjust"): "admin",
+    ("post", "/v1/tenants/{id}/usage/{meter}/grant"): "admin",
+    ("post", "/v1/usage/batch"): "usage",
 }
 """Every route that a publish key opens, and the scope it needs."""
 
@@ -129,8 +140,8 @@ def requests(method: str, path: str) -> list[Asked]:
                 "specversion": "1.0", "id": "e", "source": "s", "type": "t", "subject": topic, "data": 2,
             }, topic) for topic in topics
         ]  # fmt: skip
-    if path == "/v1/publish/batch":
-        return []  # refused item by item: a test of its own
+    if path in ("/v1/publish/batch", "/v1/usage/batch"):
+        return []  # refused item by item: tests of their own
     if path == "/v1/sessions/revoke":
         return [
             Asked(method, path, {"sub": "nobody"}, "*"),
@@ -139,7 +150,7 @@ def requests(method: str, path: str) -> list[Asked]:
             Asked(method, path, {"topic": "sandbox/tenant:zzz", "sub": "nobody"}, "sandbox/tenant:zzz"),
         ]
     made = path.replace("{event_id}", "evt_none").replace("{preview_id}", "pv_" + "0" * 24).replace("{kind}", "limit")
-    made = made.replace("{name}", "seats")
+    made = made.replace("{name}", "seats").replace("{meter}", "api_calls")
     if path in OF_ALL_TENANTS:
         return [Asked(method, f"{made}?env={env}", None, f"{prefix}tenant:*") for env, prefix in ENVIRONMENTS]
     if "{topic}" in path:
@@ -243,6 +254,33 @@ async def test_a_batch_is_refused_item_by_item(running: Running, store: Store) -
     assert await store.versions(["tenant:acme", "user:43", "sandbox/prefs:a"]) == [0, 0, 0]
 
 
+async def test_a_batch_of_usage_is_refused_item_by_item(running: Running) -> None:
+    calls = [{"tenant": tenant, "meter": "none"} for tenant in ("acme", "b")]
+    async with httpx2.AsyncClient(base_url=running.url) as http:
+        for name, env, codes in (
+            ("counter", "live", ["meter_unknown", "topic_forbidden"]),
+            ("counter", "sandbox", ["meter_unknown", "meter_unknown"]),
+            ("ops", "live", ["meter_unknown", "meter_unknown"]),
+        ):
+            headers = {"Authorization": f"Bearer {name}"}
+            answer = await http.post(f"/v1/usage/batch?env={env}", json={"calls": calls}, headers=headers)
+            assert [one["code"] for one in answer.json()["results"]] == codes, (name, env)
+        answer = await http.post("/v1/usage/batch", json={"calls": calls}, headers={"Authorization": "Bearer billing"})
+        assert (answer.status_code, answer.json()["code"]) == (403, "scope_missing")
+
+
+async def test_each_item_of_a_batch_of_usage_counts(store_url: str, with_intake: dict[str, str]) -> None:
+    """A batch that is larger than the rate is let in once, and slows down what follows."""
+    environ = environment(store_url, **settings({"k": ("usage:*",)}, ":2"), **with_intake)
+    async with run_gateway(environ) as running, httpx2.AsyncClient(base_url=running.url) as http:
+        headers = {"Authorization": "Bearer k"}
+        calls = {"calls": [{"tenant": "acme", "meter": "none"}] * 20}
+        assert (await http.post("/v1/usage/batch", json=calls, headers=headers)).status_code == 200
+        answer = await http.get("/v1/tenants/acme/usage", headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (429, "rate_limited")
+        assert 8 <= int(answer.headers["retry-after"]) <= 10
+
+
 async def test_to_have_the_source_asked_about_a_topic_needs_what_publishing_it_does(running: Running) -> None:
     async with httpx2.AsyncClient(base_url=running.url) as http:
         for name, topic, code in (
@@ -257,7 +295,7 @@ async def test_to_have_the_source_asked_about_a_topic_needs_what_publishing_it_d
 
 async def test_the_rate_holds_on_every_route(store_url: str, with_intake: dict[str, str]) -> None:
     """A request in a hundred seconds: the first of each key is let in, the second is not, whatever it asks for."""
-    names = {f"key{number}": ("publish+tenants+admin:*",) for number in range(len(ROUTES))}
+    names = {f"key{number}": ("publish+usage+tenants+admin:*",) for number in range(len(ROUTES))}
     environ = environment(store_url, **settings(names, ":0.01"), **with_intake)
     async with run_gateway(environ) as running, httpx2.AsyncClient(base_url=running.url) as http:
         for name, (method, path) in zip(names, ROUTES, strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ from sync.billing.services.reproject import Refresh
 from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.tenants import FactsError
 from sync.http.body import BODY_PROBLEMS, json_response, read_object
-from sync.http.endpoint import Handler, Scope, by, require
+from sync.http.endpoint import Caller, Handler, Scope, require, trusted
 from sync.http.fields import Model, Reader
 from sync.http.openapi import Answer, Operation
 from sync.http.parameters import Parameter, PathText, Text
@@ -67,12 +68,17 @@ class Asked:
 
     Attributes:
         topic: the tenant's topic; "" for the whole environment.
-        who: the fields of a cause that name the caller.
+        caller: the sender; a batch checks its rights, and takes units of its rate, for each item.
     """
 
     environment: str
     topic: str = ""
-    who: Mapping[str, str] = field(default_factory=dict)
+    caller: Caller = field(default_factory=partial(trusted, ""))
+
+    @property
+    def who(self) -> Mapping[str, str]:
+        """The fields of a cause that name the caller."""
+        return {"by": self.caller.name} if self.caller.name else {}
 
 
 def operation(
@@ -87,6 +93,7 @@ def operation(
     body: type[Model] | None = None,
     is_body_required: bool = True,
     scope: Scope = "tenants",
+    is_batch: bool = False,
 ) -> Operation:
     """Return the declaration of an operation for holders of a publish key.
 
@@ -96,12 +103,14 @@ def operation(
     Args:
         path: with `{id}` the operation is about that tenant, otherwise about the whole environment.
         scope: the scope that the key needs for the tenant, or for all tenants.
+        is_batch: the method checks the rights for each item, and counts each against the caller's rate.
     """
     named = (TENANT, *parameters, ENVIRONMENT) if "{id}" in path else (*parameters, ENVIRONMENT)
     codes = (*GUARDED, *(BODY_PROBLEMS if body else ()), *problems)
     return Operation(
         method, path, name, summary, {200: answer}, codes, ("publishKey",), named,
         body={"application/json": body} if body else {}, is_body_required=is_body_required, scope=scope,
+        is_batch=is_batch,
     )  # fmt: skip
 
 
@@ -118,10 +127,17 @@ def handler(operation: Operation, method: Callable[..., Awaitable[Any]], environ
         topic = ""
         if TENANT in operation.parameters:
             topic = str(Topic(environment, TENANT_KIND, _asked_tenant(TENANT.read(request), operation)))
-        require(request, scope, topic or str(Topic(environment, TENANT_KIND, "*")))
-        values = [one.read(request) for one in parameters]
-        values += [reader.read(await read_object(request, limit)) for reader, limit in readers]
-        return json_response(await method(Asked(environment, topic, by(request)), *values))
+        everything = None if operation.is_batch else str(Topic(environment, TENANT_KIND, "*"))
+        require(request, scope, topic or everything)
+        caller: Caller = request.state.caller
+        try:
+            values = [one.read(request) for one in parameters]
+            values += [reader.read(await read_object(request, limit)) for reader, limit in readers]
+        except Problem:
+            if operation.is_batch:
+                caller.spend(1)
+            raise
+        return json_response(await method(Asked(environment, topic, caller), *values))
 
     return answer
 

@@ -18,6 +18,7 @@ from sync.billing.api.shadow import Shadows
 from sync.billing.api.status import Statuses, Tabs
 from sync.billing.api.tenants import Tenants
 from sync.billing.services.wiring import BillingServices
+from sync.http.endpoint import trusted
 from sync.http.fields import Reader
 from sync.http.problem import Problem, problem_of
 
@@ -108,7 +109,7 @@ class OperatorService:
 
     def _asked(self, environment: str, tenant: Topic | None = None, by: str = "") -> Asked:
         known_environment(environment, self.environments)
-        return Asked(environment, "" if tenant is None else str(tenant), {"by": by})
+        return Asked(environment, "" if tenant is None else str(tenant), trusted(by))
 
     async def _answer(self, document: Awaitable[Document]) -> Document:
         """Return the document, or raise the problem that the HTTP route would answer."""

@@ -56,7 +56,7 @@ def routes(
     )  # fmt: skip
     for holder in holders:
         for operation, method in declared(holder):
-            admitted = guarded(guard, handler(operation, method, settings.environments))
+            admitted = guarded(guard, handler(operation, method, settings.environments), is_batch=operation.is_batch)
             found.append(route(operation.path, operation.method, admitted, count, ERRORS))
     return found
 

@@ -28,7 +28,7 @@ from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.tenants import billed, facts_of
 from sync.core import instants
 from sync.http.body import json_response
-from sync.http.endpoint import by, require
+from sync.http.endpoint import require
 from sync.http.fields import READABLE_TOPIC_PATTERN, TOPIC_IN_PATH
 from sync.http.openapi import VERSION, Answer, Operation
 from sync.http.parameters import BEFORE, LIMIT, PathText
@@ -216,7 +216,7 @@ class Topics:
         # A billed tenant's state is computed by billing; any other topic's state is published.
         require(request, "tenants" if is_billed else "publish", str(topic))
         if is_billed:
-            return json_response(await self._tenants.reconcile(Asked(topic.env, str(topic), by(request))))
+            return json_response(await self._tenants.reconcile(Asked(topic.env, str(topic), request.state.caller)))
         if self._hydration is None:
             raise Problem("source_unavailable", "no source is set: nobody can be asked about this topic")
         try:

@@ -85,14 +85,21 @@ class BatchCall(Model):
 
     tenant: Annotated[str, Field(min_length=1, max_length=500)] = Field(description="Your id of the tenant.")
     meter: Text
-    operation: Literal["consume", "release", "set", "finalize"] = "consume"
-    amount: _Whole = 1
-    key: _Key | SkipJsonSchema[None] = Field(None, description=KEY)
-    id: _Key | SkipJsonSchema[None] = Field(None, description="Of the reservation to finalize.")
+    operation: Literal["consume", "release", "set", "reserve", "finalize"] = "consume"
+    amount: _Whole | SkipJsonSchema[None] = Field(
+        None, description="Units. Default: 1 for consume and release; required for the others."
+    )
+    key: _Key | SkipJsonSchema[None] = Field(None, description=f"Of consume, release and set. {KEY}")
+    id: _Key | SkipJsonSchema[None] = Field(None, description="Of the reservation, for reserve and finalize.")
+    seconds: Annotated[int, Field(ge=1, le=HOLD_MAX_S)] | SkipJsonSchema[None] = Field(
+        None, description=f"How long reserve holds the units. Default: {HOLD_DEFAULT_S}."
+    )
 
 
 class Batch(Model):
-    """Calls, each for itself."""
+    """Calls, counted in this order, each for itself."""
+
+    max_bytes = 1_048_576
 
     calls: list[BatchCall] = Field(max_length=CALLS_MAX)
 
@@ -163,6 +170,13 @@ class MeterUsage(Model):
     status: Literal["ok", "near", "reached", "over", "unknown"]
     period: Window | None = None
     grants: list[CreditGrant] | None = None
+
+
+class OneUsage(MeterUsage):
+    """The usage of one meter by now."""
+
+    version: Version = Field(description="Of the topic usage:ID.")
+    entitlements: Version = Field(description="The version of the entitlements that the limit is from.")
 
 
 class Usage(Model):

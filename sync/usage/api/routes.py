@@ -4,32 +4,45 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 
 import orjson
 from starlette.routing import Route
 
-from planwire_client.core.topic import TENANT_KIND, Topic, TopicError, encode_id
 from sync.billing.api.operations import ERRORS, Asked, Document, handler, operation
 from sync.billing.catalog.catalog import Catalog
 from sync.core import instants
 from sync.http.endpoint import Count, Guard, guarded, route
 from sync.http.openapi import VERSION, Answer as Response, Operation, declared, operations as operations_of
 from sync.http.problem import Problem
+from sync.store.models import StoreError
 from sync.usage.api import bodies
+from sync.usage.api.answers import document, outcome, result
+from sync.usage.api.batch import batched_call, finalize_key, hold_end, require_allocated
 from sync.usage.api.records import METER, UsageRecords
-from sync.usage.calls import UNLIMITED, Answer, Call, Counting as Kind
-from sync.usage.service import UsageService, problem
+from sync.usage.calls import Answer, Call, Counting as Kind
+from sync.usage.service import REASONS, UsageService
 
 PROBLEMS = ("meter_unknown", "limit_unknown", "key_reused", "tenant_erased", "not_for_meter")
+
+OTHER = "other"
+"""The label of a meter that the catalog does not have."""
+
+Observe = Callable[[str, str, str, float], None]
+"""Counts a call. Takes the operation, the meter, what came of it, and the seconds until it was known."""
+
+
+def not_observed(operation: str, meter: str, outcome: str, seconds: float) -> None:
+    """Count nothing."""
 
 
 class UsageOperations:
     """The operations of backends and operators."""
 
-    def __init__(self, service: UsageService, catalog: Callable[[], Catalog]) -> None:
+    def __init__(self, service: UsageService, catalog: Callable[[], Catalog], observe: Observe = not_observed) -> None:
         self._service = service
         self._catalog = catalog
+        self._observe = observe
 
     @operation(
         "POST",
@@ -77,9 +90,7 @@ class UsageOperations:
     )  # fmt: skip
     async def set_to(self, asked: Asked, meter: str, body: bodies.SetTo) -> Document:
         """Set what is in use."""
-        known = self._catalog().meters.get(meter)
-        if known is not None and known.kind != "allocated":
-            raise Problem("not_for_meter", f"{meter} is {known.kind}: set is for allocated meters; consume or adjust")
+        require_allocated(self._catalog(), meter)
         return await self._count(asked, "set", meter, body.amount, key=body.key or "")
 
     @operation(
@@ -95,8 +106,7 @@ class UsageOperations:
     )
     async def reserve(self, asked: Asked, meter: str, body: bodies.Reserve) -> Document:
         """Take units until the reservation is finalized, or ends and gives them back."""
-        ends_us = time.time_ns() // 1000 + body.seconds * 1_000_000
-        return await self._count(asked, "reserve", meter, body.amount, id=body.id, ends_us=ends_us)
+        return await self._count(asked, "reserve", meter, body.amount, id=body.id, ends_us=hold_end(body.seconds))
 
     @operation(
         "POST",
@@ -114,7 +124,7 @@ class UsageOperations:
         """End a reservation."""
         if not body.amount:
             return await self._count(asked, "cancel", meter, 0, id=body.id)
-        return await self._count(asked, "finalize", meter, body.amount, id=body.id, key=f"finalize:{body.id}")
+        return await self._count(asked, "finalize", meter, body.amount, id=body.id, key=finalize_key(body.id))
 
     @operation(
         "POST",
@@ -184,8 +194,26 @@ class UsageOperations:
     )
     async def read(self, asked: Asked) -> Document:
         """Return the usage, up to date."""
-        found = await self._service.call(Call(asked.topic, "show"))
+        found = await self._shown(asked)
         return {"version": found.usage_version, "entitlements": found.version, "meters": orjson.loads(found.meters)}
+
+    @operation(
+        "GET",
+        "/v1/tenants/{id}/usage/{meter}",
+        "readMeterUsage",
+        "What a tenant has used of one limit.",
+        Response("The meter.", bodies.OneUsage, VERSION),
+        ("meter_unknown", "tenant_erased"),
+        (METER,),
+        scope="usage",
+    )
+    async def read_meter(self, asked: Asked, meter: str) -> Document:
+        """Return the usage of one meter, up to date."""
+        found = await self._shown(asked)
+        shown: Document | None = orjson.loads(found.meters).get(meter)
+        if shown is None:
+            raise Problem("meter_unknown", REASONS["meter_unknown"])
+        return {"version": found.usage_version, "entitlements": found.version, **shown}
 
     @operation(
         "POST",
@@ -196,67 +224,61 @@ class UsageOperations:
         (),
         body=bodies.Batch,
         scope="usage",
+        is_batch=True,
     )
     async def batch(self, asked: Asked, body: bodies.Batch) -> Document:
-        """Count each call for itself, in order."""
-        calls: list[Call | Problem] = [_call(asked.environment, one) for one in body.calls]
-        sent = [one for one in calls if isinstance(one, Call)]
-        answers = iter(await self._service.call_many(sent))
-        return {"results": [_result(one if isinstance(one, Problem) else next(answers)) for one in calls]}
+        """Count each call for itself, in order. Those of one tenant see what came of the earlier ones."""
+        asked.caller.spend(max(1, len(body.calls)))
+        catalog = self._catalog()
+        calls = [batched_call(asked, one, catalog) for one in body.calls]
+        answers = iter(await self._counted([one for one in calls if isinstance(one, Call)]))
+        return {"results": [result(one if isinstance(one, Problem) else next(answers)) for one in calls]}
+
+    async def _shown(self, asked: Asked) -> Answer:
+        return await self._service.call(Call(asked.topic, "show"))
 
     async def _count(
         self, asked: Asked, kind: Kind, meter: str, amount: int, *, id: str = "", ends_us: int = 0, **more: str
     ) -> Document:
         call = Call(asked.topic, kind, meter, amount, id=id, ends_us=ends_us, **more)
-        answer = await self._service.call(call)
-        await self._service.store.wait_durable()
-        return _document(answer)
+        (found,) = await self._counted([call])
+        if not isinstance(found, Answer):
+            raise found
+        return document(found)
 
-
-def _call(environment: str, one: bodies.BatchCall) -> Call | Problem:
-    try:
-        tenant = str(Topic(environment, TENANT_KIND, encode_id(one.tenant)))
-    except TopicError as error:
-        return Problem("request_invalid", str(error))
-    if one.amount == 0 and one.operation in ("consume", "release"):
-        return Problem("request_invalid", "amount must be 1 or more")
-    if (one.operation == "finalize") != (one.id is not None):
-        return Problem("request_invalid", "id is for finalize, and finalize needs it")
-    key = f"finalize:{one.id}" if one.id is not None else one.key or ""
-    kind: Kind = "cancel" if one.id is not None and not one.amount else one.operation
-    return Call(tenant, kind, one.meter, one.amount, key="" if kind == "cancel" else key, id=one.id or "")
-
-
-def _result(found: Answer | Exception) -> Document:
-    if isinstance(found, Answer):
-        return _document(found)
-    assert isinstance(found, Exception)
-    known = problem(found)  # type: ignore[arg-type]
-    return {"code": known.code, "detail": known.detail}
-
-
-def _document(answer: Answer) -> Document:
-    shown: Document = {
-        "allowed": answer.is_allowed,
-        "used": answer.used,
-        "reserved": answer.reserved,
-        "limit": "unlimited" if answer.limit == UNLIMITED else answer.limit,
-        "remaining": "unlimited" if answer.remaining == UNLIMITED else answer.remaining,
-        "version": answer.version,
-        "usage_version": answer.usage_version,
-    }
-    shown |= {"resets_at": instants.text_us(answer.ends_us)} if answer.ends_us else {}
-    return shown | ({"over": answer.over} if answer.over else {}) | ({"repeated": True} if answer.is_repeated else {})
+    async def _counted(self, calls: Sequence[Call]) -> list[Answer | Problem | StoreError]:
+        """Return what came of each call, once all are on disk if the store is to be durable."""
+        started = time.perf_counter()
+        found = await self._service.call_many(calls)
+        await self._service.wait_durable()
+        seconds, known = time.perf_counter() - started, self._catalog().meters
+        for call, one in zip(calls, found, strict=True):
+            self._observe(call.operation, call.meter if call.meter in known else OTHER, outcome(one), seconds)
+        return found
 
 
 def routes(
-    service: UsageService, catalog: Callable[[], Catalog], environments: Sequence[str], guard: Guard, count: Count
+    service: UsageService,
+    catalog: Callable[[], Catalog],
+    environments: Sequence[str],
+    guard: Guard,
+    count: Count,
+    observe: Observe = not_observed,
 ) -> list[Route]:
-    """Return the routes, behind `guard`."""
+    """Return the routes.
+
+    Args:
+        service: counts.
+        catalog: returns the present catalog.
+        environments: names.
+        guard: admits callers.
+        count: counts answers.
+        observe: counts calls.
+    """
     found: list[Route] = []
-    for one, method in (*declared(UsageOperations(service, catalog)), *declared(UsageRecords(service))):
-        admitted: Callable[..., Awaitable[object]] = guarded(guard, handler(one, method, environments))
-        found.append(route(one.path, one.method, admitted, count, ERRORS))  # type: ignore[arg-type]
+    for one, method in (*declared(UsageOperations(service, catalog, observe)), *declared(UsageRecords(service))):
+        admitted = guarded(guard, handler(one, method, environments), is_batch=one.is_batch)
+        found.append(route(one.path, one.method, admitted, count, ERRORS))
     return found
 
 

@@ -12,6 +12,7 @@ from sync.billing.api.operations import Asked
 from sync.billing.api.parked import ParkedEvents, ParkedItems
 from sync.billing.catalog.watcher import EXAMPLE, CatalogWatcher
 from sync.billing.storage.environment import PARKING_QUEUES, parking_queues
+from sync.http.endpoint import trusted
 from sync.http.fields import Reader
 from sync.http.problem import Problem
 from sync.store.command_pipeline import CommandPipeline
@@ -20,7 +21,7 @@ from sync.store.isolation import ATTEMPTS_MAX
 from sync.store.keys import DEFAULT_KEYS as keys
 from tests.support.services import Billing, billing
 
-LIVE, SANDBOX = Asked("live", who={"by": "eve"}), Asked("sandbox", who={"by": "eve"})
+LIVE, SANDBOX = Asked("live", caller=trusted("eve")), Asked("sandbox", caller=trusted("eve"))
 REASON = requests.Reasoned(reason="damaged", by="eve")
 
 
