@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -134,10 +135,15 @@ class UsageCalls:
         self._push_us = push_us
 
     async def run(self, calls: Sequence[Call]) -> list[Answer | Rejected | StoreError]:
-        """Return what came of each call, in order. Those of one tenant are sent in order."""
+        """Return what came of each call, in order. Those of one tenant are counted in order.
+
+        A call that reaches a threshold would be sent again after the later ones. So the report of a tenant with several
+        calls is scheduled before; it may turn out to be of nothing.
+        """
         meters, found = self._meters(), dict[int, Answer | Rejected | StoreError]()
         digest = meters.digest
-        open_calls = {index: (call, b"", "") for index, call in enumerate(calls)}
+        numbers = Counter(call.tenant for call in calls)
+        open_calls = {index: (call, b"", "1" if numbers[call.tenant] > 1 else "") for index, call in enumerate(calls)}
         listed = set[str]()
         for _ in range(ROUNDS_MAX):
             pipeline = CommandPipeline(self._store)

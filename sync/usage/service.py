@@ -36,7 +36,7 @@ class UsageService:
 
     def __init__(self, store: Store, calls: UsageCalls) -> None:
         self._calls = calls
-        self._store = store
+        self.store = store
         self._durable = Coalescer[None, None](self._wait_durable)
         self._due: dict[str, int] = {}  # tenant -> when its usage topic is to be announced, microseconds since 1970
         self._wake = asyncio.Event()
@@ -71,11 +71,11 @@ class UsageService:
         Raises:
             StoreError: it takes too long.
         """
-        if self._store.durable:
+        if self.store.durable:
             await self._durable.submit(None)
 
     async def _wait_durable(self, waiting: Sequence[None]) -> list[Exception | None]:
-        await self._store.wait_durable()
+        await self.store.wait_durable()
         return [None] * len(waiting)
 
     async def refresh(self, topics: Sequence[str]) -> None:
