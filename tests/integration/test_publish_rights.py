@@ -81,13 +81,15 @@ ROUTES = {
     ("post", "/v1/tenants/{id}/usage/{meter}/adjust"): "admin",
     ("post", "/v1/tenants/{id}/usage/{meter}/grant"): "admin",
     ("post", "/v1/usage/batch"): "usage",
+    ("get", "/v1/tenants/{id}/usage/{meter}/history"): "usage",
+    ("get", "/v1/usage/export"): "usage",
 }
 """Every route that a publish key opens, and the scope it needs."""
 
 OF_ALL_TENANTS = {
     *("/v1/parked", "/v1/parked/{event_id}/retry", "/v1/drift", "/v1/plan-versions"),
     *("/v1/shadow/answers", "/v1/shadow", "/v1/shadow/switch"),
-    *("/v1/parked-items", "/v1/parked-items/retry", "/v1/parked-items/drop"),
+    *("/v1/parked-items", "/v1/parked-items/retry", "/v1/parked-items/drop", "/v1/usage/export"),
 }
 
 

@@ -47,7 +47,7 @@ async def ask_batch(running: Running, calls: list[dict[str, Any]], status: int =
 
 async def test_a_batch_reserves_and_finalizes_in_order(running: Running, store: Store) -> None:
     await entitle(store, api_calls=10)
-    calls = [
+    calls: list[dict[str, Any]] = [
         {"tenant": "acme", "meter": "api_calls", "operation": "reserve", "id": "job", "amount": 9},
         {"tenant": "acme", "meter": "api_calls", "amount": 2},
         {"tenant": "acme", "meter": "api_calls", "operation": "finalize", "id": "job", "amount": 3},
@@ -165,5 +165,6 @@ async def test_how_often_usage_is_pushed_is_a_setting(server: Server, tmp_path: 
         first = await ask(running, "/api_calls/consume", {})
         second = await ask(running, "/api_calls/consume", {})
         assert second["usage_version"] == first["usage_version"]
-        pushed, due = await store.redis.hmget("pw:{tenant:acme}:usage:meters", "pushed", "due")  # type: ignore[misc]
+        redis: Any = store.redis
+        pushed, due = await redis.hmget("pw:{tenant:acme}:usage:meters", "pushed", "due")
         assert int(due) - int(pushed) == 10_000_000

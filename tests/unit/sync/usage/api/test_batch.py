@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -11,7 +12,6 @@ from sync.billing.catalog.catalog import parse
 from sync.http.endpoint import Caller, trusted
 from sync.http.fields import Reader
 from sync.http.problem import Problem
-from sync.usage.api import batch
 from sync.usage.api.batch import batched_call
 from sync.usage.api.bodies import BatchCall
 from sync.usage.calls import Call
@@ -48,8 +48,8 @@ def test_an_item_is_the_call_that_its_own_route_makes(members: dict[str, Any], e
 
 
 def test_a_reservation_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch.time, "time_ns", lambda: 5_000_000_000)
-    asked = {"operation": "reserve", "id": "j", "amount": 2}
+    monkeypatch.setattr(time, "time_ns", lambda: 5_000_000_000)
+    asked: dict[str, Any] = {"operation": "reserve", "id": "j", "amount": 2}
     assert call(**asked) == Call("tenant:acme", "reserve", "calls", 2, id="j", ends_us=305_000_000)
     assert call(**asked, seconds=1) == Call("tenant:acme", "reserve", "calls", 2, id="j", ends_us=6_000_000)
 
