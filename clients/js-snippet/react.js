@@ -1,7 +1,8 @@
 /**
- * A React hook (React 18 and later). Role: a topic as a value of a component, also during server rendering.
+ * React hooks (React 18 and later). Role: a topic as a value of a component, also during server rendering.
  */
 import { useMemo, useSyncExternalStore } from "react";
+import { meter } from "./usage.js";
 
 /**
  * Returns `select(snapshot)` of the topic; the component renders again only when this value changes.
@@ -29,3 +30,11 @@ export const usePlanwire = (topic, select = (snapshot) => /** @type {any} */ (sn
     () => pick(topic.getServerSnapshot(), select),
   );
 };
+
+/**
+ * Returns one meter: `const { used, limit, fresh } = useUsage(usage(client, "tenant:acme"), "api_calls")`.
+ * @param {import("./planwire.js").Topic<import("./usage.js").Usage>} topic  of `usage(...)`, the same at each rendering
+ * @param {string} name  of the meter
+ * @returns {Readonly<import("./usage.js").Meter>}
+ */
+export const useUsage = (topic, name) => usePlanwire(topic, (snapshot) => meter(snapshot, name));

@@ -1,6 +1,7 @@
 /**
  * For Svelte. A topic already is a store (`$topic.state.plan.name`); `part` is a store of a part of it.
  */
+import { meter } from "./usage.js";
 
 /**
  * A store of `select(snapshot)` of the topic; it notifies only when this value changes.
@@ -19,3 +20,10 @@ export const part = (topic, select) => ({
     });
   },
 });
+
+/**
+ * A store of one meter: `useUsage(usage(client, "tenant:acme"), "api_calls")`.
+ * @param {import("./planwire.js").Topic<import("./usage.js").Usage>} topic  of `usage(...)`
+ * @param {string} name  of the meter
+ */
+export const useUsage = (topic, name) => part(topic, (snapshot) => meter(snapshot, name));

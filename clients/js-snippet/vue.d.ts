@@ -1,1 +1,2 @@
 export function usePlanwire<State = any, Value = import("./planwire.js").Snapshot<State>>(topic: import("./planwire.js").Topic<State>, select?: (snapshot: import("./planwire.js").Snapshot<State>) => Value): Readonly<import("vue").ShallowRef<Value>>;
+export function useUsage(topic: import("./planwire.js").Topic<import("./usage.js").Usage>, name: string): Readonly<import("vue").ShallowRef<Readonly<import("./usage.js").Meter>>>;

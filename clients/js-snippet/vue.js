@@ -1,7 +1,8 @@
 /**
- * A Vue composable (Vue 3.2 and later). Role: a topic as a ref, released with its effect scope.
+ * Vue composables (Vue 3.2 and later). Role: a topic as a ref, released with its effect scope.
  */
 import { onScopeDispose, shallowRef } from "vue";
+import { meter } from "./usage.js";
 
 /**
  * A ref of `select(snapshot)` of the topic.
@@ -15,3 +16,11 @@ export const usePlanwire = (topic, select = (snapshot) => /** @type {any} */ (sn
   onScopeDispose(topic.subscribe((snapshot) => (value.value = select(snapshot))));
   return value;
 };
+
+/**
+ * A ref of one meter: `useUsage(usage(client, "tenant:acme"), "api_calls")`.
+ * @param {import("./planwire.js").Topic<import("./usage.js").Usage>} topic  of `usage(...)`
+ * @param {string} name  of the meter
+ * @returns {Readonly<import("vue").ShallowRef<Readonly<import("./usage.js").Meter>>>}
+ */
+export const useUsage = (topic, name) => usePlanwire(topic, (snapshot) => meter(snapshot, name));

@@ -19,7 +19,7 @@ export const TYPES = join(HERE, "scripts/tsconfig.json");
 const VENDOR = join(HERE, "../../gateway/dev/demo/vendor/");
 
 /** The modules that are shipped. */
-export const MODULES = ["planwire", "tabs", "storage", "fallback", "react", "vue", "svelte", "elements", "openfeature", "reference", "app"];
+export const MODULES = ["planwire", "tabs", "storage", "fallback", "react", "vue", "svelte", "elements", "openfeature", "reference", "app", "usage", "server", "express"];
 
 /** One minified bundle. @param {string} contents @param {object} [options] */
 export const bundle = async (contents, options = {}) => {
@@ -45,18 +45,20 @@ export const measured = async () => ({
   everything: await bundle(
     `export { planwire, topic } from "./planwire.js"; export { tabs } from "./tabs.js"; export { fallback } from "./fallback.js";
      export { stored, injected, forget } from "./storage.js"; export { define } from "./elements.js"; export { app } from "./app.js";
-     export { provider } from "./openfeature.js"; export { part } from "./svelte.js";
+     export { usage, meter } from "./usage.js"; export { provider } from "./openfeature.js"; export { part } from "./svelte.js";
      export { usePlanwire as useReact } from "./react.js"; export { usePlanwire as useVue } from "./vue.js"`,
     { external: ["react", "vue"] },
   ),
   react: await minified("react"),
+  usage: await minified("usage"),
 });
 
 const classic = async () =>
-  "/* Planwire's browser client as a classic script: planwire, topic, tabs, stored, injected, forget, fallback define and app are in `Planwire`. MIT. */\n" +
+  "/* Planwire's browser client as a classic script: planwire, topic, tabs, stored, injected, forget, fallback, define, app, usage and meter are in `Planwire`. MIT. */\n" +
   (await bundle(
     `export { planwire, topic } from "./planwire.js"; export { tabs } from "./tabs.js"; export { fallback } from "./fallback.js";
-     export { stored, injected, forget } from "./storage.js"; export { define } from "./elements.js"; export { app } from "./app.js"`,
+     export { stored, injected, forget } from "./storage.js"; export { define } from "./elements.js"; export { app } from "./app.js";
+     export { usage, meter } from "./usage.js"`,
     { format: "iife", globalName: "Planwire", target: "es2022" },
   ));
 

@@ -6,11 +6,14 @@ import { define } from "../elements.js";
 import { fallback } from "../fallback.js";
 import { provider } from "../openfeature.js";
 import { planwire, topic as topicOf, type Entitlements, type Snapshot, type Status, type Topic } from "../planwire.js";
-import { usePlanwire as useReact } from "../react.js";
+import { limit } from "../express.js";
+import { usePlanwire as useReact, useUsage as useReactUsage } from "../react.js";
+import { server, type Answer, type Reservation } from "../server.js";
 import { injected, stored } from "../storage.js";
-import { part } from "../svelte.js";
+import { part, useUsage as useSvelteUsage } from "../svelte.js";
 import { tabs } from "../tabs.js";
-import { usePlanwire as useVue } from "../vue.js";
+import { meter, usage, type Meter, type Usage } from "../usage.js";
+import { usePlanwire as useVue, useUsage as useVueUsage } from "../vue.js";
 
 interface Plan {
   plan: { key: string };
@@ -44,7 +47,23 @@ OpenFeature.setProvider("crm", provider(app(topic, "crm")));
 OpenFeature.setProvider(provider(topic));
 stored({ url: "", token: "jwt", subject: "ann" }).topic(topicOf("user", 42)).close();
 const name: string = topicOf("tenant", "auth0|5f1c", "sandbox");
+const counts: Topic<Usage> = usage(client, "tenant:acme");
+const calls: Readonly<Meter> = useReactUsage(counts, "api_calls");
+const { value }: { readonly value: Readonly<Meter> } = useVueUsage(counts, "api_calls");
+const meters: Readable<Readonly<Meter>> = useSvelteUsage(counts, "api_calls");
+const left: number | "unlimited" | undefined = meter(counts.getSnapshot(), "api_calls").remaining;
+const backend = server({ url: "https://live.example.com", key: "pw_key", whenUnknown: "allow" });
+const answer: Promise<Answer> = backend.consume("tenant:acme", "api_calls", 3, { key: "request-7f3a" });
+const reservation: Promise<Reservation> = backend.reserve("tenant:acme", "tokens", 100, { seconds: 60 });
+const made: Promise<string> = backend.reserving("tenant:acme", "tokens", 100, async (use) => (use(3), "text"));
+const middleware: (req: { company: string }, res: any, next: (error?: unknown) => void) => Promise<void> = limit(
+  backend,
+  "api_calls",
+  { tenant: (req: { company: string }) => topicOf("tenant", req.company) },
+);
 
+// @ts-expect-error there is no such policy
+server({ url: "", key: "", whenUnknown: "ignore" });
 // @ts-expect-error an id is needed
 topicOf("tenant", undefined);
 // @ts-expect-error a token is needed
@@ -55,3 +74,4 @@ topic.getSnapshot().version = 1;
 const wrong: Status = "live";
 
 void [stop, came, store, seats, rendered, whole, reference, wrong, name, level, inCrm, custom];
+void [calls, value, meters, left, answer, reservation, made, middleware];

@@ -1,0 +1,291 @@
+/**
+ * For back ends (Node 20 and later, Deno, Bun, workers), never for a page: it needs a secret. Counts what tenants use.
+ *
+ *     const planwire = server({ url: "https://live.example.com", key: process.env.PLANWIRE_PUBLISH_KEY });
+ *     const { allowed, remaining, resetsAt } = await planwire.consume("tenant:acme", "api_calls", 3);
+ *
+ * A call that gets no answer is sent again with the same key, so it counts once.
+ */
+
+/**
+ * What came of a call. A number that is not known is absent, never 0.
+ * @typedef {object} Answer
+ * @property {boolean} allowed  whether it was counted; a denial changes nothing
+ * @property {boolean} known    false: Planwire gave no answer, and `allowed` is what `whenUnknown` says
+ * @property {number} [used]
+ * @property {number} [reserved]
+ * @property {number | "unlimited"} [limit]
+ * @property {number | "unlimited"} [remaining]
+ * @property {string} [resetsAt]      RFC 3339; absent if the count never begins anew
+ * @property {number} [version]       of the entitlements that it was counted against; 0: the default plan's
+ * @property {number} [usageVersion]  of the topic usage:ID
+ * @property {number} [over]          units beyond the limit
+ * @property {boolean} [repeated]     it was counted earlier, under the same key
+ * @property {Error} [error]          why there is no answer
+ */
+
+/**
+ * Units that are held for work of unknown size, until `finalize` says how many it used, or `cancel` gives them back.
+ * @typedef {Answer & {id: string, finalize: (used: number) => Promise<Answer>, cancel: () => Promise<Answer>}} Reservation
+ */
+
+/**
+ * @typedef {object} Options
+ * @property {string} url  the gateway, e.g. `https://live.example.com`
+ * @property {string} key  a publish key with the scope `usage`
+ * @property {number} [timeoutMs]  for a call with its repetitions; default 3000
+ * @property {number} [attemptMs]  for one attempt; default 1000
+ * @property {"throw" | "allow" | "deny"} [whenUnknown]  what `consume`, `set` and `reserve` do if Planwire gives no answer
+ *   in time: throw a UsageUnknown (default), or answer `{allowed, known: false}`. The other calls throw.
+ * @property {typeof globalThis.fetch} [fetch]
+ */
+
+/** @typedef {{tenant: string, meter: string, operation?: "consume" | "release" | "set" | "finalize", amount?: number,
+ *   key?: string, id?: string}} BatchCall */
+/** @typedef {Partial<Answer> & {key?: string, code?: string, detail?: string}} BatchAnswer  `code`: why a call could not be
+ *   counted; then `allowed` is absent, and `known` false. `key`: to repeat it with */
+
+/** Planwire gave no answer in time. Whether the call was counted is not known; repeat it with the same `key`. */
+export class UsageUnknown extends Error {
+  name = "UsageUnknown";
+}
+
+/** Planwire answered that the call cannot be counted. `code` is stable (docs/usage.md). */
+export class UsageProblem extends Error {
+  name = "UsageProblem";
+  /** @param {number} status @param {{code?: string, detail?: string, title?: string}} problem */
+  constructor(status, { code, detail, title }) {
+    super(detail ?? title ?? `HTTP ${status}`);
+    this.status = status;
+    this.code = code ?? "";
+  }
+}
+
+/** The units do not fit, so the work was not begun. `answer` says what is left. */
+export class UsageDenied extends Error {
+  name = "UsageDenied";
+  /** @param {string} meter @param {Answer} answer */
+  constructor(meter, answer) {
+    super(`${meter}: the limit is reached`);
+    this.meter = meter;
+    this.answer = answer;
+  }
+}
+
+const BATCH_MAX = 500;
+const RETRY_MS = 50;
+const RETRY_MAX_MS = 1000;
+
+const sleep = (/** @type {number} */ ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+/** The environment and the id of a tenant's topic. @param {string} tenant @returns {[string, string]} */
+const partsOf = (tenant) => {
+  const [, env = "", id] = /^(?:([a-z][a-z0-9_-]{0,31})\/)?tenant:((?:[\w.~@-]|%[0-9A-F]{2})+)$/.exec(tenant) ?? [];
+  if (!id) throw new TypeError(`${JSON.stringify(tenant)} is no tenant's topic: use topic("tenant", id) of planwire.js`);
+  return [env, decodeURIComponent(id)];
+};
+
+/** Whether a number of units can be counted. @param {number} amount @param {number} least */
+const checkAmount = (amount, least) => {
+  if (Number.isSafeInteger(amount) && amount >= least && amount <= 1e12) return;
+  throw new RangeError(`amount must be a whole number from ${least} to 1e12, not ${amount}`);
+};
+
+/** @param {any} document @returns {any} */
+const answerOf = ({ resets_at, usage_version, ...rest }) => {
+  const found = { known: true, ...rest };
+  if (resets_at) found.resetsAt = resets_at;
+  if (usage_version != null) found.usageVersion = usage_version;
+  return found;
+};
+
+/**
+ * A client of the usage routes. It keeps no connection, and need not be closed.
+ * @param {Options} options
+ */
+export const server = ({ url, key: secret, timeoutMs = 3000, attemptMs = 1000, whenUnknown = "throw", fetch }) => {
+  if (!secret) throw new TypeError("key is missing: a publish key with the scope usage");
+  if (!["throw", "allow", "deny"].includes(whenUnknown)) throw new TypeError(`whenUnknown is ${whenUnknown}`);
+  const base = url.replace(/\/+$/, "");
+
+  /** One attempt. Throws a UsageProblem if repeating does not help. @param {string} path @param {number} ms @param {string} [body] */
+  const attempt = async (path, ms, body) => {
+    const response = await (fetch ?? globalThis.fetch)(base + path, {
+      method: body == null ? "GET" : "POST",
+      headers: { Authorization: `Bearer ${secret}`, ...(body != null && { "Content-Type": "application/json" }) },
+      body,
+      redirect: "error",
+      signal: AbortSignal.timeout(ms),
+    });
+    const isJson = /\bjson\b/.test(response.headers.get("content-type") ?? "");
+    const text = await response.text();
+    if (response.ok && isJson) return { document: JSON.parse(text) };
+    const problem = new UsageProblem(response.status, isJson ? JSON.parse(text) : { detail: text.slice(0, 200) });
+    const isBusy = response.status >= 500 || response.status == 408 || problem.code == "rate_limited" || response.ok;
+    if (!isBusy) throw problem;
+    return { problem, afterMs: 1000 * Number(response.headers.get("retry-after") || 0) || 0 };
+  };
+
+  /** The answer of the first attempt that has one. @param {string} path @param {object} [body] */
+  const call = async (path, body) => {
+    const text = body && JSON.stringify(body);
+    const until = Date.now() + timeoutMs;
+    for (let count = 0; ; count++) {
+      let cause, wait = 0;
+      try {
+        const { document, problem, afterMs = 0 } = await attempt(path, Math.min(attemptMs, until - Date.now()), text);
+        if (!problem) return document;
+        [cause, wait] = [problem, afterMs];
+      } catch (error) {
+        if (error instanceof UsageProblem) throw error;
+        cause = error;
+      }
+      wait = Math.max(wait, Math.random() * Math.min(RETRY_MAX_MS, RETRY_MS * 2 ** count));
+      if (Date.now() + wait >= until) {
+        const why = /** @type {any} */ (cause).cause ?? cause;
+        throw new UsageUnknown(`Planwire gave no answer within ${timeoutMs} ms: ${why.message || why.code || why}`, { cause });
+      }
+      await sleep(wait);
+    }
+  };
+
+  /** @param {string} tenant @param {string} rest */
+  const path = (tenant, rest) => {
+    const [env, id] = partsOf(tenant);
+    return `/v1/tenants/${encodeURIComponent(id)}/usage${rest}${env && `?env=${env}`}`;
+  };
+
+  /** @param {string} tenant @param {string} meter @param {string} operation @param {object} body @returns {Promise<Answer>} */
+  const count = async (tenant, meter, operation, body) =>
+    answerOf(await call(path(tenant, `/${encodeURIComponent(meter)}/${operation}`), body));
+
+  /** The answer, or what `whenUnknown` says. @param {Promise<Answer>} answer @returns {Promise<Answer>} */
+  const orUnknown = async (answer) => {
+    try {
+      return await answer;
+    } catch (error) {
+      if (whenUnknown == "throw" || !(error instanceof UsageUnknown)) throw error;
+      return { allowed: whenUnknown == "allow", known: false, error };
+    }
+  };
+
+  const planwire = {
+    /**
+     * Takes units, if they fit.
+     * @param {string} tenant  the tenant's topic: `tenant:acme`, or `topic("tenant", id)`
+     * @param {string} meter
+     * @param {number} [amount]
+     * @param {{key?: string}} [options]  `key`: of the work, so that doing it again does not count again
+     * @returns {Promise<Answer>}
+     * @throws {UsageProblem | UsageUnknown}
+     */
+    consume: async (tenant, meter, amount = 1, { key = crypto.randomUUID() } = {}) => {
+      checkAmount(amount, 1);
+      return orUnknown(count(tenant, meter, "consume", { amount, key }));
+    },
+
+    /** Gives units back. @param {string} tenant @param {string} meter @param {number} [amount] @param {{key?: string}} [options] */
+    release: async (tenant, meter, amount = 1, { key = crypto.randomUUID() } = {}) => {
+      checkAmount(amount, 1);
+      return count(tenant, meter, "release", { amount, key });
+    },
+
+    /**
+     * Says how many units of an allocated meter are in use.
+     * @param {string} tenant @param {string} meter @param {number} amount @param {{key?: string}} [options]
+     */
+    set: async (tenant, meter, amount, { key = crypto.randomUUID() } = {}) => {
+      checkAmount(amount, 0);
+      return orUnknown(count(tenant, meter, "set", { amount, key }));
+    },
+
+    /**
+     * Holds units for work of unknown size.
+     * @param {string} tenant @param {string} meter @param {number} amount
+     * @param {{id?: string, seconds?: number}} [options]  `seconds`: then they are given back; default 300
+     * @returns {Promise<Reservation>}
+     */
+    reserve: async (tenant, meter, amount, { id = crypto.randomUUID(), seconds = 300 } = {}) => {
+      checkAmount(amount, 1);
+      const answer = await orUnknown(count(tenant, meter, "reserve", { amount, id, seconds }));
+      const finalize = async (/** @type {number} */ used) => {
+        checkAmount(used, 0);
+        return count(tenant, meter, "finalize", { id, amount: used });
+      };
+      return { ...answer, id, finalize, cancel: () => finalize(0) };
+    },
+
+    /**
+     * Does work with reserved units. What `use` was called with counts, else all of them; if the work throws, only
+     * what `use` was called with.
+     * @template Result
+     * @param {string} tenant @param {string} meter @param {number} amount
+     * @param {(use: (units: number) => void, reservation: Reservation) => Promise<Result> | Result} work
+     * @param {{id?: string, seconds?: number}} [options]
+     * @returns {Promise<Result>}
+     * @throws {UsageDenied} the units do not fit; the work was not begun
+     * @throws {UsageUnknown} Planwire gave no answer; if the work is done, the error's `result` is what it returned
+     */
+    reserving: async (tenant, meter, amount, work, options) => {
+      const reservation = await planwire.reserve(tenant, meter, amount, options);
+      if (!reservation.allowed) throw new UsageDenied(meter, reservation);
+      /** @type {number | undefined} */
+      let used;
+      const use = (/** @type {number} */ units) => {
+        checkAmount(units, 0);
+        used = (used ?? 0) + units;
+      };
+      let result;
+      try {
+        result = await work(use, reservation);
+      } catch (error) {
+        await reservation.finalize(used ?? 0).catch(() => {}); // else it ends by itself
+        throw error;
+      }
+      try {
+        await orUnknown(reservation.finalize(used ?? amount));
+      } catch (error) {
+        throw Object.assign(/** @type {object} */ (error), { result });
+      }
+      return result;
+    },
+
+    /**
+     * Counts many calls, each for itself, of any tenants. Calls of one tenant are counted in order.
+     * @param {BatchCall[]} calls
+     * @returns {Promise<BatchAnswer[]>} one for each, in order
+     */
+    batch: async (calls) => {
+      /** @type {BatchAnswer[]} */
+      const found = [];
+      /** @type {Map<string, [number, {key?: string}][]>} */
+      const byEnvironment = new Map();
+      calls.forEach(({ tenant, key = crypto.randomUUID(), ...rest }, index) => {
+        const [env, id] = partsOf(tenant);
+        const sent = { ...rest, tenant: id, ...(rest.operation != "finalize" && { key }) };
+        const same = byEnvironment.get(env) ?? [];
+        byEnvironment.set(env, same);
+        same.push([index, sent]);
+      });
+      for (const [env, all] of byEnvironment) {
+        for (let start = 0; start < all.length; start += BATCH_MAX) {
+          const some = all.slice(start, start + BATCH_MAX);
+          const { results } = await call(`/v1/usage/batch${env && `?env=${env}`}`, { calls: some.map(([, one]) => one) });
+          some.forEach(([index, { key }], at) => {
+            const isKnown = results[at].allowed != null;
+            found[index] = { ...answerOf(results[at]), ...(isKnown ? {} : { known: false, key }) };
+          });
+        }
+      }
+      return found;
+    },
+
+    /**
+     * What a tenant has used of its limits.
+     * @param {string} tenant
+     * @returns {Promise<import("./usage.js").Usage & {version: number}>}
+     */
+    read: async (tenant) => call(path(tenant, "")),
+  };
+  return planwire;
+};
