@@ -103,7 +103,9 @@ async def _opened(
         backlog, usage = (None, None) if intake is None else (intake.backlog, intake.usage)
         node = Node(settings, connected, stream_keys, backlog, usage)
         console = None if tokens is None else ConsoleObserver(node)
-        routes: list[BaseRoute] = demo_routes(settings) if settings.dev else []
+        routes: list[BaseRoute] = (
+            demo_routes(settings, None if intake is None else intake.usage) if settings.dev else []
+        )
         client_files = Assets(CLIENT_FILES, (".js", ".d.ts"), shared=True)
         routes += [Mount("/client", rated_by_address(client_files, settings)), *api_routes.routes(node)]
         if intake is None:

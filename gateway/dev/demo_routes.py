@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx2
 import orjson
@@ -27,6 +27,9 @@ from sync.http.body import read_json
 from sync.http.problem import Problem
 from sync.http.static_files import PAGE_HEADERS, Assets
 
+if TYPE_CHECKING:
+    from sync.usage.service import UsageService
+
 PAGES = Path(__file__).parent / "demo"
 THEME = Path(__file__).parent.parent / "console" / "static" / "theme.css"
 """The style sheet that the demo shares with the console."""
@@ -38,12 +41,15 @@ TOKEN_TTL_S = 900
 SIMULATOR_TIMEOUT_S = 10.0
 
 _ACTION = re.compile(r"[a-z_]{1,32}")
+USE_MAX = 1000
+"""Units that one click may use."""
+
 LISTS = frozenset(("offers", "purchases"))
 """What the page reads of the simulator."""
 
 
-def demo_routes(settings: GatewaySettings) -> list[BaseRoute]:
-    """Return the routes of the demo."""
+def demo_routes(settings: GatewaySettings, usage: UsageService | None = None) -> list[BaseRoute]:
+    """Return the routes of the demo. `usage`: counts what its tenants use; None in a process without an intake."""
 
     async def arguments(request: Request) -> dict[str, object]:
         origin = request.headers.get("origin")
@@ -88,6 +94,26 @@ def demo_routes(settings: GatewaySettings) -> list[BaseRoute]:
             raise Problem("not_ready", "the simulator does not answer") from None
         return Response(answer.content, answer.status_code, media_type=answer.headers.get("content-type"))
 
+    async def use(request: Request) -> Response:
+        body = await arguments(request)
+        meter, operation, amount = body.get("meter"), body.get("operation"), body.get("amount")
+        if not isinstance(meter, str) or operation not in ("consume", "release"):
+            raise Problem("request_invalid", "give a meter, and consume or release as the operation")
+        if not isinstance(amount, int) or isinstance(amount, bool) or not 1 <= amount <= USE_MAX:
+            raise Problem("request_invalid", f"amount must be a whole number from 1 to {USE_MAX}")
+        if usage is None:
+            raise Problem("not_found", "this process counts nothing: PLANWIRE_INTAKE is 0")
+        from sync.usage.calls import UNLIMITED, Call
+
+        try:
+            name = topic("tenant", str(body["tenant"]))
+        except TopicError as error:
+            raise Problem("request_invalid", str(error)) from None
+        counted = await usage.call(Call(name, operation, meter, amount))
+        remaining = "unlimited" if counted.remaining == UNLIMITED else counted.remaining
+        answer = {"allowed": counted.is_allowed, "remaining": remaining}
+        return Response(orjson.dumps(answer), media_type="application/json")
+
     async def example(request: Request) -> Response:
         name = request.path_params["name"]
         page = PAGES / "examples" / f"{name}.html"
@@ -107,6 +133,7 @@ def demo_routes(settings: GatewaySettings) -> list[BaseRoute]:
     pages = Router(
         [
             Route("/token", token, methods=["POST"]),
+            Route("/use", use, methods=["POST"]),
             Route("/simulate/{action}", simulate, methods=["POST"]),
             Route("/simulate/{action}", listed),
             Route("/theme.css", theme),

@@ -129,3 +129,53 @@ async def test_two_applications_and_what_is_bought_once_each_by_itself(data_dir:
         await expect(page.locator("#freshness")).not_to_have_attribute("data-status", "fresh")
         await expect(mail.locator(".plan")).to_have_text("Mail Plus")
         assert errors == []
+
+
+async def test_the_api_runs_into_its_limit_and_an_upgrade_lifts_it_live(data_dir: Path) -> None:
+    simulator = f"http://127.0.0.1:{free_port()}"
+    environ = clean_environ(data_dir, PORT=str(free_port()), PLANWIRE_SIMULATOR_URL=simulator)
+    async with chromium() as browser:
+        context = await browser.new_context()
+        page, other = await context.new_page(), await context.new_page()
+        errors: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        with running(python("-m", "gateway.dev"), environ) as program:
+            url = await ready(program)
+            for each in (page, other):
+                await each.goto(f"{url}/demo/?tenant=metered")
+                await expect(each.locator("[data-meter=api_calls] .count")).to_have_text("0 of 20")
+            calls, seats, ai = (page.locator(f"[data-meter={key}]") for key in ("api_calls", "seats", "ai"))
+            ten = calls.get_by_role("button", name="Use it 10 times")
+            for used in (10, 20):
+                await ten.click()
+                for each in (page, other):
+                    await expect(each.locator("[data-meter=api_calls] .count")).to_have_text(f"{used} of 20")
+            await expect(calls).to_have_attribute("data-status", "reached")
+            await expect(calls).to_contain_text("Limit reached")
+            await calls.get_by_role("button", name="Use the API").click()
+            await expect(page.locator("#notice")).to_contain_text("API calls: Nothing is left")
+            await expect(calls.locator(".count")).to_have_text("20 of 20")
+
+            await page.locator("button[data-action=upgrade]").click()
+            for each in (page, other):
+                shown = each.locator("[data-meter=api_calls]")
+                await expect(shown.locator(".count")).to_have_text("20 of 2,000")
+                await expect(shown).to_have_attribute("data-fresh", "true")
+            await ten.click()
+            await expect(calls.locator(".count")).to_have_text("30 of 2,000")
+
+            await seats.get_by_role("button", name="Invite somebody").click()
+            await expect(seats.locator(".count")).to_have_text("1 of 1")
+            await page.locator("button[data-step='1']").click()
+            await expect(seats.locator(".count")).to_have_text("1 of 2")
+            await seats.get_by_role("button", name="Remove somebody").click()
+            await expect(seats.locator(".count")).to_have_text("0 of 2")
+
+            await page.get_by_role("button", name="Buy 100 AI credits").click()
+            await expect(ai).to_contain_text("100 bought left")
+            await ai.get_by_role("button", name="Ask the AI").click()
+            await expect(ai.locator(".count")).to_have_text("5 of 200")
+        # What is not known any more is still shown, and not as current.
+        await expect(calls).to_have_attribute("data-fresh", "false")
+        await expect(calls.locator(".count")).to_have_text("30 of 2,000")
+        assert errors == []

@@ -236,7 +236,7 @@ async def test_in_development_what_a_proxy_passed_on_comes_from_elsewhere(
             assert (await client.get(path, headers=passed_on)).status_code == 404, path
         body = {"tenant": "acme"}
         assert (await client.post("/demo/token", json=body)).status_code == 200
-        for path in ("token", "simulate/upgrade"):
+        for path in ("token", "use", "simulate/upgrade"):
             answer = await client.post(f"/demo/{path}", json=body, headers=passed_on)
             assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
 

@@ -8,6 +8,7 @@ import { showApplications } from "./applications.js";
 import { clock, fill, sentence, STATUSES, titled } from "./format.js";
 import { showPurchases } from "./purchases.js";
 import { request, sold, tenant, topic } from "./session.js";
+import { showUsage } from "./usage.js";
 
 const AGE_WORTH_TELLING_MS = 3_000;
 
@@ -17,7 +18,7 @@ const DEFAULT_STATE = {
   plan: { key: "free", name: "Free", rank: 0 },
   status: "none",
   features: { basic: true },
-  limits: { seats: 1, projects: 3 },
+  limits: { seats: 1, projects: 3, api_calls: 20 },
 };
 const FRESHNESS = {
   connecting: "Connecting",
@@ -179,6 +180,8 @@ const offerOwn = (offers) => {
     }
   }
 };
+
+showUsage(element("page"));
 
 const answer = await sold();
 leading = answer.leading;

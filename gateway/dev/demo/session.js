@@ -27,10 +27,11 @@ const post = (path, body) =>
 
 /** The gateway's base URL, with any path prefix of a proxy: this module is its `/demo/session.js`. */
 const gateway = new URL("..", import.meta.url).href.slice(0, -1);
-const client = planwire({ url: gateway, token: async () => (await post("token", { tenant })).token });
+export const client = planwire({ url: gateway, token: async () => (await post("token", { tenant })).token });
 
 /** @type {import("../client/planwire.js").Topic<any>} */
 export const topic = client.topic(topicOf("tenant", tenant));
+export const tenantTopic = topicOf("tenant", tenant);
 
 /**
  * What the local provider sells: the leading application, all applications, and the offers. Without a provider, nothing.
@@ -45,7 +46,7 @@ export const purchases = async () =>
 let noticeTimer = 0;
 
 /** @param {string} text */
-const notify = (text) => {
+export const notify = (text) => {
   const notice = /** @type {HTMLElement} */ (document.getElementById("notice"));
   notice.textContent = text;
   notice.hidden = false;
@@ -75,4 +76,23 @@ export const request = async (button, action, parameters, changes = true) => {
     notify(error instanceof Error ? titled(error.message) : String(error));
   }
   button.setAttribute("aria-busy", "false");
+};
+
+/**
+ * Has the server count, as a back end does for a request of its own API. The page shows the count when it is announced.
+ * @param {HTMLElement} button that asks for it
+ * @param {string} meter
+ * @param {"consume" | "release"} operation
+ * @param {number} amount
+ * @returns {Promise<{allowed: boolean, remaining: number | "unlimited"} | undefined>} undefined: not known
+ */
+export const use = async (button, meter, operation, amount) => {
+  button.setAttribute("aria-busy", "true");
+  try {
+    return await post("use", { tenant, meter, operation, amount });
+  } catch (error) {
+    notify(error instanceof Error ? titled(error.message) : String(error));
+  } finally {
+    button.setAttribute("aria-busy", "false");
+  }
 };
