@@ -246,7 +246,7 @@ def serve(
                 raise SystemExit(f"{candidate.name} did not start: {log.read_text(errors='replace')[-2000:]}")
             time.sleep(0.05)
         time.sleep(0.5)
-        yield port, _tree(server.pid)
+        yield port, tree(server.pid)
 
 
 def _answers(port: int, path: str) -> bool:
@@ -260,9 +260,10 @@ def _answers(port: int, path: str) -> bool:
         return False
 
 
-def _tree(pid: int) -> list[int]:
+def tree(pid: int) -> list[int]:
+    """Return the ids of a process and all processes below it."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [pid, *(below for child in children for below in _tree(int(child)))]
+    return [pid, *(below for child in children for below in tree(int(child)))]
 
 
 def tokens(folder: Path, count: int) -> Path:

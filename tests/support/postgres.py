@@ -66,8 +66,8 @@ def binary_folder() -> Path:
 
 
 @contextlib.contextmanager
-def start_postgres() -> Iterator[Postgres]:
-    """A running server, stopped and removed on exit. Nothing is synced to disk: it must not outlive the test anyway."""
+def start_postgres(*, fsync: bool = False) -> Iterator[Postgres]:
+    """A running server, stopped and removed on exit. Only with `fsync` is anything synced to disk."""
     programs = binary_folder()
     # Not pytest's tmp_path: its names are too long for a unix socket.
     folder = Path(tempfile.mkdtemp(prefix="pg-"))
@@ -82,7 +82,7 @@ def start_postgres() -> Iterator[Postgres]:
         initdb = [str(programs / "initdb"), "-D", str(data), "-U", "planwire", "-A", "trust", "-E", "UTF8", "-N"]
         made = subprocess.run([*prefix, *initdb, "--locale=C"], cwd=folder, capture_output=True, check=False)
         assert made.returncode == 0, made.stderr.decode(errors="replace")[-800:]
-        options = ["-c", "fsync=off", "-c", "listen_addresses=", "-c", "max_connections=60"]
+        options = ["-c", f"fsync={'on' if fsync else 'off'}", "-c", "listen_addresses=", "-c", "max_connections=60"]
         command = [str(programs / "postgres"), "-D", str(data), "-k", str(folder), *options]
         if prefix:
             # The kernel forgets what a process asked for when it changes its user: setpriv asks after that.
