@@ -39,9 +39,10 @@ export const responseOf = (meter, { allowed, known, used, limit, remaining, rese
     return problem(503, "Service Unavailable", "usage_unknown", `the usage of ${meter} is not known at the moment`, {});
   }
   if (seconds && typeof limit == "number" && amount <= limit) headers["Retry-After"] = seconds;
-  const when = resetsAt ? `, and the count begins anew at ${resetsAt}` : "";
+  const resets_at = resetsAt && new Date(resetsAt).toISOString().replace(".000Z", "Z");
+  const when = resets_at ? `, and the count begins anew at ${resets_at}` : "";
   const detail = `${amount} ${meter} do not fit: ${used} of ${limit} are used${when}`;
-  const more = { amount, used, limit, remaining, ...(resetsAt && { resets_at: resetsAt }) };
+  const more = { amount, used, limit, remaining, ...(resets_at && { resets_at }) };
   return problem(429, "Too Many Requests", "usage_limit_reached", detail, more);
 };
 

@@ -1,12 +1,4 @@
 /**
- * For back ends (Node 20 and later, Deno, Bun, workers), never for a page: it needs a secret. Counts what tenants use.
- *
- *     const planwire = server({ url: "https://live.example.com", key: process.env.PLANWIRE_PUBLISH_KEY });
- *     const { allowed, remaining, resetsAt } = await planwire.consume("tenant:acme", "api_calls", 3);
- *
- * A call that gets no answer is sent again with the same key, so it counts once.
- */
-/**
  * What came of a call. A number that is not known is absent, never 0.
  * @typedef {object} Answer
  * @property {boolean} allowed  whether it was counted; a denial changes nothing
@@ -78,10 +70,7 @@ export function server({ url, key: secret, timeoutMs, attemptMs, whenUnknown, fe
     release: (tenant: string, meter: string, amount?: number, { key }?: {
         key?: string;
     }) => Promise<Answer>;
-    /**
-     * Says how many units of an allocated meter are in use.
-     * @param {string} tenant @param {string} meter @param {number} amount @param {{key?: string}} [options]
-     */
+    /** Says how many are in use. @param {string} tenant @param {string} meter @param {number} amount @param {{key?: string}} [options] */
     set: (tenant: string, meter: string, amount: number, { key }?: {
         key?: string;
     }) => Promise<Answer>;
@@ -116,11 +105,7 @@ export function server({ url, key: secret, timeoutMs, attemptMs, whenUnknown, fe
      * @returns {Promise<BatchAnswer[]>} one for each, in order
      */
     batch: (calls: BatchCall[]) => Promise<BatchAnswer[]>;
-    /**
-     * What a tenant has used of its limits.
-     * @param {string} tenant
-     * @returns {Promise<import("./usage.js").Usage & {version: number}>}
-     */
+    /** What a tenant has used. @param {string} tenant @returns {Promise<import("./usage.js").Usage & {version: number}>} */
     read: (tenant: string) => Promise<import("./usage.js").Usage & {
         version: number;
     }>;

@@ -7,6 +7,8 @@
  * A call that gets no answer is sent again with the same key, so it counts once.
  */
 
+import { topic } from "./planwire.js";
+
 /**
  * What came of a call. A number that is not known is absent, never 0.
  * @typedef {object} Answer
@@ -76,27 +78,43 @@ const BATCH_MAX = 500;
 const RETRY_MS = 50;
 const RETRY_MAX_MS = 1000;
 
-const sleep = (/** @type {number} */ ms) => new Promise((resolve) => setTimeout(resolve, ms));
-
 /** The environment and the id of a tenant's topic. @param {string} tenant @returns {[string, string]} */
 const partsOf = (tenant) => {
-  const [, env = "", id] = /^(?:([a-z][a-z0-9_-]{0,31})\/)?tenant:((?:[\w.~@-]|%[0-9A-F]{2})+)$/.exec(tenant) ?? [];
-  if (!id) throw new TypeError(`${JSON.stringify(tenant)} is no tenant's topic: use topic("tenant", id) of planwire.js`);
-  return [env, decodeURIComponent(id)];
+  try {
+    const [, env = "live", encoded] = /** @type {any} */ (/^(?:([^/]+)\/)?tenant:(.+)$/.exec(tenant));
+    const id = decodeURIComponent(encoded);
+    if (topic("tenant", id, env) == tenant) return [env, id];
+  } catch {}
+  throw new TypeError(`${JSON.stringify(tenant)} is no tenant's topic: use topic("tenant", id) of planwire.js`);
 };
 
-/** Whether a number of units can be counted. @param {number} amount @param {number} least */
+/** A meter's key, as a part of a path. @param {string} meter */
+const checkMeter = (meter) => {
+  if (!/^[a-z][a-z0-9_-]{0,63}$/.test(meter)) throw new TypeError(`${JSON.stringify(meter)} is not the key of a meter`);
+  return meter;
+};
+
+/** A number of units that can be counted. @param {number} amount @param {number} least */
 const checkAmount = (amount, least) => {
-  if (Number.isSafeInteger(amount) && amount >= least && amount <= 1e12) return;
+  if (Number.isSafeInteger(amount) && amount >= least && amount <= 1e12) return amount;
   throw new RangeError(`amount must be a whole number from ${least} to 1e12, not ${amount}`);
+};
+
+const NOT_A_GATEWAY = { code: "not_a_gateway", detail: "the answer is not a gateway's; look at the URL" };
+
+/** The object that a text says, or nothing. @param {string} text */
+const parsed = (text) => {
+  try {
+    return Object(JSON.parse(text));
+  } catch {
+    return undefined;
+  }
 };
 
 /** @param {any} document @returns {any} */
 const answerOf = ({ resets_at, usage_version, ...rest }) => {
-  const found = { known: true, ...rest };
-  if (resets_at) found.resetsAt = resets_at;
-  if (usage_version != null) found.usageVersion = usage_version;
-  return found;
+  if (typeof rest.allowed != "boolean" || !Number.isSafeInteger(rest.used)) throw new UsageProblem(200, NOT_A_GATEWAY);
+  return { known: true, ...rest, usageVersion: usage_version, ...(resets_at && { resetsAt: resets_at }) };
 };
 
 /**
@@ -105,8 +123,8 @@ const answerOf = ({ resets_at, usage_version, ...rest }) => {
  */
 export const server = ({ url, key: secret, timeoutMs = 3000, attemptMs = 1000, whenUnknown = "throw", fetch }) => {
   if (!secret) throw new TypeError("key is missing: a publish key with the scope usage");
-  if (!["throw", "allow", "deny"].includes(whenUnknown)) throw new TypeError(`whenUnknown is ${whenUnknown}`);
-  const base = url.replace(/\/+$/, "");
+  if (!/^(throw|allow|deny)$/.test(whenUnknown)) throw new TypeError(`whenUnknown is ${whenUnknown}`);
+  const base = new URL(url).href.replace(/\/+$/, "");
 
   /** One attempt. Throws a UsageProblem if repeating does not help. @param {string} path @param {number} ms @param {string} [body] */
   const attempt = async (path, ms, body) => {
@@ -114,16 +132,16 @@ export const server = ({ url, key: secret, timeoutMs = 3000, attemptMs = 1000, w
       method: body == null ? "GET" : "POST",
       headers: { Authorization: `Bearer ${secret}`, ...(body != null && { "Content-Type": "application/json" }) },
       body,
-      redirect: "error",
+      redirect: "manual",
       signal: AbortSignal.timeout(ms),
     });
-    const isJson = /\bjson\b/.test(response.headers.get("content-type") ?? "");
-    const text = await response.text();
-    if (response.ok && isJson) return { document: JSON.parse(text) };
-    const problem = new UsageProblem(response.status, isJson ? JSON.parse(text) : { detail: text.slice(0, 200) });
-    const isBusy = response.status >= 500 || response.status == 408 || problem.code == "rate_limited" || response.ok;
-    if (!isBusy) throw problem;
-    return { problem, afterMs: 1000 * Number(response.headers.get("retry-after") || 0) || 0 };
+    const { status, headers } = response;
+    const found = parsed(await response.text());
+    if (status == 200 && found) return { document: found };
+    const isLater = status >= 500 || status == 408 || (status == 429 && found?.code != "reservations_full");
+    const problem = new UsageProblem(status, found?.code ? found : isLater ? {} : NOT_A_GATEWAY);
+    if (!isLater) throw problem;
+    return { problem, afterMs: 1000 * Number(headers.get("retry-after")) || 0 };
   };
 
   /** The answer of the first attempt that has one. @param {string} path @param {object} [body] */
@@ -145,19 +163,19 @@ export const server = ({ url, key: secret, timeoutMs = 3000, attemptMs = 1000, w
         const why = /** @type {any} */ (cause).cause ?? cause;
         throw new UsageUnknown(`Planwire gave no answer within ${timeoutMs} ms: ${why.message || why.code || why}`, { cause });
       }
-      await sleep(wait);
+      await new Promise((resolve) => setTimeout(resolve, wait));
     }
   };
 
   /** @param {string} tenant @param {string} rest */
   const path = (tenant, rest) => {
     const [env, id] = partsOf(tenant);
-    return `/v1/tenants/${encodeURIComponent(id)}/usage${rest}${env && `?env=${env}`}`;
+    return `/v1/tenants/${encodeURIComponent(id)}/usage${rest}?env=${env}`;
   };
 
   /** @param {string} tenant @param {string} meter @param {string} operation @param {object} body @returns {Promise<Answer>} */
   const count = async (tenant, meter, operation, body) =>
-    answerOf(await call(path(tenant, `/${encodeURIComponent(meter)}/${operation}`), body));
+    answerOf(await call(path(tenant, `/${checkMeter(meter)}/${operation}`), body));
 
   /** The answer, or what `whenUnknown` says. @param {Promise<Answer>} answer @returns {Promise<Answer>} */
   const orUnknown = async (answer) => {
@@ -180,23 +198,17 @@ export const server = ({ url, key: secret, timeoutMs = 3000, attemptMs = 1000, w
      * @throws {UsageProblem | UsageUnknown}
      */
     consume: async (tenant, meter, amount = 1, { key = crypto.randomUUID() } = {}) => {
-      checkAmount(amount, 1);
-      return orUnknown(count(tenant, meter, "consume", { amount, key }));
+      return orUnknown(count(tenant, meter, "consume", { amount: checkAmount(amount, 1), key }));
     },
 
     /** Gives units back. @param {string} tenant @param {string} meter @param {number} [amount] @param {{key?: string}} [options] */
     release: async (tenant, meter, amount = 1, { key = crypto.randomUUID() } = {}) => {
-      checkAmount(amount, 1);
-      return count(tenant, meter, "release", { amount, key });
+      return count(tenant, meter, "release", { amount: checkAmount(amount, 1), key });
     },
 
-    /**
-     * Says how many units of an allocated meter are in use.
-     * @param {string} tenant @param {string} meter @param {number} amount @param {{key?: string}} [options]
-     */
+    /** Says how many are in use. @param {string} tenant @param {string} meter @param {number} amount @param {{key?: string}} [options] */
     set: async (tenant, meter, amount, { key = crypto.randomUUID() } = {}) => {
-      checkAmount(amount, 0);
-      return orUnknown(count(tenant, meter, "set", { amount, key }));
+      return orUnknown(count(tenant, meter, "set", { amount: checkAmount(amount, 0), key }));
     },
 
     /**
@@ -206,12 +218,9 @@ export const server = ({ url, key: secret, timeoutMs = 3000, attemptMs = 1000, w
      * @returns {Promise<Reservation>}
      */
     reserve: async (tenant, meter, amount, { id = crypto.randomUUID(), seconds = 300 } = {}) => {
-      checkAmount(amount, 1);
-      const answer = await orUnknown(count(tenant, meter, "reserve", { amount, id, seconds }));
-      const finalize = async (/** @type {number} */ used) => {
-        checkAmount(used, 0);
-        return count(tenant, meter, "finalize", { id, amount: used });
-      };
+      const answer = await orUnknown(count(tenant, meter, "reserve", { amount: checkAmount(amount, 1), id, seconds }));
+      const finalize = async (/** @type {number} */ used) =>
+        count(tenant, meter, "finalize", { id, amount: checkAmount(used, 0) });
       return { ...answer, id, finalize, cancel: () => finalize(0) };
     },
 
@@ -232,8 +241,7 @@ export const server = ({ url, key: secret, timeoutMs = 3000, attemptMs = 1000, w
       /** @type {number | undefined} */
       let used;
       const use = (/** @type {number} */ units) => {
-        checkAmount(units, 0);
-        used = (used ?? 0) + units;
+        used = (used ?? 0) + checkAmount(units, 0);
       };
       let result;
       try {
@@ -270,22 +278,23 @@ export const server = ({ url, key: secret, timeoutMs = 3000, attemptMs = 1000, w
       for (const [env, all] of byEnvironment) {
         for (let start = 0; start < all.length; start += BATCH_MAX) {
           const some = all.slice(start, start + BATCH_MAX);
-          const { results } = await call(`/v1/usage/batch${env && `?env=${env}`}`, { calls: some.map(([, one]) => one) });
+          const { results } = await call(`/v1/usage/batch?env=${env}`, { calls: some.map(([, one]) => one) });
+          if (results?.length != some.length) throw new UsageProblem(200, NOT_A_GATEWAY);
           some.forEach(([index, { key }], at) => {
-            const isKnown = results[at].allowed != null;
-            found[index] = { ...answerOf(results[at]), ...(isKnown ? {} : { known: false, key }) };
+            const { code, detail } = results[at];
+            found[index] = code ? { known: false, code, detail, key } : answerOf(results[at]);
           });
         }
       }
       return found;
     },
 
-    /**
-     * What a tenant has used of its limits.
-     * @param {string} tenant
-     * @returns {Promise<import("./usage.js").Usage & {version: number}>}
-     */
-    read: async (tenant) => call(path(tenant, "")),
+    /** What a tenant has used. @param {string} tenant @returns {Promise<import("./usage.js").Usage & {version: number}>} */
+    read: async (tenant) => {
+      const found = await call(path(tenant, ""));
+      if (!found.meters) throw new UsageProblem(200, NOT_A_GATEWAY);
+      return found;
+    },
   };
   return planwire;
 };

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { existsSync, readFileSync } from "node:fs";
 import { it } from "node:test";
 import { limit, responseOf } from "../express.js";
 import { UsageDenied, UsageProblem, UsageUnknown, server } from "../server.js";
@@ -32,7 +33,7 @@ it("asks for units, with a key of its own, and says what is left", async () => {
     ...rest, known: true, resetsAt: resets_at, usageVersion: 9,
   });
   const [{ url, method, headers, body }] = seen;
-  assert.equal(`${method} ${url}`, "POST https://live.example.com/v1/tenants/acme/usage/api_calls/consume");
+  assert.equal(`${method} ${url}`, "POST https://live.example.com/v1/tenants/acme/usage/api_calls/consume?env=live");
   assert.equal(headers.Authorization, "Bearer secret");
   assert.equal(body.amount, 3);
   assert.match(body.key, /^[0-9a-f-]{36}$/);
@@ -41,12 +42,12 @@ it("asks for units, with a key of its own, and says what is left", async () => {
 it("names tenants with any id, in any environment", async () => {
   const { planwire, seen } = gateway([json(200, COUNTED)]);
   await planwire.consume("sandbox/tenant:auth0%7C5f%20Zo%C3%AB", "seats");
-  await planwire.read("tenant:a%2Fb");
+  await assert.rejects(planwire.read("tenant:a%2Fb"), UsageProblem);
   assert.deepEqual(seen.map(({ method, url }) => [method, url.slice(24)]), [
     ["POST", "/v1/tenants/auth0%7C5f%20Zo%C3%AB/usage/seats/consume?env=sandbox"],
-    ["GET", "/v1/tenants/a%2Fb/usage"],
+    ["GET", "/v1/tenants/a%2Fb/usage?env=live"],
   ]);
-  for (const wrong of ["acme", "user:acme", "tenant:", "tenant:a/b", undefined, "tenant:%7c"])
+  for (const wrong of ["acme", "user:acme", "tenant:", "tenant:a/b", undefined, "tenant:%7c", "tenant:undefined", "live/tenant:acme"])
     await assert.rejects(planwire.consume(wrong, "seats"), TypeError);
   for (const wrong of [0, -1, 1.5, NaN, "3", 1e13]) await assert.rejects(planwire.consume("tenant:acme", "seats", wrong), RangeError);
   assert.equal(seen.length, 2);
@@ -79,7 +80,7 @@ it("never takes no answer for a denial", async () => {
       signal.addEventListener("abort", () => (clearInterval(alive), reject(signal.reason)));
     });
   for (const answer of [away, hangs, problem(503, "store_unavailable"), problem(429, "rate_limited", { "Retry-After": "60" }),
-    new Response("<h1>Welcome</h1>", { status: 200 })]) {
+    new Response("<h1>Bad gateway</h1>", { status: 502 })]) {
     const timeouts = { timeoutMs: 80, attemptMs: 40 };
     await assert.rejects(gateway([answer], timeouts).planwire.consume("tenant:acme", "m"), UsageUnknown);
     for (const whenUnknown of /** @type {const} */ (["allow", "deny"])) {
@@ -97,7 +98,7 @@ it("finalizes reserved work with what it used, also if it fails", async () => {
     const { planwire, seen } = gateway(answers);
     const result = await planwire.reserving("tenant:acme", "tokens", 100, work).catch((error) => error.message);
     assert.equal(new Set(seen.map(({ body }) => body.id)).size, 1);
-    return [result, ...seen.map(({ url, body }) => `${url.split("/").at(-1)} ${body.amount}`)];
+    return [result, ...seen.map(({ url, body }) => `${/(\w+)\?/.exec(url)[1]} ${body.amount}`)];
   };
   assert.deepEqual(await amounts(() => "done"), ["done", "reserve 100", "finalize 100"]);
   assert.deepEqual(await amounts((use) => (use(30), use(12), "done")), ["done", "reserve 100", "finalize 42"]);
@@ -126,7 +127,7 @@ it("sends batches of each environment, and gives the results in order", async ()
   const planwire = server({ url: "https://live.example.com", key: "secret", fetch });
   const calls = Array.from({ length: 502 }, (_, at) => ({ tenant: "tenant:acme", meter: "m", amount: at + 1 }));
   const found = await planwire.batch([{ tenant: "sandbox/tenant:b", meter: "m", amount: 600 }, ...calls]);
-  assert.deepEqual(seen, [["/v1/usage/batch?env=sandbox", 1], ["/v1/usage/batch", 500], ["/v1/usage/batch", 2]]);
+  assert.deepEqual(seen, [["/v1/usage/batch?env=sandbox", 1], ["/v1/usage/batch?env=live", 500], ["/v1/usage/batch?env=live", 2]]);
   assert.deepEqual(found.map(({ used }) => used), [600, ...calls.map(({ amount }) => (amount == 7 ? undefined : amount))]);
   const { key, ...unknown } = found[7];
   assert.deepEqual(unknown, { known: false, code: "meter_unknown", detail: "no" });
@@ -136,7 +137,8 @@ it("sends batches of each environment, and gives the results in order", async ()
 
 it("is not made without a key, nor with a policy that there is not", () => {
   assert.throws(() => server({ url: "https://live.example.com", key: "" }), TypeError);
-  assert.throws(() => server(/** @type {any} */ ({ url: "", key: "k", whenUnknown: "ignore" })), TypeError);
+  assert.throws(() => server(/** @type {any} */ ({ url: "https://live.example.com", key: "k", whenUnknown: "ignore" })), TypeError);
+  assert.throws(() => server({ url: "live.example.com", key: "k" }), TypeError);
 });
 
 const NOW = Date.parse("2026-11-30T23:59:00Z");
@@ -151,8 +153,8 @@ it("says in an answer of 429 when the count begins anew", () => {
   });
   assert.deepEqual(body, {
     type: "about:blank", title: "Too Many Requests", status: 429, code: "usage_limit_reached",
-    detail: `1 api_calls do not fit: 10 of 10 are used, and the count begins anew at ${COUNTED.resets_at}`,
-    meter: "api_calls", amount: 1, used: 10, limit: 10, remaining: 0, resets_at: COUNTED.resets_at,
+    detail: `1 api_calls do not fit: 10 of 10 are used, and the count begins anew at 2026-12-01T00:00:00Z`,
+    meter: "api_calls", amount: 1, used: 10, limit: 10, remaining: 0, resets_at: "2026-12-01T00:00:00Z",
   });
   // Waiting does not help.
   assert.equal(responseOf("api_calls", DENIED, 11, NOW).headers["Retry-After"], undefined);
@@ -189,3 +191,49 @@ it("lets requests pass that fit, and answers the others", async () => {
   assert.equal((await handled(with_(away, { amount: () => 0 }), acme)).next, "next");
   assert((await handled(with_(away), { tenant: "acme" })).next instanceof TypeError);
 });
+
+/** The rows that the Python client runs, too; none where this folder stands alone. @param {string} name @returns {any[]} */
+const vectors = (name) => {
+  const file = new URL(`../../../tests/vectors/${name}.json`, import.meta.url);
+  return existsSync(file) ? JSON.parse(readFileSync(file, "utf8")) : [];
+};
+
+for (const { name, call, path, body } of vectors("usage_requests"))
+  it(`makes this request: ${name}`, async () => {
+    const { planwire, seen } = gateway([json(200, COUNTED)]);
+    const { operation, tenant, meter, amount, ...options } = call;
+    const made = async () => {
+      if (operation != "finalize") return planwire[operation](tenant, meter, amount, options);
+      const { finalize } = await planwire.reserve(tenant, meter, 1, options);
+      return finalize(amount);
+    };
+    if (path === null) return assert.rejects(made(), TypeError);
+    await made();
+    assert.deepEqual([seen.at(-1).url, seen.at(-1).body], ["https://live.example.com" + path, body]);
+  });
+
+for (const { name, status, headers, body, outcome } of vectors("usage_answers"))
+  it(`makes of an answer what Python makes: ${name}`, async () => {
+    const text = typeof body == "string" ? body : JSON.stringify(body);
+    const type = typeof body == "string" ? "text/html" : "application/json";
+    const answer = new Response(text, { status, headers: { "Content-Type": type, ...headers } });
+    const { planwire } = gateway([answer], { timeoutMs: 30 });
+    const call = planwire.consume("tenant:acme", "api_calls", 3);
+    if (outcome.retry) return assert.rejects(call, UsageUnknown);
+    if (outcome.refused) return assert.rejects(call, (error) => error.code == outcome.refused);
+    const { known, usageVersion, resetsAt, over = 0, repeated = false, ...rest } = await call;
+    const { resets_at, usage_version, ...expected } = outcome.counted;
+    for (const key of Object.keys(expected)) assert.deepEqual({ over, repeated, ...rest }[key], expected[key], key);
+    assert.deepEqual([known, usageVersion], [true, usage_version]);
+    assert.equal(resetsAt ? Date.parse(resetsAt) : null, resets_at && Date.parse(resets_at));
+  });
+
+for (const { name, now_s, meter, amount, counted, ...expected } of vectors("usage_denials"))
+  it(`answers as Python does: ${name}`, () => {
+    const { is_known, resets_at, ...rest } = counted;
+    const answer = { ...rest, known: is_known, resetsAt: resets_at ?? undefined };
+    const { status, headers, body } = responseOf(meter, answer, amount, now_s * 1000);
+    const { detail, ...problem } = body;
+    assert(detail);
+    assert.deepEqual({ status, headers, problem }, expected);
+  });
