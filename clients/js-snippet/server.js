@@ -75,8 +75,7 @@ export class UsageDenied extends Error {
 }
 
 const BATCH_MAX = 500;
-const RETRY_MS = 50;
-const RETRY_MAX_MS = 1000;
+const [RETRY_MS, RETRY_MAX_MS] = [50, 1000];
 
 /** The environment and the id of a tenant's topic. @param {string} tenant @returns {[string, string]} */
 const partsOf = (tenant) => {
@@ -125,23 +124,24 @@ export const server = ({ url, key: secret, timeoutMs = 3000, attemptMs = 1000, w
   if (!secret) throw new TypeError("key is missing: a publish key with the scope usage");
   if (!/^(throw|allow|deny)$/.test(whenUnknown)) throw new TypeError(`whenUnknown is ${whenUnknown}`);
   const base = new URL(url).href.replace(/\/+$/, "");
+  const headers = new Headers({ Authorization: `Bearer ${secret}`, "Content-Type": "application/json" });
 
   /** One attempt. Throws a UsageProblem if repeating does not help. @param {string} path @param {number} ms @param {string} [body] */
   const attempt = async (path, ms, body) => {
     const response = await (fetch ?? globalThis.fetch)(base + path, {
       method: body == null ? "GET" : "POST",
-      headers: { Authorization: `Bearer ${secret}`, ...(body != null && { "Content-Type": "application/json" }) },
+      headers,
       body,
       redirect: "manual",
       signal: AbortSignal.timeout(ms),
     });
-    const { status, headers } = response;
+    const { status } = response;
     const found = parsed(await response.text());
     if (status == 200 && found) return { document: found };
     const isLater = status >= 500 || status == 408 || (status == 429 && found?.code != "reservations_full");
     const problem = new UsageProblem(status, found?.code ? found : isLater ? {} : NOT_A_GATEWAY);
     if (!isLater) throw problem;
-    return { problem, afterMs: 1000 * Number(headers.get("retry-after")) || 0 };
+    return { problem, afterMs: 1000 * Number(response.headers.get("retry-after")) || 0 };
   };
 
   /** The answer of the first attempt that has one. @param {string} path @param {object} [body] */

@@ -34,7 +34,7 @@ it("asks for units, with a key of its own, and says what is left", async () => {
   });
   const [{ url, method, headers, body }] = seen;
   assert.equal(`${method} ${url}`, "POST https://live.example.com/v1/tenants/acme/usage/api_calls/consume?env=live");
-  assert.equal(headers.Authorization, "Bearer secret");
+  assert.equal(headers.get("Authorization"), "Bearer secret");
   assert.equal(body.amount, 3);
   assert.match(body.key, /^[0-9a-f-]{36}$/);
 });
@@ -139,6 +139,7 @@ it("is not made without a key, nor with a policy that there is not", () => {
   assert.throws(() => server({ url: "https://live.example.com", key: "" }), TypeError);
   assert.throws(() => server(/** @type {any} */ ({ url: "https://live.example.com", key: "k", whenUnknown: "ignore" })), TypeError);
   assert.throws(() => server({ url: "live.example.com", key: "k" }), TypeError);
+  assert.throws(() => server({ url: "https://live.example.com", key: "\u2192" }), TypeError);
 });
 
 const NOW = Date.parse("2026-11-30T23:59:00Z");
