@@ -28,10 +28,10 @@
  *   in time: throw a UsageUnknown (default), or answer `{allowed, known: false}`. The other calls throw.
  * @property {typeof globalThis.fetch} [fetch]
  */
-/** @typedef {{tenant: string, meter: string, operation?: "consume" | "release" | "set" | "finalize", amount?: number,
- *   key?: string, id?: string}} BatchCall */
-/** @typedef {Partial<Answer> & {key?: string, code?: string, detail?: string}} BatchAnswer  `code`: why a call could not be
- *   counted; then `allowed` is absent, and `known` false. `key`: to repeat it with */
+/** @typedef {{tenant: string, meter: string, operation?: "consume" | "release" | "set" | "reserve" | "finalize",
+ *   amount?: number, key?: string, id?: string, seconds?: number}} BatchCall  `id`: of the reservation */
+/** @typedef {Partial<Answer> & {key?: string, id?: string, code?: string, detail?: string}} BatchAnswer  `code`: why a call
+ *   could not be counted; then `allowed` is absent, and `known` false. `key` or `id`: to repeat it with */
 /** Planwire gave no answer in time. Whether the call was counted is not known; repeat it with the same `key`. */
 export class UsageUnknown extends Error {
 }
@@ -183,20 +183,25 @@ export type Options = {
     whenUnknown?: "throw" | "allow" | "deny" | undefined;
     fetch?: typeof fetch | undefined;
 };
+/**
+ * `id`: of the reservation
+ */
 export type BatchCall = {
     tenant: string;
     meter: string;
-    operation?: "consume" | "release" | "set" | "finalize";
+    operation?: "consume" | "release" | "set" | "reserve" | "finalize";
     amount?: number;
     key?: string;
     id?: string;
+    seconds?: number;
 };
 /**
- * `code`: why a call could not be
- *  counted; then `allowed` is absent, and `known` false. `key`: to repeat it with
+ * `code`: why a call
+ *  could not be counted; then `allowed` is absent, and `known` false. `key` or `id`: to repeat it with
  */
 export type BatchAnswer = Partial<Answer> & {
     key?: string;
+    id?: string;
     code?: string;
     detail?: string;
 };

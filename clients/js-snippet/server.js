@@ -42,10 +42,10 @@ import { topic } from "./planwire.js";
  * @property {typeof globalThis.fetch} [fetch]
  */
 
-/** @typedef {{tenant: string, meter: string, operation?: "consume" | "release" | "set" | "finalize", amount?: number,
- *   key?: string, id?: string}} BatchCall */
-/** @typedef {Partial<Answer> & {key?: string, code?: string, detail?: string}} BatchAnswer  `code`: why a call could not be
- *   counted; then `allowed` is absent, and `known` false. `key`: to repeat it with */
+/** @typedef {{tenant: string, meter: string, operation?: "consume" | "release" | "set" | "reserve" | "finalize",
+ *   amount?: number, key?: string, id?: string, seconds?: number}} BatchCall  `id`: of the reservation */
+/** @typedef {Partial<Answer> & {key?: string, id?: string, code?: string, detail?: string}} BatchAnswer  `code`: why a call
+ *   could not be counted; then `allowed` is absent, and `known` false. `key` or `id`: to repeat it with */
 
 /** Planwire gave no answer in time. Whether the call was counted is not known; repeat it with the same `key`. */
 export class UsageUnknown extends Error {
@@ -116,10 +116,7 @@ const answerOf = ({ resets_at, usage_version, ...rest }) => {
   return { known: true, ...rest, usageVersion: usage_version, ...(resets_at && { resetsAt: resets_at }) };
 };
 
-/**
- * A client of the usage routes. It keeps no connection, and need not be closed.
- * @param {Options} options
- */
+/** A client of the usage routes. It need not be closed. @param {Options} options */
 export const server = ({ url, key: secret, timeoutMs = 3000, attemptMs = 1000, whenUnknown = "throw", fetch }) => {
   if (!secret) throw new TypeError("key is missing: a publish key with the scope usage");
   if (!/^(throw|allow|deny)$/.test(whenUnknown)) throw new TypeError(`whenUnknown is ${whenUnknown}`);
@@ -266,23 +263,25 @@ export const server = ({ url, key: secret, timeoutMs = 3000, attemptMs = 1000, w
     batch: async (calls) => {
       /** @type {BatchAnswer[]} */
       const found = [];
-      /** @type {Map<string, [number, {key?: string}][]>} */
+      /** @type {Map<string, [number, object, object][]>} */
       const byEnvironment = new Map();
-      calls.forEach(({ tenant, key = crypto.randomUUID(), ...rest }, index) => {
-        const [env, id] = partsOf(tenant);
-        const sent = { ...rest, tenant: id, ...(rest.operation != "finalize" && { key }) };
+      calls.forEach(({ tenant, key, id, ...rest }, index) => {
+        const [env, tenantId] = partsOf(tenant);
+        const isHold = rest.operation == "reserve" || rest.operation == "finalize";
+        const name = isHold ? { id } : { key: key ?? crypto.randomUUID() };
+        if (rest.operation == "reserve") name.id ??= crypto.randomUUID();
         const same = byEnvironment.get(env) ?? [];
         byEnvironment.set(env, same);
-        same.push([index, sent]);
+        same.push([index, { ...rest, ...name, tenant: tenantId }, name]);
       });
       for (const [env, all] of byEnvironment) {
         for (let start = 0; start < all.length; start += BATCH_MAX) {
           const some = all.slice(start, start + BATCH_MAX);
           const { results } = await call(`/v1/usage/batch?env=${env}`, { calls: some.map(([, one]) => one) });
           if (results?.length != some.length) throw new UsageProblem(200, NOT_A_GATEWAY);
-          some.forEach(([index, { key }], at) => {
+          some.forEach(([index, , name], at) => {
             const { code, detail } = results[at];
-            found[index] = code ? { known: false, code, detail, key } : answerOf(results[at]);
+            found[index] = { ...name, ...(code ? { known: false, code, detail } : answerOf(results[at])) };
           });
         }
       }

@@ -135,13 +135,19 @@ async def test_s117_reservations_batches_and_what_cannot_be_counted(metered: Sys
                 {"tenant": TOPIC, "meter": "api_calls"},
                 {"tenant": "tenant:globex", "meter": "api_calls", "amount": 3},
                 {"tenant": TOPIC, "meter": "api_call"},
+                {"tenant": TOPIC, "meter": "api_calls", "operation": "reserve", "amount": 1},
+                {"tenant": "tenant:globex", "meter": "api_calls", "operation": "release", "amount": 3},
             ],
         )
         assert [(one.get("allowed"), one.get("used"), one.get("code")) for one in results] == [
             (True, 2, None),
             (True, 3, None),
             (None, None, "meter_unknown"),
+            (True, 2, None),
+            (True, 0, None),
         ]
+        held = {"tenant": TOPIC, "meter": "api_calls", "operation": "finalize", "amount": 0, "id": results[3]["id"]}
+        assert [one["reserved"] for one in (results[3], *await node.call("batch", [held]))] == [1, 0]
         wrong = await node.call("consume", TOPIC, "api_call", 1)
         assert wrong == {"error": "UsageProblem", "code": "meter_unknown"}
 

@@ -133,6 +133,9 @@ it("sends batches of each environment, and gives the results in order", async ()
   assert.deepEqual(unknown, { known: false, code: "meter_unknown", detail: "no" });
   assert.match(key, /^[0-9a-f-]{36}$/);
   assert.deepEqual(await planwire.batch([]), []);
+  const [held] = await planwire.batch([{ tenant: "tenant:acme", meter: "m", operation: "reserve", amount: 5, seconds: 9 }]);
+  assert.match(held.id, /^[0-9a-f-]{36}$/);
+  assert.equal(held.key, undefined);
 });
 
 it("is not made without a key, nor with a policy that there is not", () => {
