@@ -1,4 +1,7 @@
-"""The project's one replica, the decorator that gates views, and tokens. The replica connects on its first wait."""
+"""The project's one replica and its one client of usage, the decorators that gate and count views, and tokens.
+
+Both connect on their first use.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,17 @@ import jwt
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 
-from planwire_client import FeatureDenied, NotCurrent, ThreadReplica, read_version, topic
+from planwire_client import (
+    Counted,
+    FeatureDenied,
+    NotCurrent,
+    ThreadReplica,
+    Usage,
+    UsageUnavailable,
+    read_version,
+    topic,
+)
+from planwire_client.usage.denial import denial, rate_limit_headers
 
 TOKEN_S = 600
 
@@ -24,6 +37,7 @@ def mint(sub: str, topics: list[str]) -> str:
 
 
 replica = ThreadReplica(settings.PLANWIRE_URL, lambda: mint("django-app", ["*"]))
+usage = Usage(settings.PLANWIRE_URL, settings.PLANWIRE_PUBLISH_KEY)
 
 
 def topic_of(request: HttpRequest) -> str:
@@ -47,5 +61,28 @@ def feature_required(name: str) -> Callable[[View], View]:
             return view(request)
 
         return gated
+
+    return decorate
+
+
+def metered(meter: str, amount: int = 1) -> Callable[[View], View]:
+    """Return a decorator that counts a request's units; those that do not fit are answered 429, or 503 if not known."""
+
+    def decorate(view: View) -> View:
+        @wraps(view)
+        def counting(request: HttpRequest) -> HttpResponse:
+            try:
+                counted = usage.consume(topic("tenant", request.COOKIES["tenant"]), meter, amount)
+            except UsageUnavailable as error:
+                counted = Counted(False, is_known=False, reason=str(error))
+            if not counted.allowed:
+                answer = denial(counted, meter, time.time(), amount)
+                return HttpResponse(answer.body, status=answer.status, headers=answer.headers)
+            response = view(request)
+            for name, value in rate_limit_headers(counted, time.time()).items():
+                response.headers[name] = value
+            return response
+
+        return counting
 
     return decorate

@@ -9,6 +9,7 @@ from examples.django_app import views
 urlpatterns = [
     path("", views.page),
     path("export", views.export),
+    path("report", views.report),
     path("upgrade", views.upgrade),
     path("planwire-token", views.browser_token),
 ]

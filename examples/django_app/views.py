@@ -7,7 +7,7 @@ from django.db import connection, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, JsonResponse
 from django.shortcuts import render
 
-from examples.django_app.planwire import feature_required, mint, replica, topic_of
+from examples.django_app.planwire import feature_required, metered, mint, replica, topic_of
 from planwire_client import VERSION_HEADER, NotCurrent, outbox
 
 PUSH_MAX_WAIT_S = 2.0
@@ -20,6 +20,12 @@ PRO = {"plan": {"key": "pro", "name": "Pro", "rank": 20}, "features": {"export":
 def export(request: HttpRequest) -> HttpResponse:
     """Return the export, for tenants whose plan has the feature."""
     return JsonResponse({"export": "everything you have"})
+
+
+@metered("reports")
+def report(request: HttpRequest) -> HttpResponse:
+    """Return a report, and count it. Its limit is that of the tenant whose plan billing computes."""
+    return JsonResponse({"report": "everything that you did"})
 
 
 def upgrade(request: HttpRequest) -> HttpResponse:

@@ -20,7 +20,7 @@ from planwire_client import Replica
 from sync.outbox.relay import Relay
 from sync.store.models import Change
 from sync.store.store import Store
-from tests.support.gateway import SECRET, Running, environment, run_gateway
+from tests.support.gateway import PUBLISH_KEY, SECRET, Running, environment, run_gateway
 from tests.support.postgres import Postgres, start_postgres
 
 COOKIE = {"Cookie": "tenant=acme"}
@@ -125,6 +125,7 @@ async def test_the_django_project(
         "DATABASE_HOST": str(postgres.folder),
         "GATEWAY_URL": gateway.url,
         "PLANWIRE_JWT_SECRET": SECRET,
+        "PLANWIRE_PUBLISH_KEY": PUBLISH_KEY,
     }.items():
         monkeypatch.setenv(name, value)
     relay = Relay(database, store)

@@ -75,7 +75,10 @@ def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
 def _with_headers(send: Send, headers: Mapping[str, str]) -> Send:
     async def sent(message: Message) -> None:
         if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message.get("headers", ()), *_encoded(headers)]}
+            present = list(message.get("headers", ()))
+            # What the application has counted itself is more specific.
+            if not any(name.lower().startswith(b"ratelimit-") for name, _ in present):
+                message = {**message, "headers": [*present, *_encoded(headers)]}
         await send(message)
 
     return sent

@@ -56,7 +56,7 @@ async def deliver(
     for batch in batches(calls):
         pending, failures = batch, 0
         while pending:
-            answers = await send([calls[at] for at in pending], max(0.1, min(ATTEMPT_TIMEOUT_S, until - now())))
+            answers = await send([calls[at] for at in pending], _timeout_s(until - now()))
             pending, reply = _note(calls, pending, answers, known)
             if reply is None:
                 break
@@ -68,6 +68,34 @@ async def deliver(
                 break
             await sleep(pause_s)
     return [outcome for outcome in known if outcome is not None]
+
+
+async def read(
+    ask: Callable[[float], Awaitable[dict[str, object] | Retryable]],
+    retries: Retries,
+    sleep: Sleep,
+    now: Callable[[], float],
+    chance: Callable[[], float],
+) -> dict[str, object]:
+    """Return the document of an answer, with retries. `ask` makes one attempt within a timeout in seconds.
+
+    Raises:
+        UsageUnavailable: the attempts or the time ran out.
+    """
+    until, failures = now() + retries.total_timeout_s, 0
+    while True:
+        reply = await ask(_timeout_s(until - now()))
+        if not isinstance(reply, Retryable):
+            return reply
+        failures += 1
+        pause_s = retries.pause_s(failures, chance()) + (reply.retry_after_s or 0.0)
+        if failures >= retries.attempts or now() + pause_s > until:
+            raise UsageUnavailable(reply.detail, failures, (), retry_after_s=reply.retry_after_s)
+        await sleep(pause_s)
+
+
+def _timeout_s(left_s: float) -> float:
+    return max(0.1, min(ATTEMPT_TIMEOUT_S, left_s))
 
 
 def _note(

@@ -15,10 +15,10 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from planwire_client.delivery import Retries, Retryable, finished
-from planwire_client.errors import PlanwireError, UsageRefused, UsageUnavailable
+from planwire_client.errors import PlanwireError, UsageRefused
 from planwire_client.meter_usage import MeterUsage, read_meter, units
 from planwire_client.usage.answers import Counted
-from planwire_client.usage.attempts import USAGE_RETRIES, Answers, OnUnavailable, Outcome, deliver
+from planwire_client.usage.attempts import USAGE_RETRIES, Answers, OnUnavailable, Outcome, deliver, read
 from planwire_client.usage.calls import UsageCall, read_request
 from planwire_client.usage.connection import AsyncConnection, Connection
 from planwire_client.usage.reservation import AsyncReservation, Reservation
@@ -44,6 +44,10 @@ def _checked(url: str, key: str) -> None:
         raise PlanwireError(f"usage is counted through a gateway: give its http or https URL, not {url!r}")
     if not key:
         raise PlanwireError("usage needs a publish key with the scope usage")
+
+
+async def _sleep(seconds: float) -> None:
+    time.sleep(seconds)  # noqa: ASYNC251 - no event loop runs this
 
 
 def _identified(call: UsageCall) -> UsageCall:
@@ -73,9 +77,6 @@ class _Counting:
     def __init__(self, on_unavailable: OnUnavailable | str, retries: Retries | None) -> None:
         self._policy = OnUnavailable(on_unavailable)
         self._retries = retries or USAGE_RETRIES
-
-    def _unanswered(self, reply: Retryable) -> UsageUnavailable:
-        return UsageUnavailable(reply.detail, 1, (), retry_after_s=reply.retry_after_s)
 
 
 class Usage(_Counting):
@@ -168,20 +169,19 @@ class Usage(_Counting):
             UsageRefused: the call is not allowed.
             UsageUnavailable: no answer.
         """
-        found = self._connection.ask(read_request(tenant), self._retries.total_timeout_s)
-        if isinstance(found, Retryable):
-            raise self._unanswered(found)
-        return _usage_of(found)
+        request = read_request(tenant)
+
+        async def ask(timeout_s: float) -> dict[str, object] | Retryable:
+            return self._connection.ask(request, timeout_s)
+
+        return _usage_of(finished(read(ask, self._retries, _sleep, time.monotonic, random.random)))
 
     def _deliver(self, calls: Sequence[UsageCall], *, is_batch: bool) -> list[Outcome]:
         async def send(some: Sequence[UsageCall], timeout_s: float) -> Answers:
             return self._connection.send(some, timeout_s, is_batch)
 
-        async def sleep(seconds: float) -> None:
-            time.sleep(seconds)  # noqa: ASYNC251 - no event loop runs this
-
         identified = [_identified(call) for call in calls]
-        return finished(deliver(identified, self._retries, send, sleep, time.monotonic, random.random, self._policy))
+        return finished(deliver(identified, self._retries, send, _sleep, time.monotonic, random.random, self._policy))
 
     def close(self) -> None:
         """Close every connection."""
@@ -263,10 +263,12 @@ class AsyncUsage(_Counting):
             UsageRefused: the call is not allowed.
             UsageUnavailable: no answer.
         """
-        found = await self._connection.ask(read_request(tenant), self._retries.total_timeout_s)
-        if isinstance(found, Retryable):
-            raise self._unanswered(found)
-        return _usage_of(found)
+        request = read_request(tenant)
+
+        async def ask(timeout_s: float) -> dict[str, object] | Retryable:
+            return await self._connection.ask(request, timeout_s)
+
+        return _usage_of(await read(ask, self._retries, asyncio.sleep, time.monotonic, random.random))
 
     async def _deliver(self, calls: Sequence[UsageCall], *, is_batch: bool) -> list[Outcome]:
         async def send(some: Sequence[UsageCall], timeout_s: float) -> Answers:
