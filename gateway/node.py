@@ -32,8 +32,10 @@ from gateway.settings import GatewaySettings
 from gateway.ws.checkout_reads import CheckoutReads
 from gateway.ws.registry import ConnectionRegistry
 from gateway.ws.session_socket import SessionSocket
+from planwire_client.core.topic import tenant_of
 from sync.process import logs
 from sync.store.checks.inspection import Inspection
+from sync.store.models import Snapshot
 from sync.store.redis.connect import Connected
 
 log = structlog.get_logger()
@@ -200,6 +202,16 @@ class Node:
         self.metrics.feed_losses += 1
         self.hub.invalidate(channels)
         self.probe.check()
+
+    async def read(self, topic: str) -> Snapshot:
+        """Return a topic's newest version from the store; a usage topic's is brought up to date before.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        if self._usage is not None and tenant_of(topic):
+            await self._usage.refresh([topic])
+        return await self.store.read(topic)
 
     def revoke(self, revocation: Revocation) -> None:
         """Put a revocation in force, and take the revoked topics from open sockets. A repeat does nothing."""

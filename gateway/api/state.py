@@ -17,6 +17,7 @@ from gateway.hub.topic import LiveTopic
 from gateway.node import Node
 from planwire_client.core.headers import VERSION_HEADER
 from planwire_client.core.limits import EVENT_ID_MAX, VERSION_MAX
+from planwire_client.core.topic import tenant_of
 from sync.http.fields import TIME, TOPIC_PATTERN, Model
 from sync.http.openapi import VERSION, Answer, Operation
 from sync.http.parameters import Header, QueryInteger
@@ -81,8 +82,8 @@ class States:
         topic, claims = self._readers.admit(request)
         wanted = MIN_VERSION.read(request)
         wait_s = min(WAIT_MS.read(request), node.settings.wait_max_ms) / 1000
-        snapshot = await node.store.read(topic)
-        is_unhydrated = not snapshot.version and bool(node.settings.source_url)
+        snapshot = await node.read(topic)
+        is_unhydrated = not snapshot.version and bool(node.settings.source_url) and not tenant_of(topic)
         if is_unhydrated:
             await node.store.request(node.store.keys.hydrate, [topic])
         if wait_s and (snapshot.version < wanted or is_unhydrated):
@@ -93,7 +94,7 @@ class States:
                     await _while_connected(request, _hydrated(node, live, topic, wait_s))
             claims = require_claims(node, request, topic)  # the token may have ended meanwhile
             # Read from the store, because the hub does not have the private part.
-            snapshot = await node.store.read(topic)
+            snapshot = await node.read(topic)
         if snapshot.version < wanted:
             version = {"version": snapshot.version}
             headers = {VERSION_HEADER: str(snapshot.version)}

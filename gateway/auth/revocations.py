@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 import orjson
 
 from gateway.auth.claims import TEXT_MAX, Claims
+from planwire_client.core.topic import tenant_of, usage_topic
 
 Kind = Literal["sub", "topic", "jti", "sub_topic", "login"]
 KINDS: tuple[str, ...] = get_args(Kind)
@@ -66,10 +67,15 @@ class Revocation:
             case "jti" | "login":
                 return claims.jti == self.value
             case "topic":
-                return claims.may_read(self.value)
+                return _may_read(claims, self.value)
             case "sub_topic":
                 topic, _, sub = self.value.partition(" ")
-                return claims.sub == sub and claims.may_read(topic)
+                return claims.sub == sub and _may_read(claims, topic)
+
+
+def _may_read(claims: Claims, topic: str) -> bool:
+    is_tenant = bool(tenant_of(usage := usage_topic(topic)))
+    return claims.may_read(topic) or (is_tenant and claims.may_read(usage))
 
 
 class Revocations:
@@ -128,9 +134,10 @@ class Revocations:
         if claims.jti and ("jti", claims.jti) in self._at:
             return True
         at = max(self._floor, self._at.get(("sub", claims.sub), -1.0))
-        if topic is not None:
-            at = max(at, self._at.get(("topic", topic), -1.0))
-            at = max(at, self._at.get(("sub_topic", f"{topic} {claims.sub}"), -1.0))
+        # Who may no longer read a tenant, reads nothing of its usage either.
+        for name in () if topic is None else filter(None, (topic, tenant_of(topic))):
+            at = max(at, self._at.get(("topic", name), -1.0))
+            at = max(at, self._at.get(("sub_topic", f"{name} {claims.sub}"), -1.0))
         return claims.iat <= at
 
     def prune(self, before: float) -> None:

@@ -45,8 +45,8 @@ class UsageTopics(Protocol):
     async def run(self) -> None:
         """Announce what is due, until cancelled."""
 
-    async def refresh(self, topics: Sequence[str]) -> None:
-        """Bring usage topics up to date."""
+    async def refresh(self, topics: Sequence[str]) -> Mapping[str, tuple[int, float]]:
+        """Bring usage topics up to date; return their versions, and the seconds until time alone changes them."""
 
     async def restore(self, lost: Mapping[str, tuple[int, bytes]]) -> None:
         """Write back versions and states of usage topics that the store has lost."""
@@ -87,6 +87,7 @@ class Reconciler:
         self._checkouts: dict[str, None] = {}
         self._usage = usage
         self._lost_usage: dict[str, tuple[int, bytes]] = {}
+        self._rolling: set[str] = set()  # usage topics that are read once a window of theirs ends
         self._doubts: dict[str, float] = {}
         self._older: dict[str, float] = {}  # by topic: when to restore the newer version held here
         self._wake = asyncio.Event()
@@ -99,11 +100,16 @@ class Reconciler:
 
     def want_reconcile(self, name: str, held: int = 0) -> None:
         """Request a comparison of the topic with its provider: a browser waits for a version, or holds a lost one."""
+        if tenant_of(name):
+            self.request_read(name)  # no provider knows it
+            return
         self._reconciles[name] = max(held, self._reconciles.get(name, 0))
         self._wake.set()
 
     def want_checkout(self, name: str, checkout: str) -> None:
         """Request that a checkout is read from the topic's provider: a browser has returned from it, and waits."""
+        if tenant_of(name):
+            return
         self._checkouts[f"{name} {checkout}"] = None
         self._wake.set()
 
@@ -132,8 +138,7 @@ class Reconciler:
     async def _read(self, shard: str) -> None:
         while names := self._next(shard):
             try:
-                if self._usage is not None and (usage := [name for name in names if tenant_of(name)]):
-                    await self._usage.refresh(usage)
+                await self._refresh_usage(names)
                 snapshots = await self._store.read_many(names)
             except StoreError as error:
                 log.warning("read_failed", topics=len(names), error=str(error))
@@ -165,9 +170,9 @@ class Reconciler:
             await self._restore(snapshot)
             return
         self._older.pop(name, None)
-        if self._hydrates and not snapshot.version:
-            self._unhydrated[name] = None
         live = self._hub.topic(name)
+        if self._hydrates and not snapshot.version and (live is None or live.tenant is None):
+            self._unhydrated[name] = None
         if live is None or not live.verifying:
             self._doubts.pop(name, None)
         elif doubted_at is None:
@@ -295,16 +300,36 @@ class Reconciler:
         finally:
             self._comparing.discard(shard)
 
+    async def _refresh_usage(self, names: list[str]) -> dict[str, int]:
+        """Bring the usage topics among `names` up to date, and return their versions by name.
+
+        A window that ends before the next sweep is shown in time: its topic is read once more then.
+        """
+        if self._usage is None or not self._hub.usage_count:
+            return {}
+        usage = [name for name in names if tenant_of(name)]
+        found = await self._usage.refresh(usage) if usage else {}
+        for name, (_, changes_in_s) in found.items():
+            if 0 < changes_in_s <= self._interval_s and name not in self._rolling:
+                self._rolling.add(name)
+                asyncio.get_running_loop().call_later(changes_in_s + TIMER_SLACK_S, self._rolled, name)
+        return {name: version for name, (version, _) in found.items()}
+
+    def _rolled(self, name: str) -> None:
+        self._rolling.discard(name)
+        if self._hub.topic(name) is not None:
+            self.request_read(name)
+
     async def _compare(self, names: list[str]) -> None:
         try:
-            if self._usage is not None and (usage := [name for name in names if tenant_of(name)]):
-                await self._usage.refresh(usage)
-            versions = await self._store.versions(names)
+            refreshed = await self._refresh_usage(names)
+            others = [name for name in names if name not in refreshed] if refreshed else names
+            versions = dict(zip(others, await self._store.versions(others), strict=True)) if others else {}
         except StoreError as error:
             log.warning("sweep_failed", error=str(error))
             return
         self._metrics.sweep_topics += len(names)
-        for name, version in zip(names, versions, strict=True):
+        for name, version in (*refreshed.items(), *versions.items()):
             live = self._hub.topic(name)
             if live is not None and (version != live.version or not live.known):
                 # Newer in the store: the bus lost it. Older: lost, or announced after this answer. The read decides.

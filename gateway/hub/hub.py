@@ -17,7 +17,7 @@ from gateway.hub.ack_policy import AckPolicy
 from gateway.hub.fanout import FanOut, in_chunks
 from gateway.hub.observer import HubObserver, Observers
 from gateway.hub.subscription import UNKNOWN, Socket, Subscription
-from gateway.hub.topic import Announced, LiveTopic, base_of
+from gateway.hub.topic import Announced, LiveTopic, is_break
 from gateway.metrics import Metrics
 from planwire_client.core.frames import AckRule
 from planwire_client.core.topic import tenant_of
@@ -44,6 +44,7 @@ class Hub:
         unread: channels whose topic was not read again since the bus was lost. Unless empty, nothing is fresh.
         verified_at_us: when the bus was last proved to deliver, microseconds since 1970; 0: never.
         subscription_count: subscriptions of all sockets together.
+        usage_count: number of live topics that show usage.
         want_reconcile: requests that a topic is compared with its provider; the second argument, if given, is the
             newer version that a browser holds.
         want_checkout: requests that a topic's checkout is read from its provider.
@@ -76,7 +77,7 @@ class Hub:
         self.unread: set[bytes] = set()
         self.observers = Observers()
         self.verified_at_us = 0
-        self.subscription_count = 0
+        self.subscription_count = self.usage_count = 0
         self._fresh_until = -math.inf
         self._internal_topics = 0
         self._idle: dict[LiveTopic, float] = {}  # by time of release, the oldest first
@@ -142,6 +143,7 @@ class Hub:
                 live.tenant = self._retain(tenant)
                 live.tenant.readers += 1
                 live.tenant.usage = live
+                self.usage_count += 1
         self._idle.pop(live, None)
         return live
 
@@ -163,6 +165,7 @@ class Hub:
             if live.tenant is not None:
                 live.tenant.readers -= 1
                 live.tenant.usage = None
+                self.usage_count -= 1
                 self._release(live.tenant)
 
     # Sockets.
@@ -310,11 +313,14 @@ class Hub:
             return True
         if live.tenant is not None:
             self._check_chain(live, snapshot.version, snapshot.state)
+        before = live.version, live.state
         lost = live.apply(snapshot, is_final=is_final, may_reset=may_reset)
         if lost is None:
             return False
         if lost:
             log.error("store_went_on", topic=live.name, lost=lost, stored=snapshot.version)
+            if live.tenant is not None:
+                self.want_usage(live.name, *before)
         if is_final and live.confirmed:
             self.unread.discard(live.channel)
         self._deliver(live)
@@ -329,7 +335,7 @@ class Hub:
 
     def _check_chain(self, live: LiveTopic, version: int, state: bytes) -> None:
         """Request that the usage held here is restored, if the store has lost it and has counted on."""
-        if 0 < live.version < version and 0 < base_of(state) < live.version:
+        if 0 < live.version < version and is_break(live.version, live.state, state):
             self.want_usage(live.name, live.version, live.state)
 
     def _deliver(self, live: LiveTopic) -> None:

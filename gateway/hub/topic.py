@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
@@ -22,11 +23,22 @@ from sync.store.models import ABSENT, Snapshot
 _INTERNAL = tuple(f"{kind}:" for kind in RESERVED_KINDS)
 
 
-def base_of(state: bytes) -> int:
-    """Return the version that was stored before, from the state of a usage topic; 0 if it does not say."""
-    if not state.startswith(b'{"base":'):
-        return 0
-    return int(state[8 : state.index(b",")])
+_LINEAGE = re.compile(rb'\{"base":(\d+),"since":(\d+),')
+
+
+def is_break(held: int, held_state: bytes, state: bytes) -> bool:
+    """Return whether the store has lost a version of a usage topic, by the state of a newer one.
+
+    Args:
+        held: the version held here.
+        held_state: its state.
+        state: the newer state. It names the version before it (`base`), and the one with which the store's present
+            history began (`since`): a gateway that missed what was announced meanwhile knows by that.
+    """
+    new, old = _LINEAGE.match(state), _LINEAGE.match(held_state)
+    if new is None or old is None:
+        return False
+    return int(new[1]) < held or (new[2] != old[2] and int(new[2]) < held)
 
 
 class Announced(Enum):

@@ -75,10 +75,11 @@ class Answer:
         used: units used, without those reserved.
         reserved: units reserved.
         limit, remaining: UNLIMITED (-1) for no bound.
-        ends_us: end of the window, microseconds since 1970; 0: it has none.
+        ends_us: end of the window, microseconds since 1970; 0: it has none. Of `read`, `show` and `restore` the
+            microseconds from now until what is used changes by time alone; 0: it does not.
         version: of the entitlements that it was counted against; 0: the tenant has none, and the default plan counts.
         usage_version: of the usage topic.
-        push_at_us: when the usage topic is to be brought up to date by a `read`; 0: it is.
+        push_in_us: microseconds from now until a `read` is to bring the usage topic up to date; 0: it is.
         reached: the highest threshold that is reached; 0: none.
         over: units beyond the limit.
         is_repeated: whether it was counted earlier, under the same key.
@@ -93,7 +94,7 @@ class Answer:
     ends_us: int
     version: int
     usage_version: int
-    push_at_us: int
+    push_in_us: int
     reached: int
     over: int
     is_repeated: bool
@@ -217,7 +218,7 @@ class UsageCalls:
 
 _NUMBERS = (
     *("used", "reserved", "limit", "remaining", "ends_us"),
-    *("version", "usage_version", "push_at_us", "reached", "over"),
+    *("version", "usage_version", "push_in_us", "reached", "over"),
 )
 """The numbers in a script's reply, in order."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import structlog
 
@@ -18,7 +19,7 @@ from sync.usage.calls import Answer, Call, Rejected, UsageCalls
 log = structlog.get_logger()
 
 PUSHES_PER_ROUND = 200
-RETRY_US = 500_000
+RETRY_S = 0.5
 
 REASONS = {
     "meter_unknown": "the catalog has no such meter",
@@ -31,6 +32,18 @@ REASONS = {
 }
 
 
+class Refreshed(NamedTuple):
+    """A usage topic that is up to date.
+
+    Attributes:
+        version: its version; 0: there is nothing to show.
+        changes_in_s: seconds until it changes by time alone; 0: it does not.
+    """
+
+    version: int
+    changes_in_s: float
+
+
 class UsageService:
     """Calls of one process. `run` is a task of the process."""
 
@@ -38,7 +51,7 @@ class UsageService:
         self._calls = calls
         self.store = store
         self._durable = Coalescer[None, None](self._wait_durable)
-        self._due: dict[str, int] = {}  # tenant -> when its usage topic is to be announced, microseconds since 1970
+        self._due: dict[str, float] = {}  # tenant -> when its usage topic is to be announced, monotonic seconds
         self._wake = asyncio.Event()
 
     async def call(self, call: Call) -> Answer:
@@ -60,8 +73,8 @@ class UsageService:
             if isinstance(one, Rejected):
                 found.append(Problem(one.code, REASONS[one.code]))
                 continue
-            if isinstance(one, Answer) and one.push_at_us:
-                self._push_later(call.tenant, one.push_at_us)
+            if isinstance(one, Answer) and one.push_in_us:
+                self._push_later(call.tenant, one.push_in_us / 1e6)
             found.append(one)
         return found
 
@@ -78,12 +91,16 @@ class UsageService:
         await self.store.wait_durable()
         return [None] * len(waiting)
 
-    async def refresh(self, topics: Sequence[str]) -> None:
-        """Bring usage topics up to date, so that they can be read; one that cannot be stays as it is."""
+    async def refresh(self, topics: Sequence[str]) -> dict[str, Refreshed]:
+        """Bring usage topics up to date, so that they can be read; return those that are."""
+        found = {}
         calls = [Call(tenant_of(topic), "read") for topic in topics]
-        for call, one in zip(calls, await self.call_many(calls), strict=True):
+        for topic, one in zip(topics, await self.call_many(calls), strict=True):
             if isinstance(one, StoreError):
-                log.warning("usage_not_refreshed", tenant=call.tenant, error=str(one))
+                log.warning("usage_not_refreshed", topic=topic, error=str(one))
+            elif isinstance(one, Answer):
+                found[topic] = Refreshed(one.usage_version, one.ends_us / 1e6)
+        return found
 
     async def restore(self, lost: Mapping[str, tuple[int, bytes]]) -> None:
         """Write back versions and states of usage topics that gateways show and the store has lost.
@@ -99,9 +116,10 @@ class UsageService:
             if isinstance(found, StoreError):
                 raise found
 
-    def _push_later(self, tenant: str, at_us: int) -> None:
+    def _push_later(self, tenant: str, in_s: float) -> None:
+        # The store says how long, not when: its clock may differ from this machine's.
         if tenant not in self._due:
-            self._due[tenant] = at_us
+            self._due[tenant] = time.monotonic() + in_s
             self._wake.set()
 
     async def run(self) -> None:
@@ -111,8 +129,8 @@ class UsageService:
         """
         while True:
             self._wake.clear()
-            now_us = time.time_ns() // 1000
-            due = [tenant for tenant, at_us in self._due.items() if at_us <= now_us][:PUSHES_PER_ROUND]
+            now = time.monotonic()
+            due = [tenant for tenant, at in self._due.items() if at <= now][:PUSHES_PER_ROUND]
             for tenant in due:
                 del self._due[tenant]
             if due:
@@ -120,15 +138,15 @@ class UsageService:
                 for tenant, one in zip(due, await self._calls.run(reads), strict=True):
                     if isinstance(one, StoreError):
                         log.warning("usage_not_announced", tenant=tenant, error=str(one))
-                        self._push_later(tenant, now_us + RETRY_US)
-                    elif isinstance(one, Answer) and one.push_at_us:
-                        self._push_later(tenant, one.push_at_us)
+                        self._push_later(tenant, RETRY_S)
+                    elif isinstance(one, Answer) and one.push_in_us:
+                        self._push_later(tenant, one.push_in_us / 1e6)
                 continue
             try:
-                async with asyncio.timeout(self._pause_s(now_us)):
+                async with asyncio.timeout(self._pause_s(now)):
                     await self._wake.wait()
             except TimeoutError:
                 pass
 
-    def _pause_s(self, now_us: int) -> float | None:
-        return max(0.001, (min(self._due.values()) - now_us) / 1e6) if self._due else None
+    def _pause_s(self, now: float) -> float | None:
+        return max(0.001, min(self._due.values()) - now) if self._due else None

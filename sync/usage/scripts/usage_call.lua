@@ -73,7 +73,22 @@ local function all_meters(is_asked)
   return '{' .. table.concat(members, ',') .. '}'
 end
 
--- Writes the state of all meters, and announces it: at once if it is urgent, else once PUSH_US have passed.
+-- Returns the next instant at which the state changes by time alone.
+local function change_by_time()
+  local at = tonumber(redis.call('ZRANGE', KEYS[7], 0, 0, 'WITHSCORES')[2]) or NUMBER_MAX
+  for name in string.gmatch(names, '%S+') do
+    local meter = load(name)
+    at = meter.ends > 0 and math.min(at, meter.ends) or at
+    for _, grant in ipairs(meter.grants) do
+      at = grant.ends > 0 and math.min(at, grant.ends) or at
+    end
+  end
+  return at
+end
+
+-- Writes the state of all meters, and announces it: at once if it is urgent, else once PUSH_US have passed. Returns the
+-- microseconds until a `read` is to do it. A state that is shown already makes no version, unless a lost one is
+-- restored: several gateways and callers bring the same up to date.
 local function push()
   local pushed, due = tonumber(head[4] or '0'), tonumber(head[5] or '0')
   if not is_changed and due == 0 and snap[1] then
@@ -84,55 +99,67 @@ local function push()
       due = pushed + PUSH_US
       redis.call('HSET', KEYS[3], 'due', text(due))
     end
-    return due
+    return math.max(due - now, 1)
   end
-  announce('{"base":' .. text(snap_version) .. ',"entitlements":' .. version .. ',"meters":' .. all_meters() .. '}',
-    false)
-  redis.call('HSET', KEYS[3], 'pushed', text(now), 'due', '0')
+  local shown = '"entitlements":' .. version .. ',"meters":' .. all_meters() .. '}'
+  local digest = redis.sha1hex(shown)
+  if digest ~= snap[3] or snap[2] or is_lost then
+    local run, since = run_id(), snap[5] or '0'
+    if run ~= snap[4] then
+      since = snap[1] or '0'
+    end
+    announce('{"base":' .. text(snap_version) .. ',"since":' .. since .. ',' .. shown, false, digest)
+    redis.call('HSET', KEYS[2], 'run', run, 'since', since)
+    pushed = now
+  end
+  next_change = change_by_time()
+  redis.call('HSET', KEYS[3], 'pushed', text(pushed), 'due', '0', 'next', text(next_change))
   return 0
 end
 
--- Takes over what a gateway still shows and the store has lost: never less than either knows. Reservations that were
--- lost are given back.
+-- Takes over what a gateway still shows and the store has lost: never fewer units than either knows to be used. What is
+-- reserved in the store stays reserved; reservations that were lost are given back.
 local function restore(shown)
+  local told_meters = type(shown) == 'table' and type(shown.meters) == 'table' and shown.meters or {}
   for name in string.gmatch(names, '%S+') do
-    local meter, told = load(name), shown.meters[name]
-    local is_same_window = told and (not told.period or told.period.starts_at == instant(meter.starts))
-    if told and meter.terms and is_same_window then
-      local of_limit, known = told.used, {}
-      for _, grant in ipairs(meter.grants) do
-        known[grant.id] = grant
-      end
+    local meter, told = load(name), told_meters[name]
+    local starts_at = told and told.period and told.period.starts_at
+    if told and starts_at == (meter.ends > 0 and instant(meter.starts) or nil) then
+      local _, used = totals(meter)
+      local missing, taken = math.max(told.used - (used - meter.held), 0), {}
       for _, grant in ipairs(told.grants or {}) do
-        local taken = grant.amount - grant.remaining
-        of_limit = of_limit - taken
-        if known[grant.id] then
-          local before = known[grant.id].taken
-          known[grant.id].taken = math.min(math.max(before, taken), known[grant.id].amount)
-          meter.taken = meter.taken + known[grant.id].taken - before
-        end
+        taken[grant.id] = grant.amount - grant.remaining
       end
-      meter.used = math.max(meter.used, of_limit)
+      for _, grant in ipairs(meter.grants) do
+        local units = math.min(math.max(math.min(taken[grant.id] or 0, grant.amount) - grant.taken, 0), missing)
+        grant.taken, meter.taken, missing = grant.taken + units, meter.taken + units, missing - units
+      end
+      meter.used = math.min(meter.used + missing, NUMBER_MAX)
       meter.reached = math.max(meter.reached, reached_of(meter))
     end
   end
+  is_lost = AMOUNT > snap_version
   snap_version = math.max(snap_version, AMOUNT)
   is_changed, is_urgent = true, true
 end
 
-if OPERATION == 'read' or OPERATION == 'show' or OPERATION == 'restore' then
+if IS_READ then
   for name in string.gmatch(names, '%S+') do
     if not roll(load(name)) then
+      save_all()
       return ask_terms()
     end
   end
   if OPERATION == 'restore' then
     restore(cjson.decode(ARGV[13]))
   end
-  local push_at = push()
-  save_all()
-  return {'done', '1', '0', '0', '0', '0', '0', version, text(snap_version), text(push_at), '0', '0',
-    '', OPERATION == 'show' and all_meters(true) or ''}
+  local push_in = push()
+  if is_changed then
+    save_all()
+  end
+  local at = change_by_time()
+  return read_reply(at == NUMBER_MAX and '0' or text(at - now), text(push_in),
+    OPERATION == 'show' and all_meters(true) or '')
 end
 
 local meter = load(METER)
@@ -257,8 +284,8 @@ if not is_repeated then
   redis.call('XADD', KEYS[8], 'MAXLEN', '~', 100, '*', 'meter', METER, 'operation', OPERATION, 'amount', ARGV[9],
     'key', KEY, 'allowed', allowed and '1' or '', 'used', text(used))
 end
-local push_at = push()
+local push_in = push()
 save_all()
 return {'done', allowed and '1' or '', text(used - meter.held), text(meter.held), text(limit),
-  limit < 0 and '-1' or text(math.max(limit - used, 0)), text(meter.ends), version, text(snap_version), text(push_at),
+  limit < 0 and '-1' or text(math.max(limit - used, 0)), text(meter.ends), version, text(snap_version), text(push_in),
   text(reached), text(limit >= 0 and math.max(used - limit, 0) or 0), is_repeated and '1' or ''}

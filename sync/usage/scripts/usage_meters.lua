@@ -2,9 +2,12 @@
 -- tenant's slot.
 --
 -- KEYS[1] tenant    the tenant's snapshot (commit.lua describes it): each call counts against its newest version
--- KEYS[2] snap      the snapshot of the usage topic; `base` in its state is the version stored before: a gateway that
---                   holds a newer one knows by it that the store has lost some
--- KEYS[3] meters    hash: entitlements, definitions, names, periods, pushed, due; and of each meter M:
+-- KEYS[2] snap      the snapshot of the usage topic, with `run` and `since`. In its state, `base` is the version stored
+--                   before, and `since` the version with which the present history of the store began (a promotion
+--                   or a restart begins one). A gateway that holds a newer one knows by them that the store has lost
+--                   some. `digest` is of the rest of the state: without a change of that there is no new version
+-- KEYS[3] meters    hash: entitlements, definitions, names, periods, pushed, due, next (when the state changes by time
+--                   alone; valid while nothing is due); and of each meter M:
 --                   M:terms     JSON: limit (absent: not known, -1: unlimited), plan, overage, change, thresholds
 --                   M:windows   starts of the windows to come, microseconds since 1970, separated by spaces
 --                   M:count     "USED HELD STARTS ENDS REACHED TAKEN": units used with those held, units held, the
@@ -32,8 +35,9 @@
 --
 -- Returns {"terms", version, owner, state, periods, now}: the caller computes the terms of this version, and calls
 -- again; {"arm"}: the caller schedules a report, and calls again; {"refused", code}: nothing was counted; or
--- {"done", allowed, used, held, limit, remaining, ends, version, usage_version, push_at, reached, over, repeated}:
--- limit and remaining -1: unlimited; ends: end of the window, 0: none; version: of the entitlements; push_at: when a
+-- {"done", allowed, used, held, limit, remaining, ends, version, usage_version, push_in, reached, over, repeated}:
+-- limit and remaining -1: unlimited; ends: end of the window, 0: none; of `read`, `show` and `restore` the microseconds
+-- until the state changes by time alone, 0: it does not; version: of the entitlements; push_in: microseconds until a
 -- `read` is to announce the state, 0: it is announced. `show` also returns what is used of all meters, as JSON.
 --
 -- Numbers are doubles, which are exact up to 2^53. They are formatted with %.0f, because tostring() gives 1.79e+15.
@@ -79,7 +83,7 @@ if tenant[3] and tenant[2] == tenant[1] then
   version = tenant[3]
 end
 
-local head = redis.call('HMGET', KEYS[3], 'entitlements', 'definitions', 'names', 'pushed', 'due')
+local head = redis.call('HMGET', KEYS[3], 'entitlements', 'definitions', 'names', 'pushed', 'due', 'next')
 local names = head[3] or ''
 local is_current = head[1] == version and (ARGV[2] == '' or head[2] == ARGV[2])
 local terms = ARGV[3] ~= '' and cjson.decode(ARGV[3]) or nil
@@ -92,14 +96,25 @@ local function ask_terms()
     redis.call('HGET', KEYS[3], 'periods') or '', text(now)}
 end
 
-local snap = redis.call('HMGET', KEYS[2], 'version', 'erased')
+local snap = redis.call('HMGET', KEYS[2], 'version', 'erased', 'digest', 'run', 'since')
 local snap_version = tonumber(snap[1] or '0')
+local IS_READ = OPERATION == 'read' or OPERATION == 'show' or OPERATION == 'restore'
+
+local function read_reply(wait, push_in, meters_json)
+  return {'done', '1', '0', '0', '0', '0', wait, version, text(snap_version), push_in, '0', '0', '', meters_json}
+end
+
+-- Returns the id of the store's present history: a promotion and a restart begin a new one.
+local function run_id()
+  local info = redis.pcall('INFO', 'replication')
+  return type(info) == 'string' and string.match(info, 'master_replid:(%x+)') or ''
+end
 
 -- Stores the state of the usage topic as a new version, and announces it as commit.lua does.
-local function announce(state, erased)
+local function announce(state, erased, digest)
   local next_version = text(now > snap_version and now or snap_version + 1 + now % STEP_US)
   redis.call('HSET', KEYS[2], 'version', next_version, 'rev', next_version, 'owner', 'billing', 'state', state,
-    'private', '', 'digest', redis.sha1hex(state), 'cause', '')
+    'private', '', 'digest', digest, 'cause', '')
   if erased then
     redis.call('HSET', KEYS[2], 'erased', '1')
   elseif snap[2] then
@@ -113,17 +128,25 @@ end
 if tenant[5] then
   if snap[1] and not snap[2] then
     redis.call('DEL', unpack(KEYS, 3))
-    announce('null', true)
+    announce('null', true, '')
   end
   return {'refused', 'tenant_erased'}
 end
 if not is_current and not terms then
   return ask_terms()
 end
+-- A read of what has not changed since it was announced, and of a catalog without meters, writes nothing.
+local next_change = tonumber(head[6] or '0')
+if OPERATION == 'read' and is_current and (head[5] or '0') == '0' and snap[1] and not snap[2] and now < next_change then
+  return read_reply(next_change == NUMBER_MAX and '0' or text(next_change - now), '0', '')
+end
+if IS_READ and not snap[1] and terms and not next(terms.meters) then
+  return read_reply('0', '0', '{}')
+end
 
 -- Meters. Each that a call touches is loaded once, and saved at the end.
 
-local loaded, is_changed, is_urgent = {}, false, false
+local loaded, is_changed, is_urgent, is_lost = {}, false, false, false
 
 local function load(name)
   if loaded[name] then
