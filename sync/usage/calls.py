@@ -165,7 +165,8 @@ class UsageCalls:
                     version, owner, state, periods, now = reply[1:]
                     told = terms(meters, version.decode(), owner.decode(), state, periods, int(now))
                     again[index] = call, told, is_armed
-                    listed.add(call.tenant)
+                    if meters.by_name:
+                        listed.add(call.tenant)
                 elif reply[0] == b"arm":
                     again[index] = call, b"", "1"
                 else:

@@ -38,10 +38,11 @@ async def store(server: Server) -> AsyncIterator[Store]:
 
 
 @asynccontextmanager
-async def gateway(server: Server, tmp_path: Path) -> AsyncIterator[Running]:
+async def gateway(server: Server, tmp_path: Path, **settings: str) -> AsyncIterator[Running]:
     path = tmp_path / "catalog.toml"
     path.write_text(CATALOG)
-    environ = environment(server.url, INTAKE="1", CATALOG=str(path), PADDLE_SECRETS="live:pdl_ntfset_x", SWEEP_S="0.5")
+    own = {"INTAKE": "1", "CATALOG": str(path), "PADDLE_SECRETS": "live:pdl_ntfset_x", "SWEEP_S": "0.5"}
+    environ = environment(server.url, **(own | settings))
     async with run_gateway(environ) as running:
         yield running
 
