@@ -23,7 +23,7 @@ from sync.store.models import ABSENT, Snapshot
 _INTERNAL = tuple(f"{kind}:" for kind in RESERVED_KINDS)
 
 
-_LINEAGE = re.compile(rb'\{"base":(\d+),"since":(\d+),')
+_LINEAGE = re.compile(rb'\{"base":(\d+),"since":(\d+),"run":"(\w*)",')
 
 
 def is_break(held: int, held_state: bytes, state: bytes) -> bool:
@@ -32,13 +32,13 @@ def is_break(held: int, held_state: bytes, state: bytes) -> bool:
     Args:
         held: the version held here.
         held_state: its state.
-        state: the newer state. It names the version before it (`base`), and the one with which the store's present
-            history began (`since`): a gateway that missed what was announced meanwhile knows by that.
+        state: the newer state. It names the version before it (`base`), the store's present history (`run`), and the
+            version with which that began (`since`): a gateway that missed what was announced meanwhile knows by those.
     """
     new, old = _LINEAGE.match(state), _LINEAGE.match(held_state)
     if new is None or old is None:
         return False
-    return int(new[1]) < held or (new[2] != old[2] and int(new[2]) < held)
+    return int(new[1]) < held or (new[3] != old[3] and int(new[2]) < held)
 
 
 class Announced(Enum):

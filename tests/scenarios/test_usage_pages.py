@@ -276,7 +276,7 @@ class TestLosses:
                     return used(await read(running)) == 20
 
                 await until(is_restored, timeout_s=15)
-                await count(other, 1)
+                await ask(running, "/api_calls/consume", {"amount": 1})
                 await shown(client, used=21)
             await other.aclose()
 
@@ -300,6 +300,7 @@ class TestLosses:
             ):
                 await ask(running, "/api_calls/consume", {"amount": 1})
                 await shown(client, used=1)
+                await asyncio.to_thread(watched.down_after, 400)
                 watched.primary.kill()
 
                 async def is_counted() -> bool:

@@ -108,7 +108,8 @@ local function push()
     if run ~= snap[4] then
       since = snap[1] or '0'
     end
-    announce('{"base":' .. text(snap_version) .. ',"since":' .. since .. ',' .. shown, false, digest)
+    local lineage = '{"base":' .. text(snap_version) .. ',"since":' .. since .. ',"run":"' .. run .. '",'
+    announce(lineage .. shown, false, digest)
     redis.call('HSET', KEYS[2], 'run', run, 'since', since)
     pushed = now
   end

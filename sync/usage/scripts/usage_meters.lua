@@ -2,10 +2,10 @@
 -- tenant's slot.
 --
 -- KEYS[1] tenant    the tenant's snapshot (commit.lua describes it): each call counts against its newest version
--- KEYS[2] snap      the snapshot of the usage topic, with `run` and `since`. In its state, `base` is the version stored
---                   before, and `since` the version with which the present history of the store began (a promotion
---                   or a restart begins one). A gateway that holds a newer one knows by them that the store has lost
---                   some. `digest` is of the rest of the state: without a change of that there is no new version
+-- KEYS[2] snap      the snapshot of the usage topic. In its state, `base` is the version stored before, `run` the
+--                   store's present history (a promotion or a restart begins one), and `since` the version with which
+--                   that began. A gateway that holds a newer one of another history knows that the store has lost it.
+--                   `digest` is of the rest of the state: without a change of that there is no new version
 -- KEYS[3] meters    hash: entitlements, definitions, names, periods, pushed, due, next (when the state changes by time
 --                   alone; valid while nothing is due); and of each meter M:
 --                   M:terms     JSON: limit (absent: not known, -1: unlimited), plan, overage, change, thresholds
@@ -107,7 +107,7 @@ end
 -- Returns the id of the store's present history: a promotion and a restart begin a new one.
 local function run_id()
   local info = redis.pcall('INFO', 'replication')
-  return type(info) == 'string' and string.match(info, 'master_replid:(%x+)') or ''
+  return type(info) == 'string' and string.match(info, 'master_replid:(%x%x%x%x%x%x%x%x)') or ''
 end
 
 -- Stores the state of the usage topic as a new version, and announces it as commit.lua does.

@@ -183,3 +183,14 @@ def test_what_a_revocation_is_about() -> None:
         assert another is not None
         assert (revocation.matches(claims), another.matches(claims)) == (True, False)
         assert revocation.topic == topic
+
+
+def test_a_tenant_s_revocation_covers_its_usage() -> None:
+    both, alone = Claims("u1", 9e9, ("tenant:acme",), iat=1), Claims("u1", 9e9, ("usage:acme",), iat=1)
+    revocations = Revocations()
+    revocations.revoke("topic", "tenant:acme", 2)
+    assert revocations.is_revoked(both, "usage:acme")
+    assert revocations.is_revoked(alone, "usage:acme")
+    assert not revocations.is_revoked(both, "usage:other")
+    assert Revocation("topic", "tenant:acme", 2).matches(alone)
+    assert not Revocation("topic", "usage:acme", 2).matches(Claims("u1", 9e9, ("tenant:other",)))

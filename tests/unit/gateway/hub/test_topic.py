@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from gateway.hub.subscription import Socket, Subscription
-from gateway.hub.topic import Announced, LiveTopic
+from gateway.hub.topic import Announced, LiveTopic, is_break
 from planwire_client.core.commit import PUBLISHER
 from sync.core.announcement import Announcement
 from sync.store.models import Snapshot
@@ -100,3 +100,35 @@ def test_each_round_serves_everybody_who_stays_whatever_comes_and_goes(steps: li
         assert turns <= max(1, len(present))
     assert not owed
     assert [one.index for one in live.subscriptions] == list(range(len(present)))
+
+
+def usage_state(base: int, since: int, run: str) -> bytes:
+    return b'{"base":%d,"since":%d,"run":"%b","entitlements":1,"meters":{}}' % (base, since, run.encode())
+
+
+@pytest.mark.parametrize(
+    ("state", "is_lost"),
+    [
+        (usage_state(10, 2, "a"), False),
+        (usage_state(9, 2, "a"), True),
+        (usage_state(14, 2, "a"), False),
+        (usage_state(14, 10, "b"), False),
+        (usage_state(14, 9, "b"), True),
+        (usage_state(14, 2, "b"), True),
+        (usage_state(0, 0, "b"), True),
+        (b"null", False),
+    ],
+    ids=[
+        "the next version",
+        "it follows an older one",
+        "announcements were missed, in the same history",
+        "another history began with what is held",
+        "another history began with less",
+        "another history began with as little as the one before",
+        "a store that was emptied",
+        "an erased tenant",
+    ],
+)
+def test_a_newer_usage_says_whether_the_store_has_lost_what_is_held(state: bytes, is_lost: bool) -> None:
+    assert is_break(10, usage_state(8, 2, "a"), state) is is_lost
+    assert not is_break(10, b"null", state), "nothing is held that could be restored"
