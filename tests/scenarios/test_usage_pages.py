@@ -13,13 +13,13 @@ from typing import Any
 import httpx2
 import orjson
 import pytest
-import redis.asyncio
 
 from planwire_client.core.commit import BILLING
 from sync.store.models import Change
 from sync.store.redis.connect import connect
 from sync.store.store import Store
 from sync.usage.calls import Answer, Call, UsageCalls
+from tests.integration.test_lost_tail import ask as command
 from tests.integration.test_usage import KEY, ask, entitle, gateway, shown
 from tests.integration.test_usage_calls import METERS
 from tests.support.cluster import start_cluster
@@ -250,19 +250,18 @@ class TestLosses:
             await entitle(store, api_calls=100)
             async with (
                 run_proxy("127.0.0.1", server.port) as wire,
-                redis.asyncio.Redis(port=replica.port) as admin,
                 gateway(At(f"redis://127.0.0.1:{wire.port}"), tmp_path, SWEEP_S="600") as running,  # type: ignore[arg-type]
                 open_client(running, USAGE, jwt=token(TENANT)) as client,
             ):
                 await count(store, 1)
                 await shown(client, used=1)
-                await admin.execute_command("REPLICAOF", "127.0.0.1", str(server.port))
+                await command(replica, "REPLICAOF", "127.0.0.1", str(server.port))
 
                 async def is_replicated() -> bool:
                     return (await other.read(USAGE)).version == (await store.read(USAGE)).version
 
                 await until(is_replicated, timeout_s=15)
-                await admin.execute_command("REPLICAOF", "NO", "ONE")
+                await command(replica, "REPLICAOF", "NO", "ONE")
                 await ask(running, "/api_calls/consume", {"amount": 19})
                 await shown(client, used=20)
                 for used_there in (2, 3, 4):
