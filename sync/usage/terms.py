@@ -34,14 +34,18 @@ def terms(meters: Meters, version: str, owner: str, state: bytes, periods: bytes
     before = orjson.loads(periods) if periods else {}
     found: dict[str, Period] = {}
     each: dict[str, Any] = {}
+    planned: dict[tuple[str, Period | None], list[int]] = {}
     for name, meter in meters.by_name.items():
         part: Any = known.get("apps", {}).get(meter.app, {}) if meter.app else known
         period = _period(part) or (tuple(before.get(meter.app, ())) if part.get("status") in _PERIOD_GOES_ON else None)
         if period:
             found[meter.app] = period
+        window = meter.reset, period or None
+        if window not in planned:
+            planned[window] = starts(*window, now_us)
         each[name] = {
             "terms": orjson.dumps(_terms(meter, part, is_billed=is_billed)).decode(),
-            "windows": starts(meter.reset, period or None, now_us),
+            "windows": planned[window],
             "grants": _grants(meter, part, now_us) if meter.kind == "credits" else [],
         }
     return orjson.dumps({"version": version, "periods": orjson.dumps(found).decode(), "meters": each})
