@@ -141,14 +141,13 @@ class Hub:
             self._subscribe(channel)
             if tenant := tenant_of(name):
                 live.tenant = self._retain(tenant)
-                live.tenant.readers += 1
                 live.tenant.usage = live
                 self.usage_count += 1
         self._idle.pop(live, None)
         return live
 
     def _release(self, live: LiveTopic) -> None:
-        if not live.subscriptions and not live.readers:
+        if not live.subscriptions and not live.readers and live.usage is None:
             self._idle[live] = time.monotonic()
 
     def expire_idle(self) -> None:
@@ -163,7 +162,6 @@ class Hub:
             self.unread.discard(live.channel)
             self._unsubscribe(live.channel)
             if live.tenant is not None:
-                live.tenant.readers -= 1
                 live.tenant.usage = None
                 self.usage_count -= 1
                 self._release(live.tenant)
