@@ -95,11 +95,14 @@ class UsageService:
         """Bring usage topics up to date, so that they can be read; return those that are."""
         found = {}
         calls = [Call(tenant_of(topic), "read") for topic in topics]
+        failed = []
         for topic, one in zip(topics, await self.call_many(calls), strict=True):
             if isinstance(one, StoreError):
-                log.warning("usage_not_refreshed", topic=topic, error=str(one))
+                failed.append(one)
             elif isinstance(one, Answer):
                 found[topic] = Refreshed(one.usage_version, one.ends_us / 1e6)
+        if failed:
+            log.warning("usage_not_refreshed", topics=len(failed), error=str(failed[0]))
         return found
 
     async def restore(self, lost: Mapping[str, tuple[int, bytes]]) -> None:

@@ -172,7 +172,12 @@ if not roll(meter) then
 end
 save_all()  -- what follows may be refused, or begin again
 
-local before, allowed, is_repeated, parts = reached_of(meter), true, false, ''
+local function is_full()
+  local limit, used = totals(meter)
+  return limit >= 0 and used >= limit
+end
+
+local before, was_full, allowed, is_repeated, parts = reached_of(meter), is_full(), true, false, ''
 local remembered = KEY ~= '' and redis.call('HGET', KEYS[4], KEY)
 if remembered then
   if string.match(remembered, '^%d+ (.*)$') ~= OPERATION .. ' ' .. METER .. ' ' .. ARGV[9] then
@@ -278,7 +283,11 @@ if not is_repeated then
       redis.call('XADD', KEYS[11], 'MAXLEN', '~', 200, '*', 'meter', METER, 'what', OPERATION .. ' ' .. ID,
         'amount', ARGV[9], 'used', text(used), 'reason', ARGV[13], 'actor', ARGV[14])
     end
-    is_urgent = is_urgent or reached ~= meter.reached or (limit >= 0 and used >= limit)
+    -- A threshold is announced at once; a use that goes to and fro across it, as often as any other.
+    if (reached ~= meter.reached or is_full() ~= was_full) and now >= tonumber(head[7] or '0') + PUSH_US then
+      is_urgent = true
+      redis.call('HSET', KEYS[3], 'urged', text(now))
+    end
     meter.reached = reached
     is_changed = true
   end

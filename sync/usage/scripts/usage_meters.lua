@@ -6,8 +6,9 @@
 --                   store's present history (a promotion or a restart begins one), and `since` the version with which
 --                   that began. A gateway that holds a newer one of another history knows that the store has lost it.
 --                   `digest` is of the rest of the state: without a change of that there is no new version
--- KEYS[3] meters    hash: entitlements, definitions, names, periods, pushed, due, next (when the state changes by time
---                   alone; valid while nothing is due); and of each meter M:
+-- KEYS[3] meters    hash: entitlements, definitions, names, periods, pushed, due, urged (when a threshold was announced
+--                   last), next (when the state changes by time alone; valid while nothing is due); and of each
+--                   meter M:
 --                   M:terms     JSON: limit (absent: not known, -1: unlimited), plan, overage, change, thresholds
 --                   M:windows   starts of the windows to come, microseconds since 1970, separated by spaces
 --                   M:count     "USED HELD STARTS ENDS REACHED TAKEN": units used with those held, units held, the
@@ -83,7 +84,7 @@ if tenant[3] and tenant[2] == tenant[1] then
   version = tenant[3]
 end
 
-local head = redis.call('HMGET', KEYS[3], 'entitlements', 'definitions', 'names', 'pushed', 'due', 'next')
+local head = redis.call('HMGET', KEYS[3], 'entitlements', 'definitions', 'names', 'pushed', 'due', 'next', 'urged')
 local names = head[3] or ''
 local is_current = head[1] == version and (ARGV[2] == '' or head[2] == ARGV[2])
 local terms = ARGV[3] ~= '' and cjson.decode(ARGV[3]) or nil

@@ -1,4 +1,4 @@
-"""What gateways write back of usage that the store has lost: never fewer units than are known to be used."""
+"""The usage topic: what gateways write back after a loss, when it changes, and how often it is announced."""
 
 from __future__ import annotations
 
@@ -95,3 +95,16 @@ async def test_a_read_says_when_the_state_changes_by_time_alone(usage: Usage) ->
     for _ in range(2):
         await current(usage)
         assert 0 < (await usage("read")).ends_us <= 60_000_000
+
+
+async def test_a_use_that_goes_to_and_fro_across_its_limit_is_announced_as_often_as_any_other(usage: Usage) -> None:  # noqa: F811
+    await usage.entitle("pro", seats=8, tokens=10)
+    before = (await usage("set", "seats", 7)).usage_version
+    versions, until_us = set[int](), time.monotonic() + 1
+    while time.monotonic() < until_us:
+        versions.add((await usage("consume", "seats", 1)).usage_version)
+        versions.add((await usage("release", "seats", 1)).usage_version)
+    assert 1 < len(versions - {before}) <= 10, "once for each 250 ms, and once for a threshold in each"
+    assert (await usage("consume", "tokens", 10)).is_allowed
+    found = await usage("consume", "seats", 1)
+    assert found.is_allowed
