@@ -27,7 +27,7 @@ TOLERANT_TENANT_SECRET = environment.TOLERANT + "PLANWIRE_TENANT_SECRET"
 """Older builds, which do not know the setting, ignore this name and start with the same file."""
 
 KEY_NAME = "dev"
-KEY_RIGHTS = f"{KEY_NAME}:publish+tenants+admin:*"
+KEY_RIGHTS = f"{KEY_NAME}:publish+usage+tenants+admin:*"
 
 
 class DevEnvError(GatewayError):

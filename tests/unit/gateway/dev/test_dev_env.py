@@ -96,7 +96,7 @@ def test_the_key_that_is_made_up_has_rights_under_the_name_that_older_builds_ign
     merged = dev_env.overlay(environ, dev_env.generate())
     assert "PLANWIRE_PUBLISH_RIGHTS" not in merged
     read = {name: value for name, value in merged.items() if "PADDLE" not in name and name != "PLANWIRE_PUBLISH_KEY"}
-    assert list(map(str, GatewaySettings.from_env(read).publish_rights)) == ["dev:publish+tenants+admin:*"]
+    assert list(map(str, GatewaySettings.from_env(read).publish_rights)) == ["dev:publish+usage+tenants+admin:*"]
 
 
 @pytest.mark.parametrize(
