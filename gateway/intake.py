@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from starlette.routing import Route
 from starlette.types import ASGIApp
@@ -18,6 +19,8 @@ from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.environment import Backlog
 from sync.settings import SyncSettings
 from sync.source.hydration import Hydration, hydration
+from sync.store.arming import arm
+from sync.store.command_pipeline import CommandPipeline
 from sync.store.store import Store
 from sync.usage.api import routes as usage_routes
 from sync.usage.calls import UsageCalls
@@ -85,6 +88,11 @@ class Intake:
         return OperatorService(self.services, self.settings.environments, node.acks.of_topic)
 
 
+def _arm(store: Store, batch: CommandPipeline, tenant: str) -> None:
+    """Have endpoints told of a threshold that a tenant is about to reach."""
+    arm(store, batch, [tenant])
+
+
 @asynccontextmanager
 async def open_intake(environ: Mapping[str, str], store: Store) -> AsyncIterator[Intake]:
     """Yield the intake that `environ` describes.
@@ -101,6 +109,6 @@ async def open_intake(environ: Mapping[str, str], store: Store) -> AsyncIterator
             stack.push_async_callback(hydrating.aclose)
         backlog = Backlog(store, settings.environments)
         push_us = int(1e6 / settings.usage_push_per_s)
-        calls = UsageCalls(store, MetersWatcher(services.current_catalog), push_us=push_us)
+        calls = UsageCalls(store, MetersWatcher(services.current_catalog), partial(_arm, store), push_us)
         usage = UsageService(store, calls)
         yield Intake(settings, services, backlog, hydrating, usage)

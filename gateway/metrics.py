@@ -179,6 +179,9 @@ class Metrics:
     item_failures: Counter[tuple[str, ...]] = _counter(
         "item_failures", "Failed attempts at an item of one of the worker's queues.", "queue"
     )
+    webhook_messages: Counter[tuple[str, ...]] = _counter(
+        "webhook_messages", "Messages to endpoints of outgoing webhooks.", "endpoint", "type", "outcome"
+    )
     erased_events: Counter[tuple[str, ...]] = _counter(
         "erased_events", "Events ignored because their tenant was erased.", "env"
     )
@@ -296,7 +299,8 @@ class Metrics:
 
 
 SHARED = (
-    "drift", "item_failures", "erased_events", "ignored_events", "shadow_comparisons", "shadow_differences"
+    "drift", "item_failures", "erased_events", "ignored_events", "shadow_comparisons", "shadow_differences",
+    "webhook_messages",
 )  # fmt: skip
 """The counters that come from the store."""
 

@@ -43,6 +43,7 @@ from sync.store.command_pipeline import CommandPipeline
 from sync.store.delayed_queue import DelayedQueue, Due
 from sync.store.isolation import ItemT, WorkQueue, is_away
 from sync.store.redis.connect import open_store
+from sync.webhooks.rounds import Rounds, open_rounds
 
 POLL_S = 0.5
 """Mean interval at which an idle loop polls for work."""
@@ -70,6 +71,7 @@ class Worker:
         hydration: fetches topics from the application's backend; None if no backend is set.
         alive_file: touched every ALIVE_S.
         shadow: the entitlement system in whose shadow billing runs; None if none is asked.
+        webhooks: tells endpoints of changes; None without endpoints.
     """
 
     services: BillingServices
@@ -78,6 +80,7 @@ class Worker:
     hydration: Hydration | None = None
     alive_file: Path | None = None
     shadow: ShadowSource | None = None
+    webhooks: Rounds | None = None
 
     def __post_init__(self) -> None:
         self._isolation = self.services.isolation
@@ -112,6 +115,8 @@ class Worker:
             loops[f"catch-up {provider} {environment}"] = self._catch_up(provider, environment)
         if self.alive_file is not None:
             loops["alive"] = every("alive", ALIVE_S, partial(_touch_or_log, self.alive_file))
+        if self.webhooks is not None:
+            loops |= self.webhooks.loops(self._supervisor, self._isolation)
         if self.hydration is not None:
             loops["hydration"] = self.hydration.run(self._supervisor, self._isolation)
         async with asyncio.TaskGroup() as group:
@@ -256,9 +261,8 @@ async def serve(settings: SyncSettings) -> None:
         shadow = shadow_source(store, settings)
         if shadow is not None:
             stack.push_async_callback(shadow.aclose)
-        worker = Worker(
-            services, settings.environments, hydration=hydrating, alive_file=settings.alive_file, shadow=shadow
-        )
+        webhooks = await stack.enter_async_context(open_rounds(store, settings.webhook_endpoints))
+        worker = Worker(services, settings.environments, POLL_S, hydrating, settings.alive_file, shadow, webhooks)
         on_stop_signal(worker.stop)
         await check_start(store, dev=settings.dev)
         _log.info("worker_started", environments=settings.environments)

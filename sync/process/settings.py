@@ -9,10 +9,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 
 from planwire_client.core.commit import DEFAULT_PREFIX, check_prefix
 from sync.core.errors import SyncError
+from sync.core.webhook_endpoints import Endpoint, parse_endpoints
 from sync.process import environment
 from sync.process.environment import DEFAULT_DATA_DIR, PREFIX, SettingNameError
 from sync.process.logs import Form, Level
@@ -81,8 +91,16 @@ class SettingsModel(BaseModel):
             raise cls.error(problems) from None
 
 
+def _endpoints(value: object) -> object:
+    return parse_endpoints(value) if isinstance(value, str) else value
+
+
 class StoreSettings(SettingsModel):
-    """The base of the web process's settings and of the worker's."""
+    """The base of the web process's settings and of the worker's.
+
+    Attributes:
+        dev: whether this is a development machine; each model says what else that allows.
+    """
 
     redis_url: SecretStr = Field(
         SecretStr(""),
@@ -97,6 +115,21 @@ class StoreSettings(SettingsModel):
     watch_pid: int = Field(0, ge=0, description="Exit when this process ends. 0: none.")
     log_level: Level = Field("info", description="Least level that is logged: debug, info, warning or error.")
     log_format: Form = Field("json", description="json: one object a line. text: for terminals.")
+    webhook_endpoints: Annotated[tuple[Endpoint, ...], BeforeValidator(_endpoints)] = Field(
+        (),
+        description="Your backends that are told of changes (docs/webhooks.md): NAME URL SECRET, comma separated; "
+        "several secrets for rotation. The web process, the worker and the relay need the same.",
+    )
+    dev: bool = False
+
+    @model_validator(mode="after")
+    def _confidential(self) -> Self:
+        for endpoint in () if self.dev else self.webhook_endpoints:
+            if not endpoint.is_confidential:
+                raise ValueError(
+                    f"{PREFIX}WEBHOOK_ENDPOINTS: {endpoint.name} must be https, or http on a loopback host"
+                )
+        return self
 
 
 def read(environ: Mapping[str, str], *models: type[SettingsModel]) -> dict[str, str]:

@@ -65,6 +65,13 @@ class Keys(Names):
         """Stream of a tenant's previews. Capped at 100; TTL 1 h."""
         return f"{self.head(topic)}:previews"
 
+    def delivered(self, topic: str) -> str:
+        """Hash of what endpoints were told: NAME -> version, NAME:reached -> id of a threshold.
+
+        Two fields for each endpoint; removed by the erasure.
+        """
+        return f"{self.head(topic)}:delivered"
+
     def erasing(self, topic: str) -> str:
         """Set of the links to a tenant during its erasure. Removed at the end of the erasure."""
         return f"{self.head(topic)}:erasing"
@@ -199,6 +206,15 @@ class Keys(Names):
     def compare(self) -> str:
         """Queue of topics, with or without state, that the worker compares with the source."""
         return f"{self.head('hydrate')}:compare"
+
+    def webhooks(self, name: str) -> str:
+        """Outgoing webhooks, by name.
+
+        soon, late: queues of tenants that are about to change. A worker removes each within a minute.
+        to:NAME: queue of tenants of which an endpoint is to be told. Members are removed when it was, or parked.
+        since: hash of the endpoints, and since when they are told of changes, in microseconds. One field each.
+        """
+        return f"{self.head('webhooks')}:{name}"
 
     @staticmethod
     def claims(queue: str) -> str:

@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 
 from planwire_client.core import commit
 from sync.core.pauses import Pauses
-from sync.store import losses
+from sync.store import arming, losses
 from sync.store.coalescer import Coalescer
 from sync.store.command_pipeline import CommandPipeline, RoundTrips, Script, failure, run_commands, send
 from sync.store.delayed_queue import DelayedQueue
@@ -44,19 +44,23 @@ class Store:
         keys: the names of the installation's keys and channels.
         round_trips: the coalescer of shared pipelines.
         durable: whether `wait_durable` waits.
+        endpoints: the names of the endpoints that are told of tenants' changes.
         unannounced: number of commits that the store did not announce, for example because its user lacks rights to the
             channels. The commits are valid: a gateway's next sweep finds them. Until then no gateway reports itself as
             fresh, since its own canaries are not announced either.
         quiet: number of commits that changed nothing public, and maybe facts.
     """
 
-    def __init__(self, redis: Redis, keys: Keys = DEFAULT_KEYS, *, durable: bool = False) -> None:
+    def __init__(
+        self, redis: Redis, keys: Keys = DEFAULT_KEYS, *, durable: bool = False, endpoints: Sequence[str] = ()
+    ) -> None:
         """Use `redis`. `durable`: see `wait_durable`."""
         self.redis = redis
         self.keys = keys
         self.round_trips: RoundTrips = Coalescer(partial(send, redis))
         self._cluster = redis.nodes if isinstance(redis, ClusterRedis) else None
         self.durable = durable
+        self.endpoints = endpoints
         self.unannounced = 0
         self.quiet = 0
         self._unannounced_logged_at = float("-inf")
@@ -104,7 +108,11 @@ class Store:
         return outcome
 
     async def commit_many(self, changes: Sequence[Change]) -> list[Committed | StoreError]:
-        """Return a verdict for each change, in order, in one round trip; a failing change does not stop the others."""
+        """Return a verdict for each change, in order, in one round trip; a failing change does not stop the others.
+
+        With endpoints it takes a round trip more.
+        """
+        await arming.arm_now(self, [change.topic for change in changes])
         pipeline, pauses = self.pipeline(), Pauses()
         for change in changes:
             self.add_commit(pipeline, change)
@@ -175,6 +183,7 @@ class Store:
         if restored:
             await self.want_reconcile([snapshot.topic])
             await self.request(self.keys.searches, [snapshot.topic])
+            await arming.arm_now(self, [snapshot.topic])
         return bool(restored)
 
     async def want_reconcile(self, topics: Sequence[str] | Mapping[str, int]) -> None:

@@ -321,7 +321,7 @@ def of_sync(environ: Mapping[str, str]) -> dict[str, str]:
     names = (
         *("REDIS_URL", "CATALOG", "TENANT_FIELDS", "TENANT_SECRET"),
         *(f"{provider.upper()}_{name}" for provider in PROVIDERS for name in of_provider),
-        *("SHADOW_URL", "SHADOW_TOKEN", "SHADOW_RATE_PER_S"),
+        *("SHADOW_URL", "SHADOW_TOKEN", "SHADOW_RATE_PER_S", "WEBHOOK_ENDPOINTS"),
     )
     return {name: value for key in names if (value := environ.get(name := f"PLANWIRE_{key}"))}
 

@@ -206,9 +206,11 @@ class ParkedItems(BillingOperations):
         """Return the queue of an item.
 
         Raises:
-            Problem: the item is of another environment.
+            Problem: the item is of another environment, or the queue of no endpoint.
         """
         queues = {name: (own, queue) for name, own, queue in parking_queues(self._services.store, (asked.environment,))}
+        if body.queue not in queues:
+            raise _not_parked(body)  # an endpoint that the setting does not have
         own, queue = queues[body.queue]
         if (own or _environment_of(body.item)) != asked.environment:
             raise _not_parked(body)

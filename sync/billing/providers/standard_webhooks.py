@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
+import hmac
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,6 +39,20 @@ def decoded_key(secret: bytes) -> Sequence[bytes]:
 def any_key(secret: bytes) -> Sequence[bytes]:
     """Return the bytes of a secret, and the key that it is as the standard writes it: Polar's SDK accepts both."""
     return (secret, *(key for key in decoded_key(secret) if key != secret))
+
+
+def signed_headers(keys: Sequence[bytes], id: str, at_s: int, body: bytes) -> dict[str, str]:
+    """Return the headers of a message that each of `keys` signs.
+
+    Args:
+        keys: one signature is made with each; a receiver accepts a message if it knows one of them.
+        id: the message's; the same when it is sent again.
+        at_s: the time of this attempt, seconds since 1970.
+        body: the raw body.
+    """
+    signed = f"{id}.{at_s}.".encode() + body
+    macs = (base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode() for key in keys)
+    return {ID: id, TIMESTAMP: str(at_s), SIGNATURE: " ".join(f"v1,{mac}" for mac in macs)}
 
 
 @dataclass(frozen=True, slots=True)

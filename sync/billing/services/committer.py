@@ -25,6 +25,7 @@ from sync.billing.services.context import BillingContext
 from sync.billing.storage.environment import reconcile_requests
 from sync.billing.storage.records import append_event, record_snapshots, who_and_why
 from sync.billing.storage.tenants import as_shadow, has_facts, in_place, is_shadow
+from sync.store.arming import arm
 from sync.store.coalescer import Coalescer
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.keyed_lock import KeyedLock
@@ -207,6 +208,7 @@ class Committer:
             if self._context.is_shadowing or change.owner == PUBLISHER:
                 compared = self._context.environment(environment_of(topic)).shadow.queue
                 compared.schedule_earlier(batch, topic, self._context.shadow_due_us)
+        arm(self._store, batch, [topic])
         batch.barrier()
         return await self.send(change, batch)
 

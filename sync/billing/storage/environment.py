@@ -68,13 +68,18 @@ PARKING_QUEUES = (*_SHARED_QUEUES, *_OWN_QUEUES)
 """The names of the worker's queues that park items, except the inboxes."""
 
 
+WEBHOOKS = "webhooks:"
+"""Stands before an endpoint in the name of its queue. What is parked there are messages that were not delivered."""
+
+
 def parking_queues(store: Store, environments: Iterable[str]) -> list[tuple[str, str, DelayedQueue]]:
-    """Return (name, environment, queue) of each of PARKING_QUEUES.
+    """Return (name, environment, queue) of each of PARKING_QUEUES, and of each endpoint of outgoing webhooks.
 
     The environment is "" for a queue of all environments.
     """
     keys = store.keys
     found = [(name, "", key(keys)) for name, key in _SHARED_QUEUES.items()]
+    found += [(f"{WEBHOOKS}{name}", "", keys.webhooks(f"to:{name}")) for name in store.endpoints]
     found += [(name, own, key(keys, own)) for own in environments for name, key in _OWN_QUEUES.items()]
     return [(name, environment, DelayedQueue(store, key)) for name, environment, key in found]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -62,7 +62,9 @@ class Connected:
     bus: Bus
 
 
-def connect(url: str, *, prefix: str = DEFAULT_PREFIX, durable: bool = False) -> Connected:
+def connect(
+    url: str, *, prefix: str = DEFAULT_PREFIX, durable: bool = False, endpoints: Sequence[str] = ()
+) -> Connected:
     """Return the store at `url`, with names that begin with `prefix`; it connects on first use.
 
     `redis://`, `rediss://` and `unix://` have redis-py's meaning. With TLS (`rediss`, `rediss+...`) the query may have
@@ -84,7 +86,7 @@ def connect(url: str, *, prefix: str = DEFAULT_PREFIX, durable: bool = False) ->
             scheme.replace("rediss", "redis")
         )
         if build is not None:
-            return build(url, check_prefix(prefix), durable)
+            return build(url, check_prefix(prefix), {"durable": durable, "endpoints": endpoints})
     except (StoreUrlError, PrefixError):
         raise
     except (OSError, ValueError) as error:
@@ -119,7 +121,7 @@ def _endpoint(redis: Redis) -> Endpoint:
     return Endpoint(connection.host, connection.port, **login)
 
 
-def _direct(url: str, prefix: str, durable: bool) -> Connected:
+def _direct(url: str, prefix: str, options: Mapping[str, Any]) -> Connected:
     split = urlsplit(url)
     if split.scheme != "unix" and not (split.path.strip("/") or "0").isdecimal():
         raise StoreUrlError(f"the database must be a number, as in {split.scheme}://HOST:PORT/0")
@@ -129,14 +131,14 @@ def _direct(url: str, prefix: str, durable: bool) -> Connected:
     try:
         endpoint = _endpoint(redis)  # fails now for an unknown option, not on first use
     except (TypeError, RedisError) as error:
-        options = ", ".join(sorted(dict(parse_qsl(split.query))))
-        raise StoreUrlError(f"an option ({options}) is not known, or has a wrong value: {error}") from error
+        names = ", ".join(sorted(dict(parse_qsl(split.query))))
+        raise StoreUrlError(f"an option ({names}) is not known, or has a wrong value: {error}") from error
 
     async def where(_: str) -> Endpoint:
         return endpoint
 
     keys = Keys(prefix, redis.connection_pool.connection_kwargs.get("db") or 0)
-    return Connected(Store(redis, keys, durable=durable), Bus(where, renewing(redis).listen))
+    return Connected(Store(redis, keys, **options), Bus(where, renewing(redis).listen))
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +190,7 @@ def _address(item: str, default_port: int) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _sentinel(url: str, prefix: str, durable: bool) -> Connected:
+def _sentinel(url: str, prefix: str, options: Mapping[str, Any]) -> Connected:
     servers = _servers(url, SENTINEL_PORT, ("db", "sentinel_username", "sentinel_password"))
     database = servers.query.get("db", "0")
     if not servers.path or not database.isdigit():
@@ -213,7 +215,7 @@ def _sentinel(url: str, prefix: str, durable: bool) -> Connected:
             raise StoreError(f"sentinel: {error}") from error
         return replace(endpoint, host=str(host), port=int(port))
 
-    return Connected(Store(redis, Keys(prefix, int(database)), durable=durable), Bus(where, renewing(redis).listen))
+    return Connected(Store(redis, Keys(prefix, int(database)), **options), Bus(where, renewing(redis).listen))
 
 
 class _Sentinels(Sentinel):
@@ -252,7 +254,7 @@ class _SentinelPool(SentinelConnectionPool):
             await watcher.aclose()
 
 
-def _cluster(url: str, prefix: str, durable: bool) -> Connected:
+def _cluster(url: str, prefix: str, options: Mapping[str, Any]) -> Connected:
     servers = _servers(url, SERVER_PORT, ())
     if servers.path not in ("", "0"):
         raise StoreUrlError("a cluster URL is redis+cluster://host:port[,host:port...]: a Cluster has one database")
@@ -265,7 +267,7 @@ def _cluster(url: str, prefix: str, durable: bool) -> Connected:
         host, port = address(shard)
         return replace(endpoint, host=host, port=port)
 
-    return Connected(Store(ClusterRedis(cluster), Keys(prefix), durable=durable), Bus(where, cluster=cluster))
+    return Connected(Store(ClusterRedis(cluster), Keys(prefix), **options), Bus(where, cluster=cluster))
 
 
 @asynccontextmanager
@@ -283,6 +285,7 @@ async def open_store(settings: StoreSettings, wait_s: float = START_WAIT_S) -> A
         if not url:
             embedded = server.serve(settings.data_dir, max_wait_s=wait_s, durable=settings.durable)
             url = await stack.enter_async_context(embedded)
-        connected = connect(url, prefix=settings.prefix, durable=settings.durable)
+        names = [endpoint.name for endpoint in settings.webhook_endpoints]
+        connected = connect(url, prefix=settings.prefix, durable=settings.durable, endpoints=names)
         stack.push_async_callback(connected.store.aclose)
         yield connected

@@ -17,7 +17,7 @@ from sync.billing.domain.entitlements.preview import ITEMS_MAX
 from sync.billing.domain.facts.instructions import PLAN
 from sync.billing.providers.parsing import QUANTITY_MAX, is_id
 from sync.billing.providers.spec import BILLING_MODES
-from sync.billing.storage.environment import PARKING_QUEUES
+from sync.billing.storage.environment import PARKING_QUEUES, WEBHOOKS
 from sync.http.fields import Instant, Model, OneOf, Text
 
 _Quantity = Annotated[int, Field(ge=0, le=QUANTITY_MAX)]
@@ -130,10 +130,21 @@ class Reasoned(Model):
     by: Text | None = None
 
 
+_QUEUE = rf"^(?:{'|'.join(sorted(PARKING_QUEUES))}|{WEBHOOKS}[a-z][a-z0-9_-]{{0,31}})$"
+
+
+def _known_queue(name: str) -> str:
+    if not re.fullmatch(_QUEUE, name):
+        raise ValueError(f"queue must be one of {', '.join(sorted(PARKING_QUEUES))}, {WEBHOOKS}ENDPOINT")
+    return name
+
+
 class QueueItem(Model):
     """One item of one of the worker's queues."""
 
-    queue: Annotated[str, OneOf(PARKING_QUEUES)] = Field(description="The queue's name, as listed.")
+    queue: Annotated[
+        str, AfterValidator(_known_queue), WithJsonSchema({"type": "string", "pattern": _QUEUE, "maxLength": 64})
+    ] = Field(description="The queue's name, as listed.")
     item: Text = Field(description="A topic, mostly, as listed.")
 
 

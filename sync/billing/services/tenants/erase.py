@@ -28,6 +28,7 @@ from sync.billing.storage.records import EVENTS_KEPT
 from sync.billing.storage.tenants import has_facts, known_facts
 from sync.store import losses
 from sync.store.command_pipeline import CommandPipeline, run_commands
+from sync.store.delayed_queue import DelayedQueue
 from sync.store.models import ABSENT, Snapshot
 
 PAGE = 500
@@ -106,10 +107,11 @@ class Erasure:
 
     async def _remove_traces(self, environment: str, topic: str) -> None:
         known, keys, tenant = self._context.environment(environment), self._store.keys, Topic.parse(topic).id
-        entries, members = await run_commands(
+        entries, members, endpoints = await run_commands(
             self._store,
             ("XRANGE", keys.events(topic), "-", "+", "COUNT", 2 * EVENTS_KEPT),
             ("SMEMBERS", keys.erasing(topic)),
+            ("HKEYS", keys.webhooks("since")),
         )
         batch = CommandPipeline(self._store)
         for _, fields in entries:
@@ -125,9 +127,17 @@ class Erasure:
         known.strike(batch, topic)
         reconcile_requests(self._store).cancel(batch, topic)
         losses.searches(self._store).cancel(batch, topic)
+        for name in endpoints:
+            DelayedQueue(self._store, keys.webhooks(f"to:{name.decode()}")).cancel(batch, topic)
         # Keep one version: the tombstone's own.
         batch.command("XTRIM", keys.log(topic), "MAXLEN", 1)
-        traces = (keys.events(topic), keys.seen(topic), keys.previews(topic), keys.provider_snapshots(topic))
+        traces = (
+            keys.events(topic),
+            keys.seen(topic),
+            keys.previews(topic),
+            keys.provider_snapshots(topic),
+            keys.delivered(topic),
+        )
         batch.command("DEL", *traces)
         await batch.run()
         await known.drifts.erase(topic)
