@@ -121,7 +121,7 @@ def _endpoint(redis: Redis) -> Endpoint:
     return Endpoint(connection.host, connection.port, **login)
 
 
-def _direct(url: str, prefix: str, options: Mapping[str, Any]) -> Connected:
+def _direct(url: str, prefix: str, of_store: Mapping[str, Any]) -> Connected:
     split = urlsplit(url)
     if split.scheme != "unix" and not (split.path.strip("/") or "0").isdecimal():
         raise StoreUrlError(f"the database must be a number, as in {split.scheme}://HOST:PORT/0")
@@ -138,7 +138,7 @@ def _direct(url: str, prefix: str, options: Mapping[str, Any]) -> Connected:
         return endpoint
 
     keys = Keys(prefix, redis.connection_pool.connection_kwargs.get("db") or 0)
-    return Connected(Store(redis, keys, **options), Bus(where, renewing(redis).listen))
+    return Connected(Store(redis, keys, **of_store), Bus(where, renewing(redis).listen))
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +190,7 @@ def _address(item: str, default_port: int) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _sentinel(url: str, prefix: str, options: Mapping[str, Any]) -> Connected:
+def _sentinel(url: str, prefix: str, of_store: Mapping[str, Any]) -> Connected:
     servers = _servers(url, SENTINEL_PORT, ("db", "sentinel_username", "sentinel_password"))
     database = servers.query.get("db", "0")
     if not servers.path or not database.isdigit():
@@ -215,7 +215,7 @@ def _sentinel(url: str, prefix: str, options: Mapping[str, Any]) -> Connected:
             raise StoreError(f"sentinel: {error}") from error
         return replace(endpoint, host=str(host), port=int(port))
 
-    return Connected(Store(redis, Keys(prefix, int(database)), **options), Bus(where, renewing(redis).listen))
+    return Connected(Store(redis, Keys(prefix, int(database)), **of_store), Bus(where, renewing(redis).listen))
 
 
 class _Sentinels(Sentinel):
@@ -254,7 +254,7 @@ class _SentinelPool(SentinelConnectionPool):
             await watcher.aclose()
 
 
-def _cluster(url: str, prefix: str, options: Mapping[str, Any]) -> Connected:
+def _cluster(url: str, prefix: str, of_store: Mapping[str, Any]) -> Connected:
     servers = _servers(url, SERVER_PORT, ())
     if servers.path not in ("", "0"):
         raise StoreUrlError("a cluster URL is redis+cluster://host:port[,host:port...]: a Cluster has one database")
@@ -267,7 +267,7 @@ def _cluster(url: str, prefix: str, options: Mapping[str, Any]) -> Connected:
         host, port = address(shard)
         return replace(endpoint, host=host, port=port)
 
-    return Connected(Store(ClusterRedis(cluster), Keys(prefix), **options), Bus(where, cluster=cluster))
+    return Connected(Store(ClusterRedis(cluster), Keys(prefix), **of_store), Bus(where, cluster=cluster))
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@
 --
 -- Returns 1 if it was noted.
 
-if redis.call('HEXISTS', KEYS[1], 'erased') == 1 then
+if redis.call('HGET', KEYS[1], 'erased') then
   return 0
 end
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])

@@ -237,6 +237,7 @@ def test_line_ends_around_a_value_mean_nothing_in_any_setting() -> None:
         "PLANWIRE_PUBLISH_RIGHTS": "ci:publish:prefs:*",
         "PLANWIRE_CONSOLE_TOKEN": "c" * 40,
         "PLANWIRE_METRICS_TOKEN": "m" * 40,
+        "PLANWIRE_WEBHOOK_ENDPOINTS": f"app https://app.example.com/hooks whsec_{'c2Vj' * 8}",
     }
     beside = {"PLANWIRE_PUBLISH_KEYS": f"ci:{DIGEST}"}  # whose the rights are
     found = {setting.name: setting.default for setting in collect(Reader(GatewaySettings, ("web",), {}))}

@@ -205,6 +205,20 @@ def test_stripe_s_keys_are_of_their_environment(keys: str, problem: str) -> None
     assert "hidden" not in str(raised.value)
 
 
+WHSEC = "whsec_" + "c2Vj" * 8
+
+
+def test_endpoints_are_confidential_and_are_not_shown() -> None:
+    settings = read(WEBHOOK_ENDPOINTS=f"app https://app.example.com/hidden {WHSEC}, audit http://127.0.0.1:1/ {WHSEC}")
+    assert [endpoint.name for endpoint in settings.webhook_endpoints] == ["app", "audit"]
+    assert "hidden" not in repr(settings)
+    assert "sec" * 8 not in repr(settings)
+    plain = f"app http://app.example.com/hidden {WHSEC}"
+    with pytest.raises(SettingsError, match="WEBHOOK_ENDPOINTS: app must be https, or http on a loopback host"):
+        read(WEBHOOK_ENDPOINTS=plain)
+    assert read(WEBHOOK_ENDPOINTS=plain, DEV="1").webhook_endpoints[0].keys == (b"sec" * 8,)
+
+
 def test_line_ends_around_a_value_mean_nothing_in_any_setting() -> None:
     samples = {
         "REDIS_URL": "redis://db:6379/0",
@@ -216,6 +230,7 @@ def test_line_ends_around_a_value_mean_nothing_in_any_setting() -> None:
         "TENANT_SECRET": "t" * 32,
         "SIMULATOR_URL": "http://127.0.0.1:1",
         "WEBHOOK_URL": "http://127.0.0.1:2",
+        "WEBHOOK_ENDPOINTS": f"app https://app.example.com/hooks {WHSEC}",
         "ALIVE_FILE": "/tmp/alive",
         "STRIPE_CONNECT_ACCOUNTS": "acct_1A",
     }

@@ -12,7 +12,7 @@ import pytest
 
 from sync.billing.domain.facts.model import Event, Order, Unparsable
 from sync.billing.providers.hmac_signature import SIGNATURES_MAX, SignedWebhooks
-from sync.billing.providers.standard_webhooks import StandardScheme, any_key, decoded_key
+from sync.billing.providers.standard_webhooks import StandardScheme, any_key, decoded_key, signed_headers
 from sync.billing.providers.webhook_adapter import Expired, Invalid, Malformed, Secret, Verified
 from tests.support.polar_bodies import signed
 
@@ -139,3 +139,18 @@ def test_an_event_without_an_id_in_its_body_has_that_of_the_headers_or_of_its_by
 
 def test_the_sender_s_clock_is_the_only_one() -> None:
     assert Parser().verify(BODY, signed(BODY, "msg_1", KEY), SECRETS, time.time(), 5) == Verified("live", "msg_1")
+
+
+def test_what_is_sent_is_signed_as_the_standard_says() -> None:
+    (key,) = decoded_key(b"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    made = signed_headers((key, KEY), "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, b'{"test": 2432232314}')
+    first, second = made["webhook-signature"].split(" ")
+    assert first == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+    assert second.startswith("v1,")
+    assert (made["webhook-id"], made["webhook-timestamp"]) == ("msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330")
+
+
+def test_a_receiver_accepts_a_message_that_one_of_its_secrets_has_signed() -> None:
+    made = signed_headers((b"the next key", KEY), "msg_1", int(NOW), BODY)
+    assert isinstance(verify(made), Verified)
+    assert isinstance(verify(signed_headers((b"the next key",), "msg_1", int(NOW), BODY)), Invalid)
