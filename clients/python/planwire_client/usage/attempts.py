@@ -4,6 +4,7 @@ sleeps.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
 
@@ -11,6 +12,8 @@ from planwire_client.delivery import Retries, Retryable, Sleep
 from planwire_client.errors import UsageRefused, UsageUnavailable
 from planwire_client.usage.answers import Counted
 from planwire_client.usage.calls import UsageCall, batches
+
+log = logging.getLogger("planwire_client")
 
 USAGE_RETRIES = Retries(attempts=3, total_timeout_s=3.0, backoff_min_s=0.05, backoff_max_s=0.5)
 """The retries by default: a call is usually made while somebody waits for an answer."""
@@ -131,6 +134,7 @@ def _decide(
     if policy is OnUnavailable.RAISE:
         keys = tuple(call.name for call, outcome in zip(calls, known, strict=True) if outcome is None)
         raise UsageUnavailable(reply.detail, failures, keys, (), tuple(known), reply.retry_after_s)
+    log.warning("planwire: %d calls about usage are not known to count (%s): %s", len(pending), policy, reply.detail)
     for at in pending:
         is_allowed = policy is OnUnavailable.ALLOW
         known[at] = Counted(is_allowed, key=calls[at].name, is_known=False, reason=reply.detail)

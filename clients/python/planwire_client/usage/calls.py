@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import orjson
 
-from planwire_client.core.topic import TENANT_KIND, Topic, TopicError, decode_id
+from planwire_client.core.topic import TENANT_KIND, Topic, TopicError, decode_id, shown
 from planwire_client.errors import UsageRefused
 
 CALLS_MAX = 500
@@ -69,8 +69,8 @@ def request_of(call: UsageCall) -> Request:
     Raises:
         UsageRefused: the call names no tenant or no meter, or its amount is not a number.
     """
-    if _METER(call.meter) is None:
-        raise UsageRefused("meter_unknown", f"{call.meter[:80]!r} is not the key of a meter")
+    if not isinstance(call.meter, str) or _METER(call.meter) is None:
+        raise UsageRefused("meter_unknown", f"{shown(call.meter)} is not the key of a meter")
     return Request("POST", _path(call.tenant, f"/usage/{call.meter}/{call.operation}"), _content(_body(call)))
 
 
@@ -89,7 +89,7 @@ def batch_request(calls: Sequence[UsageCall]) -> Request:
     Raises:
         UsageRefused: a call names no tenant, or its amount is not a number.
     """
-    shown = [
+    documents = [
         {
             "tenant": decode_id(tenant_of(call.tenant).id),
             "meter": call.meter,
@@ -98,7 +98,7 @@ def batch_request(calls: Sequence[UsageCall]) -> Request:
         }
         for call in calls
     ]
-    return Request("POST", f"/v1/usage/batch?env={tenant_of(calls[0].tenant).env}", _content({"calls": shown}))
+    return Request("POST", f"/v1/usage/batch?env={tenant_of(calls[0].tenant).env}", _content({"calls": documents}))
 
 
 def batches(calls: Sequence[UsageCall]) -> list[list[int]]:
@@ -115,6 +115,8 @@ def tenant_of(name: str) -> Topic:
     Raises:
         UsageRefused: `name` is not one.
     """
+    if not isinstance(name, str):
+        raise UsageRefused("topic_invalid", f"a tenant's topic is text such as tenant:acme, not {shown(name)}")
     try:
         found = Topic.named(name)
     except TopicError as error:

@@ -40,10 +40,18 @@ class TenantUsage:
 
 
 def _checked(url: str, key: str) -> None:
-    if urlsplit(url).scheme not in ("http", "https"):
+    # What can never work must not look like a gateway that is away for a while: the policy would decide for ever.
+    try:
+        parts = urlsplit(url)
+        is_valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port beyond 65535, half of an IPv6 address
+        is_valid = False
+    if not is_valid:
         raise PlanwireError(f"usage is counted through a gateway: give its http or https URL, not {url!r}")
     if not key:
         raise PlanwireError("usage needs a publish key with the scope usage")
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise PlanwireError("the publish key has characters that no key has, such as a line's end")
 
 
 async def _sleep(seconds: float) -> None:

@@ -65,9 +65,12 @@ def test_an_answer_is_final_whether_it_allows_denies_or_refuses() -> None:
 
 
 @pytest.mark.parametrize(("policy", "is_allowed"), [(OnUnavailable.ALLOW, True), (OnUnavailable.DENY, False)])
-def test_a_policy_decides_and_says_that_it_did(policy: OnUnavailable, is_allowed: bool) -> None:
+def test_a_policy_decides_and_says_that_it_did(
+    policy: OnUnavailable, is_allowed: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     gateway = Gateway(AWAY)
     (found,) = gateway(call(), policy=policy)
+    assert "1 calls about usage are not known to count" in caplog.text
     assert found == Counted(is_allowed, key="a", is_known=False, reason="503")
     assert (bool(found), found.used, found.limit, found.remaining) == (is_allowed, None, None, None)
     assert len(gateway.sent) == 3

@@ -173,7 +173,17 @@ async def test_the_one_for_asyncio_gives_back_when_it_is_cancelled() -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "key"), [("redis://localhost", "k"), ("gateway.test", "k"), ("http://gateway.test", "")]
+    ("url", "key"),
+    [
+        ("redis://localhost", "k"),
+        ("gateway.test", "k"),
+        ("http://gateway.test", ""),
+        ("http://", "k"),
+        ("http://gateway.test:99999", "k"),
+        ("http://[::bad", "k"),
+        ("http://gateway.test", "k\n"),
+        ("http://gateway.test", "k\u00eb"),
+    ],
 )
 def test_a_client_needs_the_url_of_a_gateway_and_a_key(url: str, key: str) -> None:
     with pytest.raises(PlanwireError):

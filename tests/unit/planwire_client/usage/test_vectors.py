@@ -69,3 +69,11 @@ def test_units_that_do_not_fit_are_answered_so(row: dict[str, Any]) -> None:
     problem = json.loads(answer.body)
     assert problem.pop("detail")
     assert (answer.status, answer.headers, problem) == (row["status"], row["headers"], row["problem"])
+
+
+@pytest.mark.parametrize(
+    ("tenant", "meter"), [(None, "seats"), (5, "seats"), ("tenant:acme", None), ("tenant:acme", "")]
+)
+def test_what_is_no_text_names_nobody(tenant: Any, meter: Any) -> None:
+    with pytest.raises(UsageRefused):
+        request_of(UsageCall(tenant, meter))
