@@ -50,7 +50,7 @@ def _checked(url: str, key: str) -> None:
         raise PlanwireError(f"usage is counted through a gateway: give its http or https URL, not {url!r}")
     if not key:
         raise PlanwireError("usage needs a publish key with the scope usage")
-    if not (key.isascii() and key.isprintable()) or " " in key:
+    if not (key.isascii() and key.isprintable()) or key != key.strip():
         raise PlanwireError("the publish key has characters that no key has, such as a line's end")
 
 
