@@ -77,9 +77,6 @@ class PolarClient(JsonClient):
         began_ns = self._now_ns()
         return self._read(await self._send("GET", _path(subscription_id), None), began_ns)
 
-    async def _get(self, path: str, max_wait_s: float, *, background: bool) -> object:
-        return await self._send("GET", path, max_wait_s, background=background)
-
     def _as_event(self, event_id: str, entry: object, began_ns: int) -> Mapping[str, object]:
         return {"type": LISTED_TYPE, "timestamp": instants.text(began_ns), "data": entry}
 
