@@ -122,7 +122,7 @@ def _diff_files(before: Catalog, after: Catalog, as_json: bool) -> None:
     from sync.billing.catalog.difference import affected
 
     now_ns = time.time_ns()
-    losing: dict[str, Plan] = {}
+    losing: dict[str, tuple[Plan, Plan]] = {}
     is_same = True
     for row in affected(before, after, now_ns):
         is_gone = not row.becomes
@@ -133,16 +133,16 @@ def _diff_files(before: Catalog, after: Catalog, as_json: bool) -> None:
             say_json({**row._asdict(), "difference": row.difference._asdict()})
             continue
         say("\n".join(_shown(row)))
-        plan = before.plans.get(row.offer)
+        plan, edited = before.plans.get(row.offer), after.plans.get(row.offer)
         loses = row.who == "existing" and row.difference.loses and row.becomes.partition(" ")[0] == row.offer
-        if loses and plan is not None and row.version in ("", plan.version):
-            losing.setdefault(plan.key, plan)
+        if loses and plan is not None and edited is not None and row.version in ("", plan.version):
+            losing.setdefault(plan.key, (plan, edited))
     if as_json:
         return
     if is_same:
         say("no difference: nobody gains or loses anything")
-    for plan in losing.values():
-        say(_kept(plan, after.plans[plan.key], now_ns))
+    for plan, edited in losing.values():
+        say(_kept(plan, edited, now_ns))
 
 
 def _shown(row: Affected) -> Iterator[str]:
