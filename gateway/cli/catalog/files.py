@@ -71,10 +71,12 @@ def diff(old: Path, new: Path | None, tenants: bool, environ: str | None, as_jso
     Example: planwire catalog diff catalog.before.toml catalog.toml
              planwire catalog diff catalog.before.toml --tenants
     """
-    before, after = _load(old), _load(new or _configured())
+    new = new or _configured()
+    before, after = _load(old), _load(new)
     if tenants:
         _check_environment(environ or "live")
-        asyncio.run(_diff_tenants(before, after, environ or "live", as_json))
+        settings = {**environment(), "PLANWIRE_CATALOG": str(new)}
+        asyncio.run(_diff_tenants(before, after, environ or "live", settings, as_json))
     else:
         _diff_files(before, after, as_json)
 
@@ -182,9 +184,11 @@ def _kept(plan: Plan, edited: Plan, now_ns: int) -> str:
     return f"\nexisting customers of {plan.key} keep what they have with{also} these lines:\n\n{lines}"
 
 
-async def _diff_tenants(before: Catalog, after: Catalog, environ: str, as_json: bool) -> None:
+async def _diff_tenants(
+    before: Catalog, after: Catalog, environ: str, settings: Mapping[str, str], as_json: bool
+) -> None:
     seen, differing = 0, 0
-    async for effect in _effects(before, after, environ):
+    async for effect in _effects(before, after, environ, settings):
         seen += 1
         if not (effect.difference.is_any or effect.before != effect.after or effect.problem):
             continue
@@ -200,14 +204,14 @@ async def _diff_tenants(before: Catalog, after: Catalog, environ: str, as_json: 
     note(f"{differing} of {seen} tenants have other entitlements")
 
 
-async def _effects(before: Catalog, after: Catalog, environ: str) -> AsyncIterator[Effect]:
+async def _effects(before: Catalog, after: Catalog, environ: str, settings: Mapping[str, str]) -> AsyncIterator[Effect]:
     from sync.billing.services.background.catalog_effects import effects
     from sync.core.errors import SyncError
     from sync.settings import SettingsError, SyncSettings
     from sync.store.redis.connect import open_store
 
     try:
-        async with open_store(SyncSettings.from_env(environment())) as connected:
+        async with open_store(SyncSettings.from_env(settings)) as connected:
             async for effect in effects(connected.store, environ, before, after, time.time_ns()):
                 yield effect
     except SettingsError as error:
