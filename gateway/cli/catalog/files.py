@@ -205,14 +205,19 @@ async def _diff_tenants(
 
 
 async def _effects(before: Catalog, after: Catalog, environ: str, settings: Mapping[str, str]) -> AsyncIterator[Effect]:
+    from sync.billing.domain.entitlements.items import Setting
+    from sync.billing.providers.registry import PROVIDERS
     from sync.billing.services.background.catalog_effects import effects
     from sync.core.errors import SyncError
     from sync.settings import SettingsError, SyncSettings
     from sync.store.redis.connect import open_store
 
+    sellers = [name for name, spec in PROVIDERS.items() if spec.adapter.sells_products]
+    now_ns = time.time_ns()
+    old, new = (Setting(each, environ, (), now_ns, sellers) for each in (before, after))
     try:
         async with open_store(SyncSettings.from_env(settings)) as connected:
-            async for effect in effects(connected.store, environ, before, after, time.time_ns()):
+            async for effect in effects(connected.store, old, new):
                 yield effect
     except SettingsError as error:
         raise click.UsageError(str(error)) from error
