@@ -30,6 +30,6 @@ def subject_shown(outcome: Outcome) -> Body:
         about: Body = {"subscription_id": subject.id, "status": subject.status}
         paid = [event.data.id for event in outcome.events if isinstance(event.data, Transaction)]
         return about | ({"transaction_id": paid[-1]} if paid else {})
-    back = outcome.world.taken_back(subject)
-    status = "refunded" if back >= subject.amount else "partly refunded" if back else "paid"
+    world = outcome.world
+    status = "refunded" if world.is_back(subject) else "partly refunded" if world.taken_back(subject) else "paid"
     return {"subscription_id": subject.subscription_id, "transaction_id": subject.id, "status": status}

@@ -114,6 +114,10 @@ class TestTools:
                 ("once-before", "lifetime", "old"),
                 ("once-after", "lifetime", "new"),
             }
+            cut = tmp_path / "cut.toml"
+            cut.write_text(catalog.replace(PRODUCTS["pro"], PRODUCTS["basic"]))
+            found = await planwire(system, tmp_path, "diff", str(system.catalog), str(cut), "--tenants")
+            assert found.count(f"  what was published stays: unknown product {PRODUCTS['pro']} in live") == 2
 
     async def test_s102_one_application_is_moved_and_the_other_stays(self, store_url: str, tmp_path: Path) -> None:
         """So are granted plans, which are listed too; the tools say so before and after."""

@@ -119,6 +119,14 @@ class TestQuoted:
             detail = "expected.currency: a currency is three letters, such as EUR"
             assert (answer.status_code, answer.json()["detail"]) == (422, detail)
 
+    @pytest.mark.parametrize("asking", [{"ask_provider": True}, {"expected": {"due_now": 0}}])
+    async def test_s75_a_cancellation_has_no_money(self, system: System, asking: Any) -> None:
+        cancel = {"cancel": "period_end"}
+        answer = await system.http.post(PATH, json={**cancel, **asking}, headers=system.key)
+        assert (answer.status_code, answer.json()["code"]) == (422, "request_invalid")
+        assert "ask_provider" in answer.json()["detail"]
+        assert "money" not in await system.ask("POST", PATH, cancel)
+
 
 class TestBilled:
     """Scenario 76."""

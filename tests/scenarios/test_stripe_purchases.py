@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.scenarios.test_doors import OTHER
 from tests.scenarios.test_items import seen, stripe_event
 from tests.scenarios.test_provider_calls import returns
 from tests.scenarios.test_purchases import SOLD
@@ -181,6 +182,22 @@ class TestPurchases:
                     await tell(system, [charge(100, 1900, tenant)])
                     await tab.fence()
                     assert "audit" not in tab.state["features"]
+
+    async def test_s77_a_connected_account_s_session_is_asked_for_there(self, store_url: str, tmp_path: Path) -> None:
+        async with account() as shop:
+            keys = {"STRIPE_API_KEYS": f"live:{KEY}", "STRIPE_API_URL": shop.url, "STRIPE_CONNECT_ACCOUNTS": OTHER}
+            async with run_cases(store_url, tmp_path, catalog=SOLD, **keys) as system, system.tab() as tab:
+                body = session(invoice="in_acme")
+                shop.sessions["cs_live_acme"] = {**body["data"]["object"], "line_items": lines("price_audit_live")}
+                shop.connected["cs_live_acme"] = OTHER
+                bodies = [body, invoice(prices=["price_audit_live"])]
+                assert await tell(system, [each | {"account": OTHER} for each in bodies]) == ["applied"] * 2
+                await tab.until(lambda tab: tab.state is not None and "audit" in tab.state["features"])
+                assert tab.state["limits"]["exports"] == 100
+                assert await tell(system, [charge(100, 1900) | {"account": OTHER}]) == ["applied"]
+                await tab.fence()
+                assert "audit" not in tab.state["features"]
+                assert [asked.rpartition(" of ")[2] for asked in shop.asked] == [OTHER] * len(shop.asked)
 
     async def test_s77_the_success_page_names_the_checkout(self, store_url: str, tmp_path: Path) -> None:
         """Without a webhook; that comes later and changes nothing."""

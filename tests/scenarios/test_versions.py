@@ -37,9 +37,13 @@ def paddle(tenant: str, at_s: float, *, created_s: float | None = None, **fields
 
 
 async def planwire(system: System, directory: Path, *arguments: str) -> str:
-    """What a command of the command line prints; `diff` opens the store, the others call the gateway."""
+    """What a command of the command line prints; `diff` opens the store, the others call the gateway.
+
+    None knows the catalog by PLANWIRE_CATALOG, as beside `make run`.
+    """
     run = partial(subprocess.run, capture_output=True, text=True, check=True, timeout=60)
     environ = processes.clean_environ(directory, PLANWIRE_PUBLISH_KEY=PUBLISH_KEY, **of_sync(system.environ))
+    del environ["PLANWIRE_CATALOG"]
     url = [] if "diff" in arguments else ["--url", system.gateway.url]
     command = [*processes.python("-m", "gateway.cli"), "catalog", *arguments, *url]
     return str((await asyncio.to_thread(run, command, env=environ)).stdout)

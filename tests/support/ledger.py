@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import orjson
+from hypothesis import assume, strategies as st
 
 from sync.billing.domain.facts.drift import Drift, money_drift
 from sync.billing.domain.money.model import Billed, Money
@@ -43,9 +44,27 @@ class Ledger:
             drift = money_drift(quote, billed, 1)
             self.drifts += [] if drift is None else [drift]
 
+    @property
+    def due(self) -> list[str]:
+        """The quotes of which something is due at once."""
+        return [quote.preview_id for quote in self.kept if quote.money is not None and quote.money.now.due]
+
     def compared(self, reason: str) -> list[str]:
         """Return the quotes that a bill of this reason was compared with."""
         return [preview_id for preview_id, of in self.claims if of == reason]
+
+
+def assert_that_one_that_differs_is_found(ledger: Ledger, bills: list[Billed], by: int, data: st.DataObject) -> None:
+    """Change one of the bills that are compared, and find it."""
+    ledger.bill(*bills)
+    compared = sorted(ledger.claims.values())
+    assume(compared)
+    planted = data.draw(st.sampled_from(compared))
+    again = Ledger()
+    again.kept = ledger.kept
+    again.bill(*dearer(bills, planted, by))
+    (drift,) = again.drifts
+    assert drift.why.endswith(f"billed as {planted}")
 
 
 def dearer(bills: Iterable[Billed], id: str, by: int) -> list[Billed]:

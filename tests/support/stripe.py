@@ -55,7 +55,7 @@ class Stripe:
     `pending`, `credit`: id of a subscription -> the lines that its next invoice has besides its own, and what its
     customer has as a credit.
     `paid`: path of a list -> what it has: invoices, refunds, disputes, charges, payments of invoices, oldest first.
-    `connected`: id of a subscription or customer -> the connected account that it is of; else it is of the own one.
+    `connected`: id of a subscription, customer or session -> the connected account that it is of; else of ours.
 
     `page_max`: no page is larger.
     `throttled`: how many calls more are answered 429, with `retry_after` if there is one; `failing`: the same with 500.
@@ -209,7 +209,8 @@ class Stripe:
             return _error(500, "api_error", None, "Something went wrong")
         path, query = request.url.path, request.query_params
         id = query.get("subscription") or form.get("subscription") or path.rpartition("/")[2]
-        if path.count("/") == 3 and self.connected.get(id, "") != request.headers.get("stripe-account", ""):
+        is_one = path.count("/") == (4 if path.startswith("/v1/checkout/") else 3)
+        if is_one and self.connected.get(id, "") != request.headers.get("stripe-account", ""):
             return _missing(f"No such object: '{id}'")
         if path == "/v1/subscriptions":
             assert query.get("status") == "all"

@@ -71,10 +71,12 @@ def diff(old: Path, new: Path | None, tenants: bool, environ: str | None, as_jso
     Example: planwire catalog diff catalog.before.toml catalog.toml
              planwire catalog diff catalog.before.toml --tenants
     """
-    before, after = _load(old), _load(new or _configured())
+    new = new or _configured()
+    before, after = _load(old), _load(new)
     if tenants:
         _check_environment(environ or "live")
-        asyncio.run(_diff_tenants(before, after, environ or "live", as_json))
+        settings = {**environment(), "PLANWIRE_CATALOG": str(new)}
+        asyncio.run(_diff_tenants(before, after, environ or "live", settings, as_json))
     else:
         _diff_files(before, after, as_json)
 
@@ -122,7 +124,7 @@ def _diff_files(before: Catalog, after: Catalog, as_json: bool) -> None:
     from sync.billing.catalog.difference import affected
 
     now_ns = time.time_ns()
-    losing: dict[str, Plan] = {}
+    losing: dict[str, tuple[Plan, Plan]] = {}
     is_same = True
     for row in affected(before, after, now_ns):
         is_gone = not row.becomes
@@ -133,16 +135,16 @@ def _diff_files(before: Catalog, after: Catalog, as_json: bool) -> None:
             say_json({**row._asdict(), "difference": row.difference._asdict()})
             continue
         say("\n".join(_shown(row)))
-        plan = before.plans.get(row.offer)
+        plan, edited = before.plans.get(row.offer), after.plans.get(row.offer)
         loses = row.who == "existing" and row.difference.loses and row.becomes.partition(" ")[0] == row.offer
-        if loses and plan is not None and row.version in ("", plan.version):
-            losing.setdefault(plan.key, plan)
+        if loses and plan is not None and edited is not None and row.version in ("", plan.version):
+            losing.setdefault(plan.key, (plan, edited))
     if as_json:
         return
     if is_same:
         say("no difference: nobody gains or loses anything")
-    for plan in losing.values():
-        say(_kept(plan, after.plans[plan.key], now_ns))
+    for plan, edited in losing.values():
+        say(_kept(plan, edited, now_ns))
 
 
 def _shown(row: Affected) -> Iterator[str]:
@@ -182,9 +184,11 @@ def _kept(plan: Plan, edited: Plan, now_ns: int) -> str:
     return f"\nexisting customers of {plan.key} keep what they have with{also} these lines:\n\n{lines}"
 
 
-async def _diff_tenants(before: Catalog, after: Catalog, environ: str, as_json: bool) -> None:
+async def _diff_tenants(
+    before: Catalog, after: Catalog, environ: str, settings: Mapping[str, str], as_json: bool
+) -> None:
     seen, differing = 0, 0
-    async for effect in _effects(before, after, environ):
+    async for effect in _effects(before, after, environ, settings):
         seen += 1
         if not (effect.difference.is_any or effect.before != effect.after or effect.problem):
             continue
@@ -200,15 +204,20 @@ async def _diff_tenants(before: Catalog, after: Catalog, environ: str, as_json: 
     note(f"{differing} of {seen} tenants have other entitlements")
 
 
-async def _effects(before: Catalog, after: Catalog, environ: str) -> AsyncIterator[Effect]:
+async def _effects(before: Catalog, after: Catalog, environ: str, settings: Mapping[str, str]) -> AsyncIterator[Effect]:
+    from sync.billing.domain.entitlements.items import Setting
+    from sync.billing.providers.registry import PROVIDERS
     from sync.billing.services.background.catalog_effects import effects
     from sync.core.errors import SyncError
     from sync.settings import SettingsError, SyncSettings
     from sync.store.redis.connect import open_store
 
+    sellers = [name for name, spec in PROVIDERS.items() if spec.adapter.sells_products]
+    now_ns = time.time_ns()
+    old, new = (Setting(each, environ, (), now_ns, sellers) for each in (before, after))
     try:
-        async with open_store(SyncSettings.from_env(environment())) as connected:
-            async for effect in effects(connected.store, environ, before, after, time.time_ns()):
+        async with open_store(SyncSettings.from_env(settings)) as connected:
+            async for effect in effects(connected.store, old, new):
                 yield effect
     except SettingsError as error:
         raise click.UsageError(str(error)) from error

@@ -1,6 +1,6 @@
 /** The actions of the page. Each has a dialog: it says what will happen, then the result and the audit entry. */
 import { act, gateway, get } from "./api.js";
-import { moment } from "./model/format.js";
+import { moment, plain } from "./model/format.js";
 import { environmentOf } from "./model/links.js";
 import { decoded } from "./model/topic_name.js";
 import { curl } from "./ui/copy.js";
@@ -13,14 +13,11 @@ const FAULT_S = "20";
 const DELAY_MS = "1000";
 const ABOUT_ANSWER = new Set(["action", "outcome", "audit", "gateway", "at"]);
 
-/** Any value as text on one line. @param {unknown} value */
-const text = (value) => (typeof value === "string" ? value : JSON.stringify(value));
-
 /** The members of an answer, without those about the answer itself. @param {Record<string, unknown>} answer @returns {[string, string][]} */
 const factsOf = (answer) =>
   Object.entries(answer)
     .filter(([name]) => !ABOUT_ANSWER.has(name))
-    .map(([name, value]) => [name, text(value)]);
+    .map(([name, value]) => [name, plain(value)]);
 
 /** The entry of the audit log. @param {string} id @returns {Promise<[string, string][]>} */
 const entryOf = async (id) => {
@@ -31,7 +28,7 @@ const entryOf = async (id) => {
   const filled = Object.entries(rest).filter(([, value]) => value != null && value !== "");
   return [
     ["at", moment(at * 1e6)],
-    ...filled.map(([name, value]) => /** @type {[string, string]} */ ([name, text(value)])),
+    ...filled.map(([name, value]) => /** @type {[string, string]} */ ([name, plain(value)])),
   ];
 };
 

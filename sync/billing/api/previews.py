@@ -108,7 +108,9 @@ class Previews(BillingOperations):
         if snapshot.rev != rev:
             raise _stale(snapshot.version)
         foreseen = preview(facts_of(snapshot), change, self._services.setting(asked.environment))
-        client = self._client(asked, foreseen, change.cancel) if body.apply else None
+        if body.apply and change.cancel:
+            raise Problem("request_invalid", "cancel at the provider itself: its event brings the change")
+        client = self._client(asked, foreseen) if body.apply else None
         ref = SubscriptionRef(asked.environment, _provider(foreseen), foreseen.body.id)
         money = Money.of(kept["money"]) if "money" in kept else None
         document = await self.change(
@@ -150,9 +152,7 @@ class Previews(BillingOperations):
         changed = await reprojection.refresh(asked.environment, asked.topic, Refresh(cause, [event]))
         return changed_document(changed.result)
 
-    def _client(self, asked: Asked, foreseen: Preview, cancel: str) -> ProviderClient:
-        if cancel:
-            raise Problem("request_invalid", "cancel at the provider itself: its event brings the change")
+    def _client(self, asked: Asked, foreseen: Preview) -> ProviderClient:
         client = self._services.clients.get((_provider(foreseen), asked.environment))
         if client is None:
             raise Problem("provider_unavailable", f"no API key is set for {asked.environment}: nobody can be asked")
@@ -171,7 +171,9 @@ class Previews(BillingOperations):
                 raise Problem("request_invalid", f"provider_preview cannot be read: {error}") from None
         if not (body.expected is not None if body.ask_provider is None else body.ask_provider):
             return None
-        client = self._client(asked, foreseen, body.cancel or "")
+        if body.cancel:
+            raise Problem("request_invalid", "a cancellation is previewed here alone: no ask_provider, no expected")
+        client = self._client(asked, foreseen)
         return await client.preview_items(subscription.id, subscription.items, billing_mode, MAX_WAIT_S)
 
 

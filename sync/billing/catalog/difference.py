@@ -85,7 +85,8 @@ def affected(old: Catalog, new: Catalog, now_ns: int) -> Iterator[Affected]:
     yield Affected("without", before.key, "", after.key, compared(granted(before), granted(after)))
     for app in sorted({*old.apps} & {*new.apps} - {old.leading}):
         was, now = old.apps[app].default, new.apps[app].default
-        yield Affected("without", was.key, "", now.key, compared(granted(was), granted(now)))
+        if was.key or now.key:
+            yield Affected("without", was.key, "", now.key, compared(granted(was), granted(now)))
     rows: dict[tuple[str, str, str], Affected] = {}
     for (provider, environment), listed in old.index.items():
         for (table, id), entry in listed.items():

@@ -18,6 +18,7 @@ TENANT_FIELDS = ("tenant_id", "tenantId")
 KEYS_SHOWN_MAX = 5
 
 EventOrNot = TypeVar("EventOrNot", Event, Event | Unparsable)
+IdOrNot = TypeVar("IdOrNot", str, str | None)
 
 
 class Naming(NamedTuple):
@@ -57,19 +58,31 @@ def of_own_account(
 
 
 def of_account(event: Event, account: str) -> Event:
-    """Return the event with ids that name the account of another merchant: `ACCOUNT/ID`. They say where to ask."""
+    """Return the event with ids that name the account of another merchant: `ACCOUNT/ID`. They say where to ask.
 
-    def qualified(id: str | None) -> str | None:
-        return None if id is None else f"{account}/{id}"
+    Args:
+        account: "" for the own one, whose ids stay as they are.
+    """
 
-    body, customer_id = event.subscription, qualified(event.customer_id)
+    def qualified(id: IdOrNot) -> IdOrNot:
+        return f"{account}/{id}" if account and id else id
+
+    body, billed = event.subscription, event.billed
     if body is not None:
-        body = replace(body, id=f"{account}/{body.id}", customer_id=qualified(body.customer_id))
-    billed = event.billed
+        purchase = body.purchase
+        if purchase is not None:
+            purchase = purchase._replace(invoice_id=qualified(purchase.invoice_id))
+        body = replace(body, id=qualified(body.id), customer_id=qualified(body.customer_id), purchase=purchase)
     if billed is not None:
-        billed = billed._replace(subscription_id=f"{account}/{billed.subscription_id}")
-    subscription_id = qualified(event.subscription_id)
-    return replace(event, customer_id=customer_id, subscription_id=subscription_id, subscription=body, billed=billed)
+        billed = billed._replace(subscription_id=qualified(billed.subscription_id))
+    return replace(
+        event,
+        customer_id=qualified(event.customer_id),
+        subscription_id=qualified(event.subscription_id),
+        subscription=body,
+        billed=billed,
+        unlisted=qualified(event.unlisted),
+    )
 
 
 def sanitize(event: EventOrNot, naming: Naming = UNSIGNED) -> EventOrNot:

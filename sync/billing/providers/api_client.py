@@ -14,7 +14,6 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
-from urllib.parse import quote
 
 import orjson
 
@@ -71,9 +70,6 @@ class ApiClient(ABC):
 
     checkout_prefix: str = ""
 
-    _checkout_path: str = ""
-    """The path of a checkout in the API; `%s` is its id."""
-
     _checkout: Callable[[object, str, int], Checkout]
     """Returns a checkout: (data, environment, start of the request in ns). May raise ValueError."""
 
@@ -88,9 +84,9 @@ class ApiClient(ABC):
     async def _fetch(self, subscription_id: str, max_wait_s: float) -> Event:
         """Return the subscription, by a request that begins now. The rate limit has been applied already."""
 
-    @abstractmethod
-    async def _get(self, path: str, max_wait_s: float, *, background: bool) -> object:
-        """Return an object of the API."""
+    async def _get_checkout(self, checkout_id: str, max_wait_s: float, *, background: bool) -> object:
+        """Return a checkout of the API, for `_checkout`."""
+        raise ProviderRejected("not_found", "its checkouts are not read")
 
     @abstractmethod
     def _as_event(self, event_id: str, entry: object, began_ns: int) -> Mapping[str, object]:
@@ -120,8 +116,8 @@ class ApiClient(ABC):
             ProviderRejected: the provider does not have it (`not_found`), or the API key lacks a permission.
         """
         async with within(max_wait_s):
-            began_ns, path = self._now_ns(), self._checkout_path % quote(checkout_id, safe="")
-            data = await self._get(path, max_wait_s, background=background)
+            began_ns = self._now_ns()
+            data = await self._get_checkout(checkout_id, max_wait_s, background=background)
         try:
             return self._checkout(data, self._environment, began_ns)
         except ValueError as error:

@@ -281,4 +281,4 @@ class _Judge:
     def _status(self, held: Subscription | Transaction) -> str:
         if isinstance(held, Subscription):
             return held.status
-        return "active" if self.world.taken_back(held) < held.amount else "canceled"
+        return "canceled" if self.world.is_back(held) else "active"

@@ -249,3 +249,7 @@ class World:
     def taken_back(self, payment: Transaction) -> int:
         """Return how much of a payment has gone back."""
         return sum(each.takes for each in self.adjustments_of(payment))
+
+    def is_back(self, payment: Transaction) -> bool:
+        """Return whether all of a payment has gone back. Of nothing, nothing can."""
+        return 0 < payment.amount <= self.taken_back(payment)

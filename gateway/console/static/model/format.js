@@ -38,13 +38,15 @@ export const count = (value) => (value == null ? "" : value.toLocaleString("en")
 /** A number and its noun. @param {number} value @param {string} one @param {string} [many] */
 export const plural = (value, one, many = `${one}s`) => `${count(value)} ${value === 1 ? one : many}`;
 
-/** @param {unknown} value */
-const plain = (value) => (typeof value === "string" ? value : JSON.stringify(value));
+/** Any value as text on one line. @param {unknown} value */
+export const plain = (value) => (typeof value === "string" ? value : JSON.stringify(value));
+
+/** The same, and nothing for no value. @param {unknown} value */
+export const text = (value) => (value == null ? "" : plain(value));
 
 /** One side of a difference, in words that can wrap. @param {unknown} value */
 export const words = (value) => {
-  if (value == null) return "";
-  if (typeof value !== "object" || Array.isArray(value)) return plain(value);
+  if (value == null || typeof value !== "object" || Array.isArray(value)) return text(value);
   const fields = Object.entries(value).map(([field, each]) => `${field} ${plain(each)}`);
   return fields.join(", ");
 };

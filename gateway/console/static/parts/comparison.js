@@ -1,6 +1,6 @@
 /** Compares three copies of the plan: the provider's last report, the stored state, and the slowest tab's state. */
 import { get, ApiError } from "../api.js";
-import { ago, plural, span, us } from "../model/format.js";
+import { ago, plain, plural, span, us } from "../model/format.js";
 import { inPath } from "../model/links.js";
 import { button, card, h, keyed, line, setAttribute, setText, table } from "../ui/dom.js";
 import { pill, setStatus } from "../ui/pill.js";
@@ -14,7 +14,7 @@ const HEADS = ["", "Provider", "Store", "Slowest tab"];
 export const leaves = (value, path = "", found = new Map()) => {
   if (value && typeof value === "object" && !Array.isArray(value)) {
     for (const [name, item] of Object.entries(value)) leaves(item, path ? `${path}.${name}` : name, found);
-  } else if (path) found.set(path, typeof value === "string" ? value : JSON.stringify(value));
+  } else if (path) found.set(path, plain(value));
   return found;
 };
 

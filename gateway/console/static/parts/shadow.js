@@ -1,6 +1,6 @@
 /** Billing in the shadow of another entitlement system: how many tenants pages see, and what differs from that system. */
 import { get } from "../api.js";
-import { count, local, plural } from "../model/format.js";
+import { count, local, plural, text } from "../model/format.js";
 import { inPath, toCause } from "../model/links.js";
 import { shadowFacts, shadowRemark } from "../model/shadow.js";
 import { card, h, keyed, line, setText, showFacts, table } from "../ui/dom.js";
@@ -13,9 +13,6 @@ const ASK_EVERY_MS = 15_000;
 /** Whether an environment has a shadow, or had one. @param {any} report */
 const isWorthShowing = ({ listed, is_on, unseen, seen, compared, absent, waiting }) =>
   listed && (unseen || compared || absent || (is_on && (seen || waiting)));
-
-/** @param {unknown} value */
-const text = (value) => (value === undefined ? "" : typeof value === "string" ? value : JSON.stringify(value));
 
 /** The shadows of all environments, for the landing page; hidden where there is none. */
 export const shadowCard = () => {

@@ -2,7 +2,7 @@
 import { retry } from "../actions.js";
 import { get } from "../api.js";
 import { causeOfParked, CAUSES } from "../model/causes.js";
-import { count, local, moment } from "../model/format.js";
+import { count, local, moment, text } from "../model/format.js";
 import { toTopic } from "../model/links.js";
 import { button, h, keyed, line, setAttribute, setText, table } from "../ui/dom.js";
 
@@ -16,9 +16,6 @@ const showTopic = (cell, topic, query) => {
   if (cell.textContent === (topic || "not known")) return;
   cell.replaceChildren(topic ? h("a", { href: toTopic(topic, query) }, topic) : "not known");
 };
-
-/** @param {unknown} value */
-const text = (value) => (value == null ? "" : typeof value === "string" ? value : JSON.stringify(value));
 
 /**
  * A table with its request, and the function that fills its rows.

@@ -88,8 +88,17 @@ class Bill(NamedTuple):
 
     @property
     def units(self) -> Mapping[str | None, int | None] | None:
-        """What is billed for whole periods: price -> units; None if the lines are not known."""
-        return None if self.lines is None else {x.price_id: x.quantity for x in self.lines if not x.proration}
+        """What is billed for whole periods: price -> units of all its lines; None if the lines are not known.
+
+        Stripe bills each tier of a graduated price in a line of its own.
+        """
+        if self.lines is None:
+            return None
+        found: dict[str | None, int | None] = {}
+        for line in self.lines:
+            if not line.proration:
+                found[line.price_id] = total((found.get(line.price_id, 0), line.quantity))
+        return found
 
 
 NOT_KNOWN = Bill()

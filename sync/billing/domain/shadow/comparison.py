@@ -8,7 +8,6 @@ the names that it has; of a list of features, which says that the others are not
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 import orjson
@@ -74,10 +73,9 @@ def compare(state: Mapping[str, Any], answer: Extract, shadow: Shadow, catalog: 
         try:
             their = how.read(there)
         except UnreadError:
-            their, is_same = there, False
-        else:
-            is_same = their == here and type(their) is type(here)
-        if not is_same:
+            differences.append(Difference(field, _shown(here, how), _short(there)))
+            continue
+        if their != here or type(their) is not type(here):
             differences.append(Difference(field, _shown(here, how), _shown(their, how)))
     return Comparison(tuple(compared), tuple(differences))
 
@@ -138,9 +136,11 @@ def _ours(value: Any, how: Reading) -> object:
 
 def _shown(value: object, how: Reading) -> object:
     if how.kind == "dates" and isinstance(value, int):
-        # Their number may stand for no instant at all.
-        with suppress(OverflowError):
-            return instants.text(value * 1_000_000_000)
+        return instants.text(value * 1_000_000_000)
+    return _short(value)
+
+
+def _short(value: object) -> object:
     encoded = orjson.dumps(value)
     return value if len(encoded) <= 200 else f"{encoded[:200].decode(errors='replace')}…"
 

@@ -59,7 +59,6 @@ class PaddleClient(api_client.ApiClient):
     _webhooks = PaddleWebhooks()
     _fetched = staticmethod(fetched)
     _checkout = staticmethod(checkout_of)
-    _checkout_path = "/transactions/%s"
     checkout_prefix = "txn_"
 
     def __init__(
@@ -90,7 +89,8 @@ class PaddleClient(api_client.ApiClient):
         answer = await self._ask(None, lambda client: client.get_raw(_path(subscription_id)))
         return self._read(answer["data"], began_ns)
 
-    async def _get(self, path: str, max_wait_s: float, *, background: bool) -> object:
+    async def _get_checkout(self, checkout_id: str, max_wait_s: float, *, background: bool) -> object:
+        path = f"/transactions/{quote(checkout_id, safe='')}"
         return (await self._ask(max_wait_s, lambda client: client.get_raw(path), background=background))["data"]
 
     def _as_event(self, event_id: str, entry: object, began_ns: int) -> Mapping[str, object]:

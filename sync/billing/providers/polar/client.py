@@ -1,6 +1,6 @@
 """Polar's API over plain HTTP: reads and changes subscriptions, and lists them and the deliveries of its webhooks.
 
-The API version is pinned, so that answers keep their form. Callers do their own retries.
+Callers do their own retries.
 """
 
 from __future__ import annotations
@@ -10,9 +10,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import httpx2
-import orjson
 
-from planwire_client.core.topic import LIVE
 from sync.billing.domain.facts.model import Event, Item, NamePlace
 from sync.billing.providers import api_client
 from sync.billing.providers.base import (
@@ -21,9 +19,9 @@ from sync.billing.providers.base import (
     ProviderPreview,
     ProviderRejected,
     ProviderUnavailable,
-    RateLimiter,
     SubscriptionPage,
 )
+from sync.billing.providers.json_client import JsonClient, check_http
 from sync.billing.providers.polar.deliveries import KEPT_NS, events_of, own_endpoints
 from sync.billing.providers.polar.subscription import PRORATIONS, customer_names
 from sync.billing.providers.polar.webhooks import LISTED_TYPE, PolarWebhooks, fetched, order_envelope, refund_envelope
@@ -39,9 +37,6 @@ PER_PAGE = 100
 THROTTLED_S = 10.0
 """Pause of all calls after a 429 without a Retry-After: Polar counts calls by the minute."""
 
-RETRY_AFTER_MAX_S = 3600.0
-"""Maximum of an accepted Retry-After."""
-
 
 class _Listed(NamedTuple):
     """A page of a list: the start of the request, the entries, each with the cursor behind it, and the next page's."""
@@ -52,34 +47,35 @@ class _Listed(NamedTuple):
     total: int | None
 
 
-class PolarClient(api_client.ApiClient):
+def _check(response: httpx2.Response, body: object) -> None:
+    """Raise if Polar's answer is an error.
+
+    Raises:
+        ProviderUnavailable: Polar is failing, throttling or busy with the subscription.
+        ProviderRejected: Polar rejects the call.
+    """
+    check_http(response, THROTTLED_S)
+    status = response.status_code
+    if status == 409:
+        raise ProviderUnavailable("it is busy with the same subscription")
+    if status >= 300:
+        said = body if isinstance(body, dict) else {}
+        code = "not_found" if status == 404 else str(said.get("error") or f"status_{status}")
+        raise ProviderRejected(code, str(said.get("detail") or f"it answered {status}")[:300])
+
+
+class PolarClient(JsonClient):
     """The API of one Polar environment, with one access token. `base_url` "": Polar's own URL for the environment."""
 
     _webhooks = PolarWebhooks()
     _fetched = staticmethod(fetched)
-
-    def __init__(
-        self,
-        environment: str,
-        key: str,
-        base_url: str,
-        rate_limiter: RateLimiter,
-        *,
-        timeout_s: float = api_client.TIMEOUT_S,
-    ) -> None:
-        super().__init__(environment, rate_limiter)
-        self._http = httpx2.AsyncClient(
-            base_url=base_url or (LIVE_URL if environment == LIVE else SANDBOX_URL),
-            headers={"Authorization": f"Bearer {key}", "Polar-Version": VERSION},
-            timeout=timeout_s,
-        )
+    _urls = (LIVE_URL, SANDBOX_URL)
+    _version = ("Polar-Version", VERSION)
+    _check = staticmethod(_check)
 
     async def _fetch(self, subscription_id: str, max_wait_s: float) -> Event:
         began_ns = self._now_ns()
         return self._read(await self._send("GET", _path(subscription_id), None), began_ns)
-
-    async def _get(self, path: str, max_wait_s: float, *, background: bool) -> object:
-        return await self._send("GET", path, max_wait_s, background=background)
 
     def _as_event(self, event_id: str, entry: object, began_ns: int) -> Mapping[str, object]:
         return {"type": LISTED_TYPE, "timestamp": instants.text(began_ns), "data": entry}
@@ -218,10 +214,6 @@ class PolarClient(api_client.ApiClient):
             total,
         )
 
-    async def aclose(self) -> None:
-        """Close every connection."""
-        await self._http.aclose()
-
     async def _page(
         self, path: str, query: Mapping[str, Any], page: int, max_wait_s: float
     ) -> tuple[list[Any], int, int | None]:
@@ -245,21 +237,7 @@ class PolarClient(api_client.ApiClient):
         background: bool = False,
     ) -> dict[str, Any]:
         """Return the JSON object in Polar's answer. `max_wait_s`: see `_limited`."""
-
-        async def call() -> dict[str, Any]:
-            try:
-                response = await self._http.request(method, path, params=query, json=body)
-                answer = orjson.loads(response.content)
-            except (httpx2.DecodingError, orjson.JSONDecodeError):
-                raise api_client.away("its answer cannot be read: it is not JSON") from None
-            except httpx2.HTTPError as error:
-                raise api_client.away(type(error).__name__) from None
-            _check(response, answer)
-            if not isinstance(answer, dict):
-                raise api_client.unreadable("it is not an object")
-            return answer
-
-        return await self._limited(max_wait_s, call, background=background)
+        return await self._call(method, path, max_wait_s, background=background, params=query, json=body)
 
 
 def _path(subscription_id: str) -> str:
@@ -290,21 +268,3 @@ def _cursor(after: str) -> tuple[int, int]:
     if not (page.isdecimal() and skipped.isdecimal() and int(page)):
         raise ProviderRejected("cursor_invalid", f"{after[:60]!r} is no place in Polar's list")
     return int(page), int(skipped)
-
-
-def _check(response: httpx2.Response, body: object) -> None:
-    """Raise if Polar's answer is an error.
-
-    Raises:
-        ProviderUnavailable: Polar is failing, throttling or busy with the subscription.
-        ProviderRejected: Polar rejects the call.
-    """
-    status, retry_after = response.status_code, response.headers.get("Retry-After", "")
-    is_given = retry_after.isascii() and retry_after.isdigit()
-    api_client.check_status(status, min(float(retry_after), RETRY_AFTER_MAX_S) if is_given else THROTTLED_S)
-    if status == 409:
-        raise ProviderUnavailable("it is busy with the same subscription")
-    if status >= 300:
-        said = body if isinstance(body, dict) else {}
-        code = "not_found" if status == 404 else str(said.get("error") or f"status_{status}")
-        raise ProviderRejected(code, str(said.get("detail") or f"it answered {status}")[:300])

@@ -10,14 +10,12 @@ import httpx2
 
 from sync.billing.providers import api_client
 from sync.billing.providers.base import ProviderEvent, ProviderRejected, ProviderUnavailable
+from sync.billing.providers.json_client import check_http
 from sync.billing.providers.parsing import is_id
 from sync.billing.providers.stripe.subscription import instant
 
 THROTTLED_S = 5.0
 """Pause of all calls after a 429 without a Retry-After: Stripe counts calls by the second."""
-
-RETRY_AFTER_MAX_S = 3600.0
-"""Maximum of an accepted Retry-After."""
 
 
 def check(response: httpx2.Response, body: object) -> None:
@@ -27,11 +25,8 @@ def check(response: httpx2.Response, body: object) -> None:
         ProviderUnavailable: Stripe is failing, throttling or busy.
         ProviderRejected: Stripe rejects the call.
     """
+    check_http(response, THROTTLED_S)
     status = response.status_code
-    retry_after = response.headers.get("Retry-After", "")
-    # Stripe sends whole seconds only.
-    is_given = retry_after.isascii() and retry_after.isdigit()
-    api_client.check_status(status, min(float(retry_after), RETRY_AFTER_MAX_S) if is_given else THROTTLED_S)
     if status == 409:
         # Another call is changing the same object: a retry can succeed.
         raise ProviderUnavailable("it is busy with the same object")

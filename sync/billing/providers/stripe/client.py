@@ -7,6 +7,7 @@ asked for there. Lists are of the own account.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ from sync.billing.domain.money.model import Billed
 from sync.billing.domain.tenant_naming import of_account
 from sync.billing.providers import api_client
 from sync.billing.providers.base import (
+    Checkout,
     ListedSubscription,
     PaidFor,
     ProviderEvent,
@@ -48,30 +50,36 @@ _TYPES = {f"types[{index}]": name for index, name in enumerate(EVENT_TYPES)}
 
 
 class StripeClient(StripeTransport):
-    """The API of one Stripe environment, with one API key. `base_url` "": Stripe's own URL."""
+    """The API of one Stripe environment, with one API key."""
 
     _webhooks = StripeWebhooks()
     _fetched = staticmethod(fetched)
     _checkout = staticmethod(checkout_of)
-    _checkout_path = "/v1/checkout/sessions/%s?expand[]=subscription&expand[]=line_items"
     checkout_prefix = "cs_"
 
     async def _fetch(self, subscription_id: str, max_wait_s: float) -> Event:
-        began_ns = self._now_ns()
-        account, path = path_of("subscriptions", subscription_id)
+        began_ns, (account, path) = self._now_ns(), path_of("subscriptions", subscription_id)
         data = await self._complete(await self._send("GET", path, None, account=account), max_wait_s, account)
         return self._of(account, data, began_ns)
 
     def _of(self, account: str, data: object, began_ns: int) -> Event:
         """Return the subscription in an answer about an account; "" for the own one."""
-        event = self._read(data, began_ns)
-        return of_account(event, account) if account else event
+        return of_account(self._read(data, began_ns), account)
 
-    async def _get(self, path: str, max_wait_s: float, *, background: bool) -> object:
-        data = await self._send("GET", path, max_wait_s, background=background)
+    async def checkout(self, checkout_id: str, max_wait_s: float, *, background: bool = False) -> Checkout:
+        """Return a checkout session, by one request; see `ApiClient.checkout`."""
+        account, _ = split_account(checkout_id)
+        found = await super().checkout(checkout_id, max_wait_s, background=background)
+        payment, fetched = (each and of_account(each, account) for each in (found.payment, found.fetched))
+        return replace(found, payment=payment, fetched=fetched)
+
+    async def _get_checkout(self, checkout_id: str, max_wait_s: float, *, background: bool) -> object:
+        account, path = path_of("checkout/sessions", checkout_id)
+        path = f"{path}?expand[]=subscription&expand[]=line_items"
+        data = await self._send("GET", path, max_wait_s, background=background, account=account)
 
         async def read(path: str, query: Mapping[str, str]) -> Mapping[str, Any]:
-            return await self._list(path, max_wait_s, query, background=background)
+            return await self._list(path, max_wait_s, query, background=background, account=account)
 
         return await payment_list.with_lines(data, read)
 
@@ -243,9 +251,9 @@ class StripeClient(StripeTransport):
                 envelope = partial(payment_list.envelope, what, now_s=now_s)
                 cursor = f"{kind}:{entry.get('id')}" if what == kind else f"{kind}:{id}"
                 found += self._paid(entry, envelope, cursor)
-            has_more = bool(page.get("has_more") and page["data"])
-            following = f"{kind}:{last_id(page)}" if has_more else payment_list.following(kind, customer_id)
-            return SubscriptionPage(found, following)
+            if page.get("has_more") and page["data"]:
+                return SubscriptionPage(found, f"{kind}:{last_id(page)}")
+            return SubscriptionPage(found, payment_list.following(kind, customer_id))
 
     async def paid_for(self, payment_id: str, max_wait_s: float, *, background: bool = False) -> PaidFor | None:
         """Return what the invoice of a payment was for; None for a payment without an invoice.
@@ -284,8 +292,7 @@ class StripeClient(StripeTransport):
             raise ProviderRejected(
                 "billing_mode_unsupported", f"Stripe does not bill {billing_mode}: use {', '.join(PRORATIONS)}"
             )
-        began_ns = self._now_ns()
-        account, path = path_of("subscriptions", subscription_id)
+        began_ns, (account, path) = self._now_ns(), path_of("subscriptions", subscription_id)
         data = await self._send("GET", path, max_wait_s, account=account)
         data = await self._complete(data, max_wait_s, account)
         self._read(data, began_ns)

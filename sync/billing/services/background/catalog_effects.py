@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 from planwire_client.core.topic import Topic, decode_id
-from sync.billing.catalog.catalog import Catalog
 from sync.billing.catalog.difference import Difference, compared
 from sync.billing.domain.entitlements.items import Setting
 from sync.billing.domain.entitlements.projection import State, Unprojectable, project
@@ -32,12 +31,13 @@ class Effect(NamedTuple):
     problem: str = ""
 
 
-async def effects(store: Store, environment: str, old: Catalog, new: Catalog, now_ns: int) -> AsyncIterator[Effect]:
-    """Yield the effect of an edit on every tenant of an environment, also on those for whom it changes nothing.
+async def effects(store: Store, old: Setting, new: Setting) -> AsyncIterator[Effect]:
+    """Yield the effect of an edit on every tenant of the settings' environment, also on those whom it does not change.
 
     Raises:
         StoreError: the store is unreachable or failing.
     """
+    environment = old.environment
     known, seen, cursor = Environment(store, environment, lease_s=1), set[str](), "0"
     while cursor:
         topics, cursor = await known.topics_page(cursor, PAGE)
@@ -47,8 +47,7 @@ async def effects(store: Store, environment: str, old: Catalog, new: Catalog, no
             if isinstance(facts, str):
                 yield Effect(topic, "", "", Difference([], [], []), facts)
             elif facts != NOTHING and facts.erased_ns is None:
-                tenant = decode_id(Topic.parse(topic).id)
-                yield effect_of(tenant, facts, *(Setting(one, environment, (), now_ns) for one in (old, new)))
+                yield effect_of(decode_id(Topic.parse(topic).id), facts, old, new)
 
 
 def effect_of(tenant: str, facts: Facts, old: Setting, new: Setting) -> Effect:

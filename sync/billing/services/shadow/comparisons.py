@@ -12,7 +12,7 @@ from sync.billing.catalog.catalog import Shadow
 from sync.billing.domain.entitlements.projection import Projected, project
 from sync.billing.domain.facts.drift import Drift
 from sync.billing.domain.facts.model import NOTHING
-from sync.billing.domain.shadow.comparison import Comparison, Difference, Extract, compare, extract
+from sync.billing.domain.shadow.comparison import Comparison, Extract, compare, extract
 from sync.billing.domain.shadow.values import kind_of
 from sync.billing.services.context import BillingContext
 from sync.billing.storage.tenants import tenant_of
@@ -80,7 +80,7 @@ class ShadowComparisons:
         """
         record = await self._context.environment(environment).shadow.record(topic)
         if record is not None:
-            await self._compare(environment, topic, said_in(record), "recheck", record)
+            await self._compare(environment, topic, _said_in(record), "recheck", record)
 
     async def after_edit(self, environment: str, topic: str) -> None:
         """Compare a tenant with the last answer as the catalog reads it now; ask again if it reads other fields.
@@ -93,7 +93,7 @@ class ShadowComparisons:
         record = await known.shadow.record(topic)
         if record is None:
             return
-        await self._compare(environment, topic, said_in(record), "catalog", record)
+        await self._compare(environment, topic, _said_in(record), "catalog", record)
         if record["read_by"] != self._read_by:
             batch = CommandPipeline(self._context.store)
             known.shadow.queue.schedule_earlier(batch, topic, self._context.now_us)
@@ -162,7 +162,7 @@ class ShadowComparisons:
         batch.command("HINCRBY", batch.keys.counters, counters.field(name, **labels), 1)
 
 
-def said_in(record: Mapping[str, Any]) -> Said:
+def _said_in(record: Mapping[str, Any]) -> Said:
     """Return the answer in what is stored of it."""
     return Said(record["answer"], record["at_us"], record["read_by"])
 
@@ -174,8 +174,3 @@ def _result(said: Said, found: Comparison) -> str:
     if not found.compared:
         return "not_compared"
     return "differs" if found.differences else "equal"
-
-
-def difference_of(stored: list[Any]) -> Difference:
-    """Return a difference as it is stored with an answer."""
-    return Difference(*stored)

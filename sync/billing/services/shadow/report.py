@@ -8,8 +8,9 @@ from typing import Any
 
 from planwire_client.core.commit import BILLING
 from sync.billing.catalog.catalog import Shadow
+from sync.billing.domain.shadow.comparison import Difference
 from sync.billing.services.context import BillingContext
-from sync.billing.services.shadow.comparisons import DEFAULT, difference_of
+from sync.billing.services.shadow.comparisons import DEFAULT
 from sync.billing.storage.environment import Environment
 from sync.billing.storage.shadow import Switches
 from sync.core import instants
@@ -144,5 +145,5 @@ def shown_answer(record: Mapping[str, Any]) -> dict[str, Any]:
         "answered_at": instants.text(record["at_us"] * 1000),
         "is_absent": record["answer"] is None,
         "compared": record["compared"],
-        "differences": [difference_of(one)._asdict() for one in record["differences"]],
+        "differences": [Difference(*one)._asdict() for one in record["differences"]],
     }

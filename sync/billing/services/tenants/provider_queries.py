@@ -164,11 +164,8 @@ class ProviderQueries:
         after = ""
         for _ in range(CUSTOMER_PAGES_MAX):
             page = await client.payments(after, max_wait_s, customer_id)
-            for event in _usable(page):
-                named = self._context.named(event)
-                if named.ignored:
-                    continue
-                home, known = await self._resolver.home(named, "", guesses=True)
+            for event in self._usable(page):
+                home, known = await self._resolver.home(event, "", guesses=True)
                 if home == topic:
                     answers.fetched.append(known)
                 elif home:
@@ -187,7 +184,7 @@ class ProviderQueries:
         customers: set[str | None] = set()
         for _ in range(PAGES_MAX):
             page = await read_page(client, after, BACKGROUND_MAX_WAIT_S, with_payments=matter)
-            events = [self._context.named(event) for event in _usable(page)]
+            events = self._usable(page)
             links = await read_all_stored(self._context.store, [SubscriptionRef.of(event) for event in events])
             for event, link in zip(events, links, strict=True):
                 # A refund names nobody. What it is of comes before it in the lists, and may have been found just now.
@@ -203,8 +200,7 @@ class ProviderQueries:
                 return
         _log.warning("search_ended", environment=environment, reason=f"more than {PAGES_MAX} pages")
 
-
-def _usable(page: SubscriptionPage) -> list[Event]:
-    """Return the events of a page that are about a subscription, a purchase or a refund of this environment."""
-    events = [entry.event for entry in page.entries if entry.event is not None]
-    return [event for event in events if not event.ignored and event.subscription_id and not is_unreal(event)]
+    def _usable(self, page: SubscriptionPage) -> list[Event]:
+        """Return the events of a page that are about a subscription, a purchase or a refund of this environment."""
+        events = [self._context.named(entry.event) for entry in page.entries if entry.event is not None]
+        return [event for event in events if not event.ignored and event.subscription_id and not is_unreal(event)]

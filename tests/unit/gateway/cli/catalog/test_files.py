@@ -107,6 +107,21 @@ def test_no_lines_are_printed_that_keep_nothing(tmp_path: Path) -> None:
     assert "versions]]" not in run("diff", old, written(tmp_path, FREE + PRO.replace(', "pri_2"', "") + basic)).output
 
 
+def test_a_plan_that_becomes_an_add_on_of_its_name_has_no_versions(tmp_path: Path) -> None:
+    old = written(tmp_path, FREE + PRO, "old.toml")
+    addon = '[addons.pro]\nname = "Pro"\nprices.paddle.live = ["pri_1", "pri_2"]\n'
+    result = run("diff", old, written(tmp_path, FREE + addon))
+    assert result.exit_code == 0
+    assert "existing customers of pro\n  loses limit seats: 9 -> none\n" in result.output
+    assert "versions]]" not in result.output
+
+
+def test_an_application_without_a_default_plan_is_no_difference(tmp_path: Path) -> None:
+    mail = '[plans.mail]\nname = "Mail"\nrank = 10\napp = "mail"\n'
+    path = written(tmp_path, f'[policy]\napp = "crm"\n{FREE}app = "crm"\n{mail}')
+    assert run("diff", path, path).output == "no difference: nobody gains or loses anything\n"
+
+
 def test_rules_for_all_and_ignored_prices_are_named(tmp_path: Path) -> None:
     old = written(tmp_path, FREE + PRO, "old.toml")
     ignored = '[ignore]\nprices.paddle.live = ["pri_2"]\n[policy]\ngrace = "1d"\n'

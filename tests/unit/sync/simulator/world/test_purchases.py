@@ -6,6 +6,7 @@ import pytest
 from pydantic import JsonValue
 
 from sync.billing.catalog import catalog
+from sync.simulator.answers import subject_shown
 from sync.simulator.world import purchases
 from sync.simulator.world.errors import ApiError, ControlError
 from sync.simulator.world.model import Adjustment, Transaction
@@ -53,6 +54,17 @@ def test_several_purchases_stand_beside_each_other_and_beside_a_subscription() -
     assert held(subscribed) == {"Basic": 1}, "what is sold once is no next plan"
     assert set(play.world.purchases) == {first.id, second.id}
     assert first.customer_id == subscribed.subscription.customer_id == second.customer_id
+
+
+def test_what_costs_nothing_is_paid_and_not_refunded() -> None:
+    play = Shop()
+    play.catalog = catalog.parse(
+        '[plans.free]\nname = "Free"\nrank = 0\ndefault = true\n'
+        '[plans.gift]\nname = "Gift"\nrank = 0\npurchase = true\nprices.paddle.live = ["pri_gift"]\n'
+    )
+    outcome = play.do("buy", plan="gift")
+    assert subject_shown(outcome)["status"] == "paid"
+    assert code(play, "refund") == "409 no_payment"
 
 
 def test_a_refund_is_asked_for_and_approved() -> None:

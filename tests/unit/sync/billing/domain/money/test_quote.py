@@ -78,6 +78,14 @@ def test_a_bill_belongs_to_its_quote_by_reason_and_time(reason: str, at_ns: int,
     assert QUOTE.is_of(billed(reason, at_ns, NEXT)) is is_of
 
 
+def test_the_tiers_of_a_price_are_billed_in_a_line_each() -> None:
+    tiers = (Line("pri_pro", 10, 1000), Line("pri_pro", 5, 250), Line("pri_pro", 2, 100, proration=True))
+    assert Bill(tiers).units == Bill(tiers[::-1]).units == {"pri_pro": 15}
+    assert Bill((Line("pri_pro", 10), Line("pri_pro"))).units == {"pri_pro": None}
+    quote = replace(QUOTE, money=replace(MONEY, next=NEXT._replace(lines=tiers)))
+    assert quote.is_of(billed(RENEWAL, NEXT_NS, NEXT._replace(lines=tiers[::-1])))
+
+
 def test_a_renewal_of_other_units_is_of_a_later_change() -> None:
     other = NEXT._replace(lines=(Line("pri_pro", 3, 3000),))
     assert not QUOTE.is_of(billed(RENEWAL, NEXT_NS, other))

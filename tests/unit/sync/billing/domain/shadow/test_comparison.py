@@ -93,6 +93,8 @@ def test_the_same_in_other_words_is_no_difference(field: str, value: Any) -> Non
         ("modules.billing", "none", "write", "none"),
         ("period.ends_at", "2026-12-02", "2026-12-01T00:00:00Z", "2026-12-02T00:00:00Z"),
         ("trial_ends_at", "soon", None, "soon"),
+        ("trial_ends_at", True, None, True),
+        ("trial_ends_at", -60, None, -60),
         ("status", 7, "active", 7),
     ],
 )

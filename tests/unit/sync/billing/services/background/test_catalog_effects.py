@@ -20,8 +20,8 @@ OLD = catalog.parse(TEXT)
 
 
 async def found(services: Billing, text: str) -> dict[str, Effect]:
-    new = catalog.parse(text)
-    return {each.tenant: each async for each in effects(services.store, "live", OLD, new, services.now_ns())}
+    old, new = (Setting(each, "live", (), services.now_ns()) for each in (OLD, catalog.parse(text)))
+    return {each.tenant: each async for each in effects(services.store, old, new)}
 
 
 async def damage(services: Billing) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sync.billing.catalog.watcher import EXAMPLE, CatalogWatcher
 from sync.billing.domain.facts.drift import Drift
 from sync.billing.services.shadow.queues import COMPARE_EVERY_S, ShadowQueues
 from sync.billing.services.shadow.report import Field, report
@@ -16,15 +14,7 @@ from sync.billing.storage import records
 from sync.core.errors import SyncError
 from sync.store import counters
 from sync.store.command_pipeline import CommandPipeline
-from tests.support.services import TOPIC, Billing, billing
-
-
-@pytest.fixture
-def services(tmp_path: Path) -> Iterator[Billing]:
-    path = tmp_path / "catalog.toml"
-    path.write_text(f'{EXAMPLE.read_text()}\n[shadow.fields]\nplan = "tier"\nstatus = "state"\nfeatures = "flags"\n')
-    with billing(CatalogWatcher(path)) as services:
-        yield services
+from tests.support.services import TOPIC, Billing
 
 
 async def test_a_difference_is_a_drift_record_once_and_goes_when_both_agree(services: Billing) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import orjson
-import pytest
 
 from sync.billing.catalog.watcher import EXAMPLE, CatalogWatcher
 from sync.billing.services.committer import SHADOW
@@ -21,14 +19,6 @@ from sync.store.models import Change, Snapshot, Verdict
 from tests.support.services import TOPIC, Billing, billing
 
 WHO = {"by": "eve"}
-
-
-@pytest.fixture
-def services(tmp_path: Path) -> Iterator[Billing]:
-    path = tmp_path / "catalog.toml"
-    path.write_text(f'{EXAMPLE.read_text()}\n[shadow.fields]\nplan = "tier"\nstatus = "state"\nfeatures = "flags"\n')
-    with billing(CatalogWatcher(path)) as services:
-        yield services
 
 
 async def publish(services: Billing, state: object, **fields: Any) -> Verdict:
