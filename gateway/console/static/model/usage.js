@@ -29,22 +29,29 @@ export const shareOf = ({ used, reserved, limit }) =>
 /** What is used of a meter, in one line. @param {any} meter */
 export const usedOf = ({ used, reserved, limit, remaining }) =>
   [
-    `${count(used)} of ${limit === undefined ? "a limit that is not known" : amount(limit)}`,
+    limit === undefined
+      ? `${count(used)} used of a limit that is not known`
+      : limit === "unlimited"
+        ? `${count(used)} used, unlimited`
+        : `${count(used)} of ${count(limit)} used`,
     reserved && `${count(reserved)} reserved`,
     typeof remaining === "number" && `${count(remaining)} left`,
   ]
     .filter(Boolean)
     .join(", ");
 
+/** A time without a fraction of 0. @param {string} instant */
+const time = (instant) => local(instant).replace(/\.000$/, "");
+
 /** The window of a meter, in one line. @param {any} meter */
 export const windowOf = ({ period }) =>
-  period ? `${local(period.starts_at)} to ${local(period.ends_at)}` : "never begins anew";
+  period ? `since ${time(period.starts_at)}, resets ${time(period.ends_at)}` : "never resets";
 
 /** The credits of a meter that were bought or granted once, a line each. @param {any} meter @returns {string[]} */
 export const grantsOf = ({ grants = [] }) =>
   grants.map(
     (/** @type {any} */ { id, amount: whole, remaining, ends_at: ends }) =>
-      `${id}: ${count(remaining)} of ${count(whole)} left${ends ? `, until ${local(ends)}` : ""}`,
+      `${id}: ${count(remaining)} of ${count(whole)} left${ends ? `, until ${time(ends)}` : ""}`,
   );
 
 /** The cells of a call: time, meter, what, units, what came of it, used, key. @param {any} call @returns {string[]} */
@@ -71,8 +78,8 @@ export const correctionCells = ({ at, meter, operation, how, amount: units, used
 /** The cells of an ended window: meter, start, end, used, limit. @param {any} window @returns {string[]} */
 export const windowCells = ({ meter, starts_at: starts, ends_at: ends, used, limit }) => [
   meter,
-  starts ? local(starts) : "",
-  local(ends),
+  starts ? time(starts) : "",
+  time(ends),
   count(used),
   amount(limit),
 ];
