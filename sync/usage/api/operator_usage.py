@@ -9,6 +9,7 @@ import orjson
 from planwire_client.core.topic import Topic
 from sync.billing.api.operations import ERRORS, Asked, Document, known_environment
 from sync.billing.catalog.catalog import Catalog
+from sync.http.endpoint import trusted
 from sync.http.fields import Reader
 from sync.http.problem import Problem, problem_of
 from sync.usage.api import bodies
@@ -71,7 +72,7 @@ class OperatorUsage:
 
     def _asked(self, tenant: Topic, by: str) -> Asked:
         known_environment(tenant.env, self._environments)
-        return Asked(tenant.env, str(tenant), {"by": by})
+        return Asked(tenant.env, str(tenant), trusted(by))
 
     async def _answer(self, document: Awaitable[Document]) -> Document:
         """Return the document, or raise the problem that the HTTP route would answer."""
