@@ -116,7 +116,8 @@ async def _opened(
         if tokens is not None and console is not None:
             console_auth = ConsoleAuth(settings, tokens, node.auth.revocations)
             service = None if intake is None else intake.operator_service(node)
-            routes += console_routes(console, console_auth, service)
+            operator_usage = None if intake is None else intake.operator_usage()
+            routes += console_routes(console, console_auth, service, operator_usage)
         # The router tries its routes in order, and webhooks are the most frequent requests.
         routes.sort(key=lambda route: not getattr(route, "path", "").startswith("/webhooks/"))
         await stack.enter_async_context(node.run())

@@ -23,6 +23,7 @@ from sync.store.arming import arm
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.store import Store
 from sync.usage.api import routes as usage_routes
+from sync.usage.api.operator_usage import OperatorUsage
 from sync.usage.calls import UsageCalls
 from sync.usage.meters import MetersWatcher
 from sync.usage.service import UsageService
@@ -86,6 +87,10 @@ class Intake:
     def operator_service(self, node: Node) -> OperatorService:
         """Return the billing service for the console of this process."""
         return OperatorService(self.services, self.settings.environments, node.acks.of_topic)
+
+    def operator_usage(self) -> OperatorUsage:
+        """Return the access to usage for the console of this process."""
+        return OperatorUsage(self.usage, self.services.current_catalog, self.settings.environments)
 
 
 def _arm(store: Store, batch: CommandPipeline, tenant: str) -> None:

@@ -16,12 +16,12 @@ from click.testing import CliRunner, Result
 from redis.asyncio import Redis
 
 from gateway import cli
-from sync.store.command_pipeline import run_commands
 from sync.store.redis.connect import connect
 from sync.store.store import Store
 from tests.integration.test_usage import KEY, ask, entitle, gateway
 from tests.support.gateway import PUBLISH_KEY, Running
 from tests.support.servers import Server, start_valkey
+from tests.support.usage import end_window
 
 
 @pytest.fixture
@@ -57,16 +57,6 @@ async def exported(running: Running, **query: str | int) -> dict[str, Any]:
     assert answer.status_code == 200, answer.text
     found: dict[str, Any] = answer.json()
     return found
-
-
-async def end_window(store: Store, tenant: str, meter: str, used: int) -> tuple[str, str]:
-    """Let a tenant's window be the one before the present one, with this count; return its start and end."""
-    key = f"pw:{{tenant:{tenant}}}:usage:meters"
-    (count,) = await run_commands(store, ("HGET", key, f"{meter}:count"))
-    starts = int(count.split()[2])
-    before = starts - 28 * 86_400 * 1_000_000
-    await store.redis.hset(key, f"{meter}:count", f"{used} 0 {before} {starts} 0 0")
-    return str(before), str(starts)
 
 
 async def test_history_has_calls_corrections_and_windows_of_one_meter(running: Running, store: Store) -> None:
@@ -124,10 +114,7 @@ async def test_credits_count_in_the_window_in_which_they_are_used(running: Runni
     await entitle(store, ai=5)
     await ask(running, "/ai/grant", {"amount": 10, "reason": "welcome"})
     await ask(running, "/ai/consume", {"amount": 8})
-    await end_window(store, "acme", "ai", used=5)
-    key = "pw:{tenant:acme}:usage:meters"
-    (count,) = await run_commands(store, ("HGET", key, "ai:count"))
-    await run_commands(store, ("HSET", key, "ai:count", count[: count.rindex(b" ")] + b" 3"))
+    await end_window(store, "acme", "ai", used=5, of_credits=3)
     await ask(running, "/ai/consume", {"amount": 7})
     rows = {row["open"]: row for row in (await exported(running))["counters"] if row["meter"] == "ai"}
     assert (rows[False]["used"], rows[True]["used"]) == (8, 7)

@@ -20,7 +20,6 @@ from gateway.auth import revocation_store
 from gateway.console import fault_injection
 from gateway.console.auth import Principal
 from gateway.console.observer import ConsoleObserver
-from gateway.console.routes.billing import BillingRoutes
 from gateway.console.routes.query import Action, Members, parsed, text_of
 from gateway.console.routes.topics import kept_version
 from gateway.console.scopes import ADMIN
@@ -72,18 +71,19 @@ log = structlog.get_logger("gateway.console")
 
 
 class Actions:
-    """The route of all actions, and the actions that are not part of billing.
+    """The route of all actions, and the actions that are not about one tenant's billing.
 
     Attributes:
         simulated: the actions of the simulator; empty without a simulator.
     """
 
-    def __init__(self, console: ConsoleObserver, billing: BillingRoutes) -> None:
+    def __init__(self, console: ConsoleObserver, repairs: Mapping[str, Action]) -> None:
+        """Offer `repairs`, the actions on tenants by name, besides its own."""
         self._console = console
         self._node = console.node
         self._audit_key = console.node.store.keys.console("audit")
         self._simulator_url = self._node.settings.simulator_url.rstrip("/")
-        self._actions: dict[str, Action] = {"replay": self._replay, "revoke": self._revoke, **billing.actions}
+        self._actions: dict[str, Action] = {"replay": self._replay, "revoke": self._revoke, **repairs}
         self.simulated: tuple[str, ...] = ()
         if self._node.settings.dev:
             self._actions |= {kind: partial(self._on_socket, kind) for kind in SOCKET_ACTIONS}

@@ -27,6 +27,7 @@ from gateway.console.routes.billing import BillingRoutes
 from gateway.console.routes.query import Answerer, Members
 from gateway.console.routes.shadow import ShadowRoutes
 from gateway.console.routes.topics import TopicRoutes
+from gateway.console.routes.usage import UsageRoutes
 from gateway.node import Node
 from sync.http.body import read_json
 from sync.http.endpoint import Handler, route
@@ -36,6 +37,7 @@ from sync.store.models import StoreError
 
 if TYPE_CHECKING:
     from sync.billing.api.operator_service import OperatorService
+    from sync.usage.api.operator_usage import OperatorUsage
 
 PAGES = Path(__file__).parents[1] / "static"
 
@@ -47,14 +49,22 @@ log = structlog.get_logger("gateway.console")
 
 
 def console_routes(
-    console: ConsoleObserver, console_auth: ConsoleAuth, service: OperatorService | None
+    console: ConsoleObserver,
+    console_auth: ConsoleAuth,
+    service: OperatorService | None,
+    operator_usage: OperatorUsage | None,
 ) -> list[BaseRoute]:
-    """Return the console's routes. `service`: the access to billing; None in a process without a webhook intake."""
+    """Return the console's routes.
+
+    Args:
+        service, operator_usage: the access to billing and to usage; None in a process without a webhook intake.
+    """
     node = console.node
     topics = TopicRoutes(console)
     billing = BillingRoutes(console, service)
     shadow = ShadowRoutes(service, billing.counted)
-    actions = Actions(console, billing)
+    usage = UsageRoutes(operator_usage, billing.counted)
+    actions = Actions(console, {**billing.actions, **usage.actions})
 
     async def session(_: Request, principal: Principal) -> Members:
         return {
@@ -75,7 +85,7 @@ def console_routes(
         return {"token": text, "expires_at": ends, "ttl_s": STREAM_TTL_S}
 
     reads = {"session": session, "audit": actions.audit, **_topic_reads(topics), **_billing_reads(billing)}
-    reads |= {"shadow": shadow.report, "shadow/{name:path}": shadow.tenant}
+    reads |= {"shadow": shadow.report, "shadow/{name:path}": shadow.tenant, "usage/{name:path}": usage.usage}
     writes = {"look": topics.look, "token": token, "actions/{action}": actions.act}
     api = [("GET", path, read) for path, read in reads.items()] + [("POST", path, do) for path, do in writes.items()]
     counted = partial(route, count=node.metrics.answered)

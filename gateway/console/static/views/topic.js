@@ -17,6 +17,7 @@ import { subscriptions } from "../parts/subscriptions.js";
 import { tabList } from "../parts/tabs.js";
 import { timeline } from "../parts/timeline.js";
 import { upcoming } from "../parts/upcoming.js";
+import { usageCard } from "../parts/usage/card.js";
 import { parse } from "../router.js";
 import { copyButton, curl } from "../ui/copy.js";
 import { button, card, h, setText } from "../ui/dom.js";
@@ -33,6 +34,7 @@ const SECTIONS = [
   ["events", "Events"],
   ["sides", "Sides"],
   ["subscriptions", "Subscriptions"],
+  ["usage", "Usage"],
   ["upcoming", "Scheduled"],
   ["drift", "Drift"],
   ["shadow", "Shadow"],
@@ -55,6 +57,7 @@ export const topicView = (root, context, { name, query }) => {
   const happened = events(context, name, query);
   const compared = comparison(name);
   const owned = subscriptions(name);
+  const used = usageCard(context, name);
   const coming = upcoming(context, name);
   const drifted = drift(name);
   const shadowed = tenantShadow(name);
@@ -111,6 +114,12 @@ export const topicView = (root, context, { name, query }) => {
       ),
     ),
   );
+  const jumps = Object.fromEntries(
+    SECTIONS.map(([id, text]) => [
+      id,
+      h("button", { type: "button", class: "plain", hidden: id === "usage", onclick: () => jump(id) }, text),
+    ]),
+  );
   root.replaceChildren(
     h("p", {}, h("a", { href: "#/" }, "All topics")),
     h("div", { class: "tools heading" }, h("h1", { title: name }, readable(name), " ", state), actions),
@@ -118,7 +127,7 @@ export const topicView = (root, context, { name, query }) => {
     h(
       "nav",
       { class: "jumps", "aria-label": "Sections" },
-      ...SECTIONS.map(([id, text]) => h("button", { type: "button", class: "plain", onclick: () => jump(id) }, text)),
+      ...Object.values(jumps),
     ),
     card("findings", "What is wrong", ...wrong.elements),
     links.element,
@@ -127,6 +136,7 @@ export const topicView = (root, context, { name, query }) => {
     happened.element,
     compared.element,
     owned.element,
+    used.element,
     h("div", { class: "columns" }, coming.element, drifted.element),
     shadowed.element,
     card(
@@ -201,7 +211,9 @@ export const topicView = (root, context, { name, query }) => {
   return {
     watches: [name],
     lists: [tabs.list, versions.list],
-    sections: SECTIONS.map(([id]) => id),
+    get sections() {
+      return SECTIONS.map(([id]) => id).filter((id) => !jumps[id].hidden);
+    },
     compare: versions.compare,
     replay: versions.replay,
     focusActions: () => /** @type {HTMLElement} */ (actions.firstElementChild).focus(),
@@ -221,6 +233,7 @@ export const topicView = (root, context, { name, query }) => {
         versions.load(signal),
         happened.load(signal).then((found) => Object.assign(known, found)),
         owned.load(signal),
+        used.load(signal).then((isThere) => (jumps.usage.hidden = !isThere)),
         coming.load(signal),
         drifted.load(signal),
         shadowed.load(signal).then((found) => (known.isUnseen = found.is_known && !found.is_seen)),
