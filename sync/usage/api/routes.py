@@ -139,8 +139,6 @@ class UsageOperations:
     )
     async def adjust(self, asked: Asked, meter: str, body: bodies.Adjust) -> Document:
         """Set what is used, or change it; the reason and the caller go into the history."""
-        if (body.to is None) == (body.by is None):
-            raise Problem("request_invalid", "give one of to and by")
         how, amount = ("by", body.by) if body.by is not None else ("to", body.to)
         assert amount is not None
         return await self._count(
