@@ -72,8 +72,8 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Integer = Annotated[int, BeforeValidator(_whole)]
-"""An integer as JSON Schema means it: some clients write 3.0."""
+WHOLE = BeforeValidator(_whole)
+"""Last in `Annotated[int, ...]`: an integer as JSON Schema means it, since some clients write 3.0."""
 
 Version = Annotated[int, Field(ge=0, le=VERSION_MAX)]
 """A topic's version; 0 if it has none yet."""

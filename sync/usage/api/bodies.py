@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, JsonValue, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from sync.http.fields import Instant, Integer, Model, Text, Version
+from sync.http.fields import WHOLE, Instant, Model, Text, Version
 from sync.http.openapi import CODES
 from sync.usage.meters import AMOUNT_MAX
 
@@ -18,8 +18,9 @@ HOLD_MAX_S = 86_400
 HOLD_DEFAULT_S = 300
 """Seconds for which units are reserved."""
 
-_Amount = Annotated[Integer, Field(ge=1, le=AMOUNT_MAX)]
-_Whole = Annotated[Integer, Field(ge=0, le=AMOUNT_MAX)]
+_Amount = Annotated[int, Field(ge=1, le=AMOUNT_MAX), WHOLE]
+_Whole = Annotated[int, Field(ge=0, le=AMOUNT_MAX), WHOLE]
+_Seconds = Annotated[int, Field(ge=1, le=HOLD_MAX_S), WHOLE]
 _Key = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[!-~]+$")]
 KEY = "Makes the call count once, for a day: repeat it with the same key when its answer is lost."
 
@@ -50,7 +51,7 @@ class Reserve(Model):
 
     amount: _Amount
     id: _Key = Field(description="Your id of the reservation; repeating it reserves nothing more.")
-    seconds: Integer = Field(HOLD_DEFAULT_S, ge=1, le=HOLD_MAX_S, description="Then they are given back.")
+    seconds: _Seconds = Field(HOLD_DEFAULT_S, description="Then they are given back.")
 
 
 class Finalize(Model):
@@ -67,7 +68,7 @@ class Adjust(Model, json_schema_extra=_ONE_OF):
     """A correction by an operator: exactly one of `to` and `by`."""
 
     to: _Whole | SkipJsonSchema[None] = Field(None, description="What is used now.")
-    by: Annotated[Integer, Field(ge=-AMOUNT_MAX, le=AMOUNT_MAX)] | SkipJsonSchema[None] = Field(
+    by: Annotated[int, Field(ge=-AMOUNT_MAX, le=AMOUNT_MAX), WHOLE] | SkipJsonSchema[None] = Field(
         None, description="How many units more, or less."
     )
     reason: Text
@@ -100,9 +101,7 @@ class BatchCall(Model):
     )
     key: _Key | None = Field(None, description=f"Of consume, release and set. {KEY}")
     id: _Key | None = Field(None, description="Of the reservation, for reserve and finalize.")
-    seconds: Annotated[Integer, Field(ge=1, le=HOLD_MAX_S)] | None = Field(
-        None, description=f"How long reserve holds the units. Default: {HOLD_DEFAULT_S}."
-    )
+    seconds: _Seconds | None = Field(None, description=f"How long reserve holds the units. Default: {HOLD_DEFAULT_S}.")
 
 
 class Batch(Model):
