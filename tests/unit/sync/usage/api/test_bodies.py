@@ -19,7 +19,7 @@ def test_a_whole_number_is_one_however_it_is_written(amount: float) -> None:
 
 
 def test_an_optional_member_may_be_null() -> None:
-    assert Reader(bodies.Consume).read({"key": None}) == bodies.Consume()
+    assert Reader(bodies.Consume).read({"key": None}).key is None
 
 
 @pytest.mark.parametrize(
