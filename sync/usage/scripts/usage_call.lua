@@ -225,7 +225,7 @@ elseif OPERATION == 'set' then
   allowed = units <= meter.used or fits(units - meter.used)
   meter.used = allowed and units or meter.used
 elseif OPERATION == 'reserve' then
-  if redis.call('HEXISTS', KEYS[4], 'finalize ' .. ID) == 1 then
+  if redis.call('HGET', KEYS[4], 'finalize ' .. ID) then
     return {'refused', 'key_reused'}
   end
   if redis.call('ZCARD', KEYS[7]) >= HOLDS_MAX then
