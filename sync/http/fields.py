@@ -54,17 +54,26 @@ Time = Annotated[
 ]
 """An RFC 3339 time as text. Its date and time of day must exist."""
 
-Instant = Annotated[
-    int,
-    BeforeValidator(instants.parse),
-    WithJsonSchema(
-        {"type": "string", "format": "date-time", "pattern": f"^(?=19[7-9]|2[01]|22[0-5]){RFC3339_PATTERN}$"}
-    ),
-]
+INSTANT: dict[str, Any] = {
+    "type": "string",
+    "format": "date-time",
+    "pattern": f"^(?=19[7-9]|2[01]|22[0-5]){RFC3339_PATTERN}$",
+}
+"""The JSON Schema of an RFC 3339 time between 1970 and 2261."""
+
+Instant = Annotated[int, BeforeValidator(instants.parse), WithJsonSchema(INSTANT)]
 """An RFC 3339 time between 1970 and 2261, as nanoseconds since 1970."""
 
 Text = Annotated[str, Field(min_length=1, max_length=TEXT_MAX_CHARS, pattern=r"\S")]
 """A string that is not blank."""
+
+
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WHOLE = BeforeValidator(_whole)
+"""Last in `Annotated[int, ...]`: an integer as JSON Schema means it, since some clients write 3.0."""
 
 Version = Annotated[int, Field(ge=0, le=VERSION_MAX)]
 """A topic's version; 0 if it has none yet."""

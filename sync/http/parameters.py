@@ -11,6 +11,7 @@ from urllib.parse import unquote
 from starlette.requests import Request
 
 from sync.core import instants
+from sync.http.fields import INSTANT
 from sync.http.problem import Problem
 
 _INTEGER = re.compile(r"[0-9]{1,16}")
@@ -104,7 +105,7 @@ class Moment(Parameter):
 
     def schema(self) -> Mapping[str, Any]:
         """Return the value's JSON Schema."""
-        return {"type": "string", "format": "date-time"}
+        return INSTANT
 
 
 class Header(Parameter):

@@ -24,7 +24,7 @@ RETRY_S = 0.5
 REASONS = {
     "meter_unknown": "the catalog has no such meter",
     "limit_unknown": "the tenant's published state does not say the limit: publish it, or let billing compute it",
-    "key_reused": "the key was used for another call: give each call a key of its own",
+    "key_reused": "the key or id was used for another call: give each call and each reservation its own",
     "reservation_unknown": "no such reservation of this meter",
     "reservations_full": "1,000 reservations are open: finalize or release them",
     "grants_full": "the meter has 200 grants of credits: wait until some have ended",

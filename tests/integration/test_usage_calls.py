@@ -160,6 +160,47 @@ async def test_a_reservation_is_finalized_cancelled_or_ends(usage: Usage) -> Non
     assert (ended.is_allowed, ended.reserved, ended.remaining) == (True, 0, 0)
 
 
+async def test_what_is_reserved_is_not_given_back_or_corrected(usage: Usage) -> None:
+    await usage.entitle("pro", api_calls=10, seats=8, ai=10)
+    later = int(time.time() * 1e6) + 60_000_000
+    for meter in ("api_calls", "seats", "ai"):
+        await usage("reserve", meter, 5, id=meter, ends_us=later)
+        released = await usage("release", meter, 5)
+        assert (released.used, released.reserved) == (0, 5)
+        assert released.remaining == released.limit - 5
+    cleared = await usage("set", "seats", 0)
+    assert (cleared.used, cleared.reserved, cleared.remaining) == (0, 5, 3)
+    assert not (await usage("set", "seats", 4)).is_allowed
+    corrected = await usage("adjust", "api_calls", 2, id="to", reason="x")
+    assert (corrected.used, corrected.reserved, corrected.remaining) == (2, 5, 3)
+    corrected = await usage("adjust", "api_calls", -9, id="by", reason="x")
+    assert (corrected.used, corrected.reserved, corrected.remaining) == (0, 5, 5)
+    done = await usage("finalize", "api_calls", 4, id="api_calls")
+    assert (done.used, done.reserved, done.remaining) == (4, 0, 6)
+
+
+async def test_a_correction_of_credits_is_of_all_that_was_used(usage: Usage) -> None:
+    await usage.entitle("pro", ai=10)
+    await usage("grant", "ai", 5, id="op", reason="goodwill", ends_us=int(time.time() * 1e6) + 60_000_000)
+    await usage("consume", "ai", 7)
+    assert (await usage("adjust", "ai", 3, id="to", reason="x")).used == 3
+    assert (await usage("adjust", "ai", 6, id="by", reason="x")).used == 9
+    assert (await usage("adjust", "ai", 0, id="to", reason="x")).remaining == 15
+
+
+async def test_the_id_of_a_reservation_that_was_finalized_is_used_up(usage: Usage) -> None:
+    """Otherwise the end of the second one would be taken for a repetition, and would count nothing."""
+    await usage.entitle("pro", api_calls=10)
+    later = int(time.time() * 1e6) + 60_000_000
+    await usage("reserve", "api_calls", 5, id="job", ends_us=later)
+    assert (await usage("finalize", "api_calls", 3, id="job")).used == 3
+    assert await usage("reserve", "api_calls", 5, id="job", ends_us=later) == Rejected("key_reused")
+    assert (await usage("finalize", "api_calls", 3, id="job")).is_repeated
+    await usage("reserve", "api_calls", 5, id="other", ends_us=later)
+    await usage("cancel", "api_calls", id="other")
+    assert (await usage("reserve", "api_calls", 5, id="other", ends_us=later)).reserved == 5
+
+
 async def test_a_soft_limit_lets_the_last_call_through(usage: Usage) -> None:
     assert (await usage("consume", "tokens", 9)).is_allowed
     over = await usage("consume", "tokens", 50)

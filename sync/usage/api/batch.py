@@ -42,7 +42,7 @@ def _call(asked: Asked, one: BatchCall, catalog: Catalog) -> Call:
         return Call(tenant, "reserve", one.meter, amount, id=one.id, ends_us=ends_us)
     if not amount:
         return Call(tenant, "cancel", one.meter, id=one.id)
-    return Call(tenant, "finalize", one.meter, amount, id=one.id, key=finalize_key(one.id))
+    return Call(tenant, "finalize", one.meter, amount, id=one.id)
 
 
 def _amount(one: BatchCall) -> int:
@@ -75,8 +75,3 @@ def require_allocated(catalog: Catalog, meter: str) -> None:
 def hold_end(seconds: int) -> int:
     """Return when a reservation of now ends, microseconds since 1970."""
     return time.time_ns() // 1000 + seconds * 1_000_000
-
-
-def finalize_key(id: str) -> str:
-    """Return the key that makes the end of a reservation count once. A caller's own keys have no space."""
-    return f"finalize {id}"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, JsonValue, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from sync.http.fields import Instant, Model, Text, Version
+from sync.http.fields import WHOLE, Instant, Model, Text, Version
 from sync.http.openapi import CODES
 from sync.usage.meters import AMOUNT_MAX
 
@@ -18,8 +18,9 @@ HOLD_MAX_S = 86_400
 HOLD_DEFAULT_S = 300
 """Seconds for which units are reserved."""
 
-_Amount = Annotated[int, Field(ge=1, le=AMOUNT_MAX)]
-_Whole = Annotated[int, Field(ge=0, le=AMOUNT_MAX)]
+_Amount = Annotated[int, Field(ge=1, le=AMOUNT_MAX), WHOLE]
+_Whole = Annotated[int, Field(ge=0, le=AMOUNT_MAX), WHOLE]
+_Seconds = Annotated[int, Field(ge=1, le=HOLD_MAX_S), WHOLE]
 _Key = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[!-~]+$")]
 KEY = "Makes the call count once, for a day: repeat it with the same key when its answer is lost."
 
@@ -28,21 +29,21 @@ class Consume(Model):
     """Units to take."""
 
     amount: _Amount = 1
-    key: _Key | SkipJsonSchema[None] = Field(None, description=KEY)
+    key: _Key | None = Field(None, description=KEY)
 
 
 class Release(Model):
     """Units to give back."""
 
     amount: _Amount = 1
-    key: _Key | SkipJsonSchema[None] = Field(None, description=KEY)
+    key: _Key | None = Field(None, description=KEY)
 
 
 class SetTo(Model):
     """How many are in use now."""
 
     amount: _Whole
-    key: _Key | SkipJsonSchema[None] = Field(None, description=KEY)
+    key: _Key | None = Field(None, description=KEY)
 
 
 class Reserve(Model):
@@ -50,7 +51,7 @@ class Reserve(Model):
 
     amount: _Amount
     id: _Key = Field(description="Your id of the reservation; repeating it reserves nothing more.")
-    seconds: int = Field(HOLD_DEFAULT_S, ge=1, le=HOLD_MAX_S, description="Then they are given back.")
+    seconds: _Seconds = Field(HOLD_DEFAULT_S, description="Then they are given back.")
 
 
 class Finalize(Model):
@@ -60,24 +61,33 @@ class Finalize(Model):
     amount: _Whole = Field(description="What it used; 0 gives everything back.")
 
 
-class Adjust(Model):
+_ONE_OF: dict[str, JsonValue] = {"oneOf": [{"required": ["to"]}, {"required": ["by"]}]}
+
+
+class Adjust(Model, json_schema_extra=_ONE_OF):
     """A correction by an operator: exactly one of `to` and `by`."""
 
     to: _Whole | SkipJsonSchema[None] = Field(None, description="What is used now.")
-    by: Annotated[int, Field(ge=-AMOUNT_MAX, le=AMOUNT_MAX)] | SkipJsonSchema[None] = Field(
+    by: Annotated[int, Field(ge=-AMOUNT_MAX, le=AMOUNT_MAX), WHOLE] | SkipJsonSchema[None] = Field(
         None, description="How many units more, or less."
     )
     reason: Text
-    key: _Key | SkipJsonSchema[None] = Field(None, description=KEY)
+    key: _Key | None = Field(None, description=KEY)
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if (self.to is None) == (self.by is None):
+            raise ValueError("exactly one of to and by must be there")
+        return self
 
 
 class Grant(Model):
     """Credits that an operator gives."""
 
     amount: _Amount
-    ends_at: Instant | SkipJsonSchema[None] = Field(None, description="RFC 3339. Default: never.")
+    ends_at: Instant | None = Field(None, description="RFC 3339. Default: never.")
     reason: Text
-    key: _Key | SkipJsonSchema[None] = Field(None, description=KEY)
+    key: _Key | None = Field(None, description=KEY)
 
 
 class BatchCall(Model):
@@ -86,14 +96,12 @@ class BatchCall(Model):
     tenant: Annotated[str, Field(min_length=1, max_length=500)] = Field(description="Your id of the tenant.")
     meter: Text
     operation: Literal["consume", "release", "set", "reserve", "finalize"] = "consume"
-    amount: _Whole | SkipJsonSchema[None] = Field(
+    amount: _Whole | None = Field(
         None, description="Units. Default: 1 for consume and release; required for the others."
     )
-    key: _Key | SkipJsonSchema[None] = Field(None, description=f"Of consume, release and set. {KEY}")
-    id: _Key | SkipJsonSchema[None] = Field(None, description="Of the reservation, for reserve and finalize.")
-    seconds: Annotated[int, Field(ge=1, le=HOLD_MAX_S)] | SkipJsonSchema[None] = Field(
-        None, description=f"How long reserve holds the units. Default: {HOLD_DEFAULT_S}."
-    )
+    key: _Key | None = Field(None, description=f"Of consume, release and set. {KEY}")
+    id: _Key | None = Field(None, description="Of the reservation, for reserve and finalize.")
+    seconds: _Seconds | None = Field(None, description=f"How long reserve holds the units. Default: {HOLD_DEFAULT_S}.")
 
 
 class Batch(Model):

@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Literal
 
 from pydantic import Field
+from starlette.requests import Request
 
 from sync.billing.api.operations import Asked, Document, operation
 from sync.core import instants
 from sync.http.fields import Model, Version
 from sync.http.openapi import Answer as Response
 from sync.http.parameters import Moment, PathText, QueryInteger, QueryText
+from sync.http.problem import Problem
 from sync.usage.calls import UNLIMITED
 from sync.usage.export import Counter, UsageExport, between
 from sync.usage.records import CallRecord, Correction, WindowRecord, read_records
 from sync.usage.service import UsageService
 
-METER = PathText("meter", "The meter's key in the catalog.", r"^[a-z][a-z0-9_-]{0,63}$", "api_calls")
+
+class _Meter(PathText):
+    """The name of a meter in the path."""
+
+    def read(self, request: Request) -> str:
+        """Return the name.
+
+        Raises:
+            Problem: 404 meter_unknown; no meter can have this name.
+        """
+        name = super().read(request)
+        if re.fullmatch(self.pattern, name) is None:
+            raise Problem("meter_unknown", "a meter's key has 1 to 64 of a-z, 0-9, _ and -, and begins with a letter")
+        return name
+
+
+METER = _Meter("meter", "The meter's key in the catalog.", r"^[a-z][a-z0-9_-]{0,63}$", "api_calls")
 TENANTS = QueryInteger("limit", "The most tenants in one answer.", minimum=1, maximum=100, default=100)
 AFTER = QueryText("after", "What `next` said.", r"^[!-~]{1,300}$")
 SINCE = Moment("since", "Leave out windows that had ended by then.", example="2026-11-01T00:00:00Z")
@@ -101,7 +120,7 @@ class UsageRecords:
         "readUsageHistory",
         "What happened to one meter: the newest calls, corrections with reason and actor, ended windows.",
         Response("The newest of each first.", History),
-        (),
+        ("meter_unknown",),
         (METER,),
         scope="usage",
     )

@@ -18,7 +18,7 @@ from sync.http.problem import Problem
 from sync.store.models import StoreError
 from sync.usage.api import bodies
 from sync.usage.api.answers import document, outcome, result
-from sync.usage.api.batch import batched_call, finalize_key, hold_end, require_allocated
+from sync.usage.api.batch import batched_call, hold_end, require_allocated
 from sync.usage.api.records import METER, UsageRecords
 from sync.usage.calls import Answer, Call, Counting as Kind
 from sync.usage.service import REASONS, UsageService
@@ -124,7 +124,7 @@ class UsageOperations:
         """End a reservation."""
         if not body.amount:
             return await self._count(asked, "cancel", meter, 0, id=body.id)
-        return await self._count(asked, "finalize", meter, body.amount, id=body.id, key=finalize_key(body.id))
+        return await self._count(asked, "finalize", meter, body.amount, id=body.id)
 
     @operation(
         "POST",
@@ -139,8 +139,6 @@ class UsageOperations:
     )
     async def adjust(self, asked: Asked, meter: str, body: bodies.Adjust) -> Document:
         """Set what is used, or change it; the reason and the caller go into the history."""
-        if (body.to is None) == (body.by is None):
-            raise Problem("request_invalid", "give one of to and by")
         how, amount = ("by", body.by) if body.by is not None else ("to", body.to)
         assert amount is not None
         return await self._count(

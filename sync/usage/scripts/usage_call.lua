@@ -196,6 +196,19 @@ local function fits(amount)
   return used + amount <= limit or (overage == 'soft' and used < limit and used + amount <= NUMBER_MAX)
 end
 
+-- Counts units as unused again: those of the limit first, and never those that are reserved.
+local function release(amount)
+  local _, used = totals(meter)
+  amount = math.min(amount, math.max(used - meter.held, 0))
+  local of_limit = math.min(meter.used, amount)
+  meter.used = meter.used - of_limit
+  for index = #meter.grants, 1, -1 do
+    local units = math.min(meter.grants[index].taken, amount - of_limit)
+    meter.grants[index].taken, meter.taken = meter.grants[index].taken - units, math.max(meter.taken - units, 0)
+    of_limit = of_limit + units
+  end
+end
+
 local hold = (OPERATION == 'finalize' or OPERATION == 'cancel' or OPERATION == 'reserve') and hold_of(ID)
 local needs_limit = OPERATION == 'consume' or OPERATION == 'reserve' or OPERATION == 'set' or OPERATION == 'finalize'
 if is_repeated or (OPERATION == 'reserve' and hold) then
@@ -206,17 +219,15 @@ elseif OPERATION == 'consume' then
   allowed = fits(AMOUNT)
   parts = allowed and take(meter, AMOUNT)
 elseif OPERATION == 'release' then
-  local of_limit = math.min(meter.used, AMOUNT)
-  meter.used = meter.used - of_limit
-  for index = #meter.grants, 1, -1 do
-    local units = math.min(meter.grants[index].taken, AMOUNT - of_limit)
-    meter.grants[index].taken, meter.taken = meter.grants[index].taken - units, math.max(meter.taken - units, 0)
-    of_limit = of_limit + units
-  end
+  release(AMOUNT)
 elseif OPERATION == 'set' then
-  allowed = AMOUNT <= meter.used or fits(AMOUNT - meter.used)
-  meter.used = allowed and AMOUNT or meter.used
+  local units = AMOUNT + meter.held  -- what is reserved is not in use yet
+  allowed = units <= meter.used or fits(units - meter.used)
+  meter.used = allowed and units or meter.used
 elseif OPERATION == 'reserve' then
+  if redis.call('HGET', KEYS[4], 'finalize ' .. ID) then
+    return {'refused', 'key_reused'}
+  end
   if redis.call('ZCARD', KEYS[7]) >= HOLDS_MAX then
     return {'refused', 'reservations_full'}
   end
@@ -242,7 +253,13 @@ elseif OPERATION == 'finalize' or OPERATION == 'cancel' then
     parts = allowed and take(meter, amount)
   end
 elseif OPERATION == 'adjust' then
-  meter.used = math.min(math.max(ID == 'by' and meter.used + AMOUNT or AMOUNT, 0), NUMBER_MAX)
+  local _, used = totals(meter)
+  local units = ID == 'by' and AMOUNT or AMOUNT - (used - meter.held)
+  if units < 0 then
+    release(-units)
+  else
+    take(meter, math.min(units, NUMBER_MAX - used))
+  end
 elseif OPERATION == 'grant' then
   if #meter.grants >= GRANTS_MAX then
     return {'refused', 'grants_full'}

@@ -37,7 +37,7 @@ def call(caller: Caller | None = None, environment: str = "live", **members: Any
         ({"operation": "set", "meter": "seats", "amount": 0}, Call("tenant:acme", "set", "seats", 0)),
         (
             {"operation": "finalize", "id": "j", "amount": 2},
-            Call("tenant:acme", "finalize", "calls", 2, key="finalize j", id="j"),
+            Call("tenant:acme", "finalize", "calls", 2, id="j"),
         ),
         ({"operation": "finalize", "id": "j", "amount": 0}, Call("tenant:acme", "cancel", "calls", 0, id="j")),
         ({"tenant": "auth0|5f"}, Call("tenant:auth0%7C5f", "consume", "calls", 1)),
