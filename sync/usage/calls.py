@@ -35,7 +35,8 @@ UNLIMITED = -1
 
 def _script() -> Script:
     folder = resources.files(__package__).joinpath("scripts")
-    source = "".join(folder.joinpath(f"{name}.lua").read_text("utf-8") for name in ("usage_meters", "usage_call"))
+    parts = ("usage_meters", "usage_terms", "usage_units", "usage_call")
+    source = "".join(folder.joinpath(f"{name}.lua").read_text("utf-8") for name in parts)
     return Script(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 
@@ -55,7 +56,8 @@ class Call:
             `restore`.
         key: makes the call idempotent, for a day; empty for none.
         id: of the reservation, or of the granted credits; for `adjust` "to" or "by".
-        ends_us: when the reservation or the credits end, microseconds since 1970; 0: never.
+        ends_us: when the granted credits end, microseconds since 1970; 0: never.
+        lasts_us: how long to reserve, microseconds.
         reason, actor: why and by whom, for `adjust` and `grant`; `reason` is the state to `restore`.
     """
 
@@ -66,6 +68,7 @@ class Call:
     key: str = ""
     id: str = ""
     ends_us: int = 0
+    lasts_us: int = 0
     reason: str = ""
     actor: str = ""
 
@@ -219,7 +222,7 @@ class UsageCalls:
             call.amount,
             call.key,
             call.id,
-            call.ends_us,
+            call.lasts_us or call.ends_us,
             call.reason,
             call.actor,
         )

@@ -145,17 +145,17 @@ async def test_seats_are_set_and_released(usage: Usage) -> None:
 
 async def test_a_reservation_is_finalized_cancelled_or_ends(usage: Usage) -> None:
     await usage.entitle("pro", api_calls=10)
-    later = int(time.time() * 1e6) + 60_000_000
-    held = await usage("reserve", "api_calls", 8, id="h1", ends_us=later)
+    later = 60_000_000
+    held = await usage("reserve", "api_calls", 8, id="h1", lasts_us=later)
     assert (held.is_allowed, held.used, held.reserved, held.remaining) == (True, 0, 8, 2)
     assert not (await usage("consume", "api_calls", 3)).is_allowed
-    assert (await usage("reserve", "api_calls", 8, id="h1", ends_us=later)).is_repeated
+    assert (await usage("reserve", "api_calls", 8, id="h1", lasts_us=later)).is_repeated
     done = await usage("finalize", "api_calls", 5, id="h1", key="fin-1")
     assert (done.used, done.reserved, done.remaining) == (5, 0, 5)
     assert (await usage("finalize", "api_calls", 5, id="h1", key="fin-1")).used == 5
-    await usage("reserve", "api_calls", 4, id="h2", ends_us=later)
+    await usage("reserve", "api_calls", 4, id="h2", lasts_us=later)
     assert (await usage("cancel", "api_calls", id="h2")).remaining == 5
-    await usage("reserve", "api_calls", 5, id="h3", ends_us=1)
+    await usage("reserve", "api_calls", 5, id="h3", lasts_us=1)
     ended = await usage("consume", "api_calls", 5)
     assert (ended.is_allowed, ended.reserved, ended.remaining) == (True, 0, 0)
 
