@@ -18,7 +18,7 @@ from sync.usage.meters import Meters
 from sync.usage.terms import terms
 
 Counting = Literal["consume", "release", "set", "reserve", "finalize", "cancel", "adjust", "grant"]
-Operation = Counting | Literal["read", "show", "restore"]
+Operation = Counting | Literal["read", "show", "restore", "erase"]
 
 PUSH_US = 250_000
 """Least time between two announcements of one tenant's usage."""
@@ -50,7 +50,7 @@ class Call:
     Attributes:
         tenant: the topic of the tenant.
         operation: what to do; `read` brings the usage topic up to date, `show` also returns what is used, `restore`
-            writes back what the store has lost.
+            writes back what the store has lost, `erase` removes everything.
         meter: the meter's name; empty for `read`.
         amount: units, 1 or more; 0 or more for `set` and `finalize`; of any sign for `adjust`; the version for
             `restore`.

@@ -198,7 +198,7 @@ local hold = (OPERATION == 'finalize' or OPERATION == 'cancel' or OPERATION == '
 if hold and hold.name ~= METER then
   return {'refused', OPERATION == 'reserve' and 'key_reused' or 'reservation_unknown'}
 end
-if OPERATION == 'reserve' and ((hold and hold.amount ~= AMOUNT) or redis.call('HEXISTS', KEYS[4], 'finalize:' .. ID) == 1)
+if OPERATION == 'reserve' and ((hold and hold.amount ~= AMOUNT) or redis.call('HGET', KEYS[4], 'finalize ' .. ID))
 then
   return {'refused', 'key_reused'}  -- a late repetition would hold what nobody finalizes
 end

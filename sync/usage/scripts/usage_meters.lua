@@ -24,8 +24,9 @@
 -- KEYS[10] crossings     stream of thresholds that were reached and not reported
 -- KEYS[11] adjustments   stream of what operators did
 --
--- ARGV[1] operation    consume, release, set, reserve, finalize, cancel, adjust, grant, read, show; restore: ARGV[13]
---                      is the state of a usage topic, of version ARGV[9], that a gateway holds and the store has lost
+-- ARGV[1] operation    consume, release, set, reserve, finalize, cancel, adjust, grant, read, show, erase; restore:
+--                      ARGV[13] is the state of a usage topic, of version ARGV[9], that a gateway holds and the store
+--                      has lost
 -- ARGV[2] definitions  digest of the catalog's meters; empty: those that are stored
 -- ARGV[3] terms        JSON of what the caller has computed for this tenant, or empty:
 --                      {version, periods, meters: {M: {terms, windows: [...], grants: [[id, amount, ends], ...]}}}
@@ -150,8 +151,8 @@ local function announce(state, erased, digest)
   snap_version = tonumber(next_version)
 end
 
--- The tenant was erased: so is its usage.
-if tenant[5] then
+-- The tenant is erased: so is its usage.
+if tenant[5] or OPERATION == 'erase' then
   redis.call('DEL', unpack(KEYS, 3))
   if snap[1] and not snap[2] then
     announce('null', true, '')
