@@ -65,7 +65,7 @@ async def end_window(store: Store, tenant: str, meter: str, used: int) -> tuple[
     (count,) = await run_commands(store, ("HGET", key, f"{meter}:count"))
     starts = int(count.split()[2])
     before = starts - 28 * 86_400 * 1_000_000
-    await store.redis.hset(key, f"{meter}:count", f"{used} 0 {before} {starts} 0 0")
+    await store.redis.hset(key, f"{meter}:count", f"{used} 0 {before} {starts} 0 0 0")
     return str(before), str(starts)
 
 
@@ -127,7 +127,8 @@ async def test_credits_count_in_the_window_in_which_they_are_used(running: Runni
     await end_window(store, "acme", "ai", used=5)
     key = "pw:{tenant:acme}:usage:meters"
     (count,) = await run_commands(store, ("HGET", key, "ai:count"))
-    await run_commands(store, ("HSET", key, "ai:count", count[: count.rindex(b" ")] + b" 3"))
+    fields = count.split()
+    await run_commands(store, ("HSET", key, "ai:count", b" ".join([*fields[:5], b"3", *fields[6:]])))
     await ask(running, "/ai/consume", {"amount": 7})
     rows = {row["open"]: row for row in (await exported(running))["counters"] if row["meter"] == "ai"}
     assert (rows[False]["used"], rows[True]["used"]) == (8, 7)

@@ -70,9 +70,9 @@ async def test_processes_and_the_store_are_killed_and_nothing_is_oversold(server
         for _ in range(SPENDERS):
             add()
         killed = 0
-        for round_number in range(1, 5):
-            await until(lambda mark=round_number: counted() > mark * LIMIT // 8, 60)
-            spenders[round_number - 1].kill()
+        for number in range(SPENDERS):
+            await until(lambda: counted() > (killed + 1) * LIMIT // 8, 60)
+            spenders[number].kill()
             killed += 1
             server.restart()
             add()
