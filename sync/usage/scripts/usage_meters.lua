@@ -220,7 +220,8 @@ local function close_window(meter, ends)
   redis.call('XADD', KEYS[9], 'MAXLEN', '~', PERIODS_MAX, '*', 'meter', meter.name, 'kind', meter.terms.kind, 'starts',
     text(meter.starts), 'ends', text(ends), 'used', text(meter.used + meter.taken), 'limit',
     meter.terms.limit and text(meter.terms.limit) or '')
-  meter.used, meter.held, meter.taken, meter.reached, meter.since = 0, 0, 0, 0, now
+  meter.used, meter.held, meter.taken, meter.reached = 0, 0, 0, 0
+  meter.since = math.max(now, meter.since + 1)
 end
 
 -- Drops the grants that have ended, and moves the meter to the window of now.
