@@ -110,7 +110,7 @@ class Tenant(RuleBasedStateMachine):
         assert min(found.used, found.reserved) >= 0
         is_strict = METERS.by_name[meter].overage == "deny" and operation in ("consume", "reserve", "set")
         assert not (is_strict and allowed and not found.is_repeated and shown >= 0 and amount) or (
-            used + held <= limit or operation == "set"
+            self.model.meters[meter].total <= limit or operation == "set"
         ), "oversold"
         return found
 
