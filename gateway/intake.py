@@ -116,4 +116,5 @@ async def open_intake(environ: Mapping[str, str], store: Store) -> AsyncIterator
         push_us = int(1e6 / settings.usage_push_per_s)
         calls = UsageCalls(store, MetersWatcher(services.current_catalog), partial(_arm, store), push_us)
         usage = UsageService(store, calls)
+        services.erasure.also(usage.erase)
         yield Intake(settings, services, backlog, hydrating, usage)

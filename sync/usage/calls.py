@@ -18,7 +18,7 @@ from sync.usage.meters import Meters
 from sync.usage.terms import terms
 
 Counting = Literal["consume", "release", "set", "reserve", "finalize", "cancel", "adjust", "grant"]
-Operation = Counting | Literal["read", "show", "restore"]
+Operation = Counting | Literal["read", "show", "restore", "erase"]
 
 PUSH_US = 250_000
 """Least time between two announcements of one tenant's usage."""
@@ -35,7 +35,8 @@ UNLIMITED = -1
 
 def _script() -> Script:
     folder = resources.files(__package__).joinpath("scripts")
-    source = "".join(folder.joinpath(f"{name}.lua").read_text("utf-8") for name in ("usage_meters", "usage_call"))
+    parts = ("usage_meters", "usage_terms", "usage_units", "usage_call")
+    source = "".join(folder.joinpath(f"{name}.lua").read_text("utf-8") for name in parts)
     return Script(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 
@@ -49,13 +50,14 @@ class Call:
     Attributes:
         tenant: the topic of the tenant.
         operation: what to do; `read` brings the usage topic up to date, `show` also returns what is used, `restore`
-            writes back what the store has lost.
+            writes back what the store has lost, `erase` removes everything.
         meter: the meter's name; empty for `read`.
         amount: units, 1 or more; 0 or more for `set` and `finalize`; of any sign for `adjust`; the version for
             `restore`.
         key: makes the call idempotent, for a day; empty for none.
         id: of the reservation, or of the granted credits; for `adjust` "to" or "by".
-        ends_us: when the reservation or the credits end, microseconds since 1970; 0: never.
+        ends_us: when the granted credits end, microseconds since 1970; 0: never.
+        lasts_us: how long to reserve, microseconds.
         reason, actor: why and by whom, for `adjust` and `grant`; `reason` is the state to `restore`.
     """
 
@@ -66,6 +68,7 @@ class Call:
     key: str = ""
     id: str = ""
     ends_us: int = 0
+    lasts_us: int = 0
     reason: str = ""
     actor: str = ""
 
@@ -219,7 +222,7 @@ class UsageCalls:
             call.amount,
             call.key,
             call.id,
-            call.ends_us,
+            call.lasts_us or call.ends_us,
             call.reason,
             call.actor,
         )

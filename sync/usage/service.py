@@ -119,6 +119,16 @@ class UsageService:
             if isinstance(found, StoreError):
                 raise found
 
+    async def erase(self, environment: str, tenant: str) -> None:
+        """Remove the usage of a tenant that is erased. Open pages see no state any more.
+
+        Raises:
+            StoreError: the store is unreachable or failing; a repeated call removes the rest.
+        """
+        (found,) = await self._calls.run([Call(tenant, "erase")])
+        if isinstance(found, StoreError):
+            raise found
+
     def _push_later(self, tenant: str, in_s: float) -> None:
         # The store says how long, not when: its clock may differ from this machine's.
         if tenant not in self._due:

@@ -145,26 +145,26 @@ async def test_seats_are_set_and_released(usage: Usage) -> None:
 
 async def test_a_reservation_is_finalized_cancelled_or_ends(usage: Usage) -> None:
     await usage.entitle("pro", api_calls=10)
-    later = int(time.time() * 1e6) + 60_000_000
-    held = await usage("reserve", "api_calls", 8, id="h1", ends_us=later)
+    later = 60_000_000
+    held = await usage("reserve", "api_calls", 8, id="h1", lasts_us=later)
     assert (held.is_allowed, held.used, held.reserved, held.remaining) == (True, 0, 8, 2)
     assert not (await usage("consume", "api_calls", 3)).is_allowed
-    assert (await usage("reserve", "api_calls", 8, id="h1", ends_us=later)).is_repeated
+    assert (await usage("reserve", "api_calls", 8, id="h1", lasts_us=later)).is_repeated
     done = await usage("finalize", "api_calls", 5, id="h1", key="fin-1")
     assert (done.used, done.reserved, done.remaining) == (5, 0, 5)
     assert (await usage("finalize", "api_calls", 5, id="h1", key="fin-1")).used == 5
-    await usage("reserve", "api_calls", 4, id="h2", ends_us=later)
+    await usage("reserve", "api_calls", 4, id="h2", lasts_us=later)
     assert (await usage("cancel", "api_calls", id="h2")).remaining == 5
-    await usage("reserve", "api_calls", 5, id="h3", ends_us=1)
+    await usage("reserve", "api_calls", 5, id="h3", lasts_us=1)
     ended = await usage("consume", "api_calls", 5)
     assert (ended.is_allowed, ended.reserved, ended.remaining) == (True, 0, 0)
 
 
 async def test_what_is_reserved_is_not_given_back_or_corrected(usage: Usage) -> None:
     await usage.entitle("pro", api_calls=10, seats=8, ai=10)
-    later = int(time.time() * 1e6) + 60_000_000
+    later = 60_000_000
     for meter in ("api_calls", "seats", "ai"):
-        await usage("reserve", meter, 5, id=meter, ends_us=later)
+        await usage("reserve", meter, 5, id=meter, lasts_us=later)
         released = await usage("release", meter, 5)
         assert (released.used, released.reserved) == (0, 5)
         assert released.remaining == released.limit - 5
@@ -191,14 +191,14 @@ async def test_a_correction_of_credits_is_of_all_that_was_used(usage: Usage) -> 
 async def test_the_id_of_a_reservation_that_was_finalized_is_used_up(usage: Usage) -> None:
     """Otherwise the end of the second one would be taken for a repetition, and would count nothing."""
     await usage.entitle("pro", api_calls=10)
-    later = int(time.time() * 1e6) + 60_000_000
-    await usage("reserve", "api_calls", 5, id="job", ends_us=later)
+    later = 60_000_000
+    await usage("reserve", "api_calls", 5, id="job", lasts_us=later)
     assert (await usage("finalize", "api_calls", 3, id="job")).used == 3
-    assert await usage("reserve", "api_calls", 5, id="job", ends_us=later) == Rejected("key_reused")
+    assert await usage("reserve", "api_calls", 5, id="job", lasts_us=later) == Rejected("key_reused")
     assert (await usage("finalize", "api_calls", 3, id="job")).is_repeated
-    await usage("reserve", "api_calls", 5, id="other", ends_us=later)
+    await usage("reserve", "api_calls", 5, id="other", lasts_us=later)
     await usage("cancel", "api_calls", id="other")
-    assert (await usage("reserve", "api_calls", 5, id="other", ends_us=later)).reserved == 5
+    assert (await usage("reserve", "api_calls", 5, id="other", lasts_us=later)).reserved == 5
 
 
 async def test_a_soft_limit_lets_the_last_call_through(usage: Usage) -> None:

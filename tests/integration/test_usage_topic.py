@@ -12,7 +12,6 @@ from sync.store.models import Change
 from tests.integration.test_usage_calls import TENANT, Usage, server, usage  # noqa: F401 - fixtures
 
 PERIOD = {"starts_at": "2026-11-15T00:00:00Z", "ends_at": "2036-11-15T00:00:00Z"}
-LATER_US = int(time.time() * 1e6) + 600_000_000
 
 
 def state(meters: dict[str, Any], version: int = 1) -> str:
@@ -33,7 +32,7 @@ async def restore(usage: Usage, version: int, meters: dict[str, Any]) -> Any:  #
 async def test_the_greater_count_stays_and_what_is_reserved_stays_reserved(usage: Usage) -> None:  # noqa: F811
     await usage.entitle("pro", api_calls=100)
     assert (await usage("consume", "api_calls", 3)).is_allowed
-    assert (await usage("reserve", "api_calls", 5, id="job", ends_us=LATER_US)).reserved == 5
+    assert (await usage("reserve", "api_calls", 5, id="job", lasts_us=600_000_000)).reserved == 5
     shown = (await current(usage))["meters"]["api_calls"]
     await restore(usage, 1, {"api_calls": shown | {"used": 8, "reserved": 0}})
     found = await usage("consume", "api_calls", 1)
@@ -90,8 +89,7 @@ async def test_a_read_says_when_the_state_changes_by_time_alone(usage: Usage) ->
     first = await usage("read")
     year_us = 365 * 86_400_000_000
     assert first.ends_us > year_us
-    ends_us = int(time.time() * 1e6) + 60_000_000
-    await usage("reserve", "api_calls", 5, id="job", ends_us=ends_us)
+    await usage("reserve", "api_calls", 5, id="job", lasts_us=60_000_000)
     for _ in range(2):
         await current(usage)
         assert 0 < (await usage("read")).ends_us <= 60_000_000

@@ -18,5 +18,5 @@ async def end_window(store: Store, tenant: str, meter: str, used: int, of_credit
     key = f"pw:{{tenant:{tenant}}}:usage:meters"
     (count,) = await run_commands(store, ("HGET", key, f"{meter}:count"))
     starts = int(count.split()[2])
-    before = f"{used} 0 {starts - WINDOW_US} {starts} 0 {of_credits}"
+    before = f"{used} 0 {starts - WINDOW_US} {starts} 0 {of_credits} 0"
     await run_commands(store, ("HSET", key, f"{meter}:count", before))

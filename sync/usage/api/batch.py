@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
-
 from planwire_client.core.topic import TENANT_KIND, Topic, TopicError, encode_id
 from sync.billing.api.operations import Asked
 from sync.billing.catalog.catalog import Catalog
 from sync.http.problem import Problem
 from sync.usage.api.bodies import HOLD_DEFAULT_S, BatchCall
 from sync.usage.calls import Call
+from sync.usage.windows import US_PER_S
 
 _OF_RESERVATIONS = ("reserve", "finalize")
 _WITH_DEFAULT = ("consume", "release")
@@ -38,8 +37,8 @@ def _call(asked: Asked, one: BatchCall, catalog: Catalog) -> Call:
         return Call(tenant, one.operation, one.meter, amount, key=one.key or "")
     assert one.id is not None
     if one.operation == "reserve":
-        ends_us = hold_end(one.seconds or HOLD_DEFAULT_S)
-        return Call(tenant, "reserve", one.meter, amount, id=one.id, ends_us=ends_us)
+        lasts_us = (one.seconds or HOLD_DEFAULT_S) * US_PER_S
+        return Call(tenant, "reserve", one.meter, amount, id=one.id, lasts_us=lasts_us)
     if not amount:
         return Call(tenant, "cancel", one.meter, id=one.id)
     return Call(tenant, "finalize", one.meter, amount, id=one.id)
@@ -70,8 +69,3 @@ def require_allocated(catalog: Catalog, meter: str) -> None:
     known = catalog.meters.get(meter)
     if known is not None and known.kind != "allocated":
         raise Problem("not_for_meter", f"{meter} is {known.kind}: set is for allocated meters; consume or adjust")
-
-
-def hold_end(seconds: int) -> int:
-    """Return when a reservation of now ends, microseconds since 1970."""
-    return time.time_ns() // 1000 + seconds * 1_000_000

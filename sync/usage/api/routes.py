@@ -18,10 +18,11 @@ from sync.http.problem import Problem
 from sync.store.models import StoreError
 from sync.usage.api import bodies
 from sync.usage.api.answers import document, outcome, result
-from sync.usage.api.batch import batched_call, hold_end, require_allocated
+from sync.usage.api.batch import batched_call, require_allocated
 from sync.usage.api.records import METER, UsageRecords
 from sync.usage.calls import Answer, Call, Counting as Kind
 from sync.usage.service import REASONS, UsageService
+from sync.usage.windows import US_PER_S
 
 PROBLEMS = ("meter_unknown", "limit_unknown", "key_reused", "tenant_erased", "not_for_meter")
 
@@ -106,7 +107,7 @@ class UsageOperations:
     )
     async def reserve(self, asked: Asked, meter: str, body: bodies.Reserve) -> Document:
         """Take units until the reservation is finalized, or ends and gives them back."""
-        return await self._count(asked, "reserve", meter, body.amount, id=body.id, ends_us=hold_end(body.seconds))
+        return await self._count(asked, "reserve", meter, body.amount, id=body.id, lasts_us=body.seconds * US_PER_S)
 
     @operation(
         "POST",
@@ -236,9 +237,17 @@ class UsageOperations:
         return await self._service.call(Call(asked.topic, "show"))
 
     async def _count(
-        self, asked: Asked, kind: Kind, meter: str, amount: int, *, id: str = "", ends_us: int = 0, **more: str
+        self,
+        asked: Asked,
+        kind: Kind,
+        meter: str,
+        amount: int,
+        *,
+        ends_us: int = 0,
+        lasts_us: int = 0,
+        **more: str,
     ) -> Document:
-        call = Call(asked.topic, kind, meter, amount, id=id, ends_us=ends_us, **more)
+        call = Call(asked.topic, kind, meter, amount, ends_us=ends_us, lasts_us=lasts_us, **more)
         (found,) = await self._counted([call])
         if not isinstance(found, Answer):
             raise found

@@ -2,35 +2,29 @@
 -- Reservations that have ended are given back.
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[7], '-inf', text(now), 'LIMIT', 0, 100)) do
   local hold = hold_of(id)
-  local owner = hold and load(hold.name)
-  if owner and owner.terms then
-    give(owner, hold.parts, hold.amount)
+  if hold then
+    local owner = load(hold.name)
+    give(owner, hold, hold.amount)
     end_hold(owner, hold)
-    owner.reached = math.min(owner.reached, reached_of(owner))
+    owner.reached, owner.is_dirty = math.min(owner.reached, reached_of(owner)), true
   end
-  redis.call('HDEL', KEYS[6], id)
   redis.call('ZREM', KEYS[7], id)
   is_changed = true
 end
+save_all()  -- what follows may be refused, or begin again
 
-local function save_all()
-  for _, each in pairs(loaded) do
-    save(each)
-  end
-end
-
+-- Keys are forgotten after a day; of more than KEYS_MIN those that are no longer young, of more than KEYS_MAX all.
 local function forget_keys()
-  redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', text(now - KEYS_OLD_US))
   local count = redis.call('ZCARD', KEYS[5])
-  local surplus = count - KEYS_MIN
-  if surplus > 0 then
-    for index, key in ipairs(redis.call('ZRANGE', KEYS[5], 0, math.min(surplus, 20) - 1)) do
-      if count - index < KEYS_MAX and tonumber(redis.call('ZSCORE', KEYS[5], key)) > now - KEYS_YOUNG_US then
-        break
-      end
-      redis.call('ZREM', KEYS[5], key)
-      redis.call('HDEL', KEYS[4], key)
+  local oldest = redis.call('ZRANGE', KEYS[5], 0, 19, 'WITHSCORES')
+  for index = 1, #oldest, 2 do
+    local age = now - tonumber(oldest[index + 1])
+    if age < KEYS_OLD_US and count <= KEYS_MAX and (count <= KEYS_MIN or age < KEYS_YOUNG_US) then
+      break
     end
+    redis.call('ZREM', KEYS[5], oldest[index])
+    redis.call('HDEL', KEYS[4], oldest[index])
+    count = count - 1
   end
 end
 
@@ -41,8 +35,8 @@ local function all_meters(is_asked)
     local meter = load(name)
     roll(meter)
     local limit, used = totals(meter)
-    local known = meter.terms.limit or #meter.grants > 0
-    local parts = {'"' .. name .. '":{"kind":"' .. meter.terms.kind .. '","used":' .. text(used - meter.held) ..
+    local known = is_known(meter)
+    local parts = {'"' .. name .. '":{"kind":"' .. meter.terms.kind .. '","used":' .. text(math.max(used - meter.held, 0)) ..
       ',"reserved":' .. text(meter.held)}
     if known then
       table.insert(parts, '"limit":' .. (limit < 0 and '"unlimited"' or text(limit)))
@@ -59,13 +53,15 @@ local function all_meters(is_asked)
       table.insert(parts, '"period":{"starts_at":"' .. instant(meter.starts) .. '","ends_at":"' .. instant(meter.ends)
         .. '"}')
     end
-    if #meter.grants > 0 then
-      local grants = {}
-      for index, grant in ipairs(meter.grants) do
-        grants[index] = '{"id":"' .. grant.id .. '","amount":' .. text(grant.amount) .. ',"remaining":' ..
-          text(grant.amount - grant.taken) .. (grant.ends > 0 and ',"ends_at":"' .. instant(grant.ends) .. '"' or '') ..
-          '}'
+    local grants = {}
+    for _, grant in ipairs(meter.grants) do
+      if grant.amount > 0 then
+        table.insert(grants, '{"id":"' .. grant.id .. '","amount":' .. text(grant.amount) .. ',"remaining":' ..
+          text(grant.amount - spent(grant)) .. (grant.ends > 0 and ',"ends_at":"' .. instant(grant.ends) .. '"' or '')
+          .. '}')
       end
+    end
+    if #grants > 0 then
       table.insert(parts, '"grants":[' .. table.concat(grants, ',') .. ']')
     end
     table.insert(members, table.concat(parts, ',') .. '}')
@@ -136,7 +132,7 @@ local function restore(shown)
         grant.taken, meter.taken, missing = grant.taken + units, meter.taken + units, missing - units
       end
       meter.used = math.min(meter.used + missing, NUMBER_MAX)
-      meter.reached = math.max(meter.reached, reached_of(meter))
+      meter.reached, meter.is_dirty = math.max(meter.reached, reached_of(meter)), true
     end
   end
   is_lost = AMOUNT > snap_version
@@ -170,7 +166,7 @@ end
 if not roll(meter) then
   return ask_terms()
 end
-save_all()  -- what follows may be refused, or begin again
+save_all()
 
 local function is_full()
   local limit, used = totals(meter)
@@ -178,12 +174,14 @@ local function is_full()
 end
 
 local before, was_full, allowed, is_repeated, parts = reached_of(meter), is_full(), true, false, ''
+local call = OPERATION .. ' ' .. METER .. ' ' .. ARGV[9] .. (OPERATION == 'adjust' and ' ' .. ID or '')
 local remembered = KEY ~= '' and redis.call('HGET', KEYS[4], KEY)
 if remembered then
-  if string.match(remembered, '^%d+ (.*)$') ~= OPERATION .. ' ' .. METER .. ' ' .. ARGV[9] then
+  local at, what = string.match(remembered, '^(%d+) (.*)$')
+  if what ~= call then
     return {'refused', 'key_reused'}
   end
-  is_repeated = true
+  is_repeated = now - tonumber(at) < KEYS_OLD_US
 end
 
 -- Whether units may be taken beyond what is left.
@@ -196,38 +194,36 @@ local function fits(amount)
   return used + amount <= limit or (overage == 'soft' and used < limit and used + amount <= NUMBER_MAX)
 end
 
--- Counts units as unused again: those of the limit first, and never those that are reserved.
-local function release(amount)
-  local _, used = totals(meter)
-  amount = math.min(amount, math.max(used - meter.held, 0))
-  local of_limit = math.min(meter.used, amount)
-  meter.used = meter.used - of_limit
-  for index = #meter.grants, 1, -1 do
-    local units = math.min(meter.grants[index].taken, amount - of_limit)
-    meter.grants[index].taken, meter.taken = meter.grants[index].taken - units, math.max(meter.taken - units, 0)
-    of_limit = of_limit + units
-  end
-end
-
 local hold = (OPERATION == 'finalize' or OPERATION == 'cancel' or OPERATION == 'reserve') and hold_of(ID)
-local needs_limit = OPERATION == 'consume' or OPERATION == 'reserve' or OPERATION == 'set' or OPERATION == 'finalize'
+if hold and hold.name ~= METER then
+  return {'refused', OPERATION == 'reserve' and 'key_reused' or 'reservation_unknown'}
+end
+if OPERATION == 'reserve' and ((hold and hold.amount ~= AMOUNT) or redis.call('HGET', KEYS[4], 'finalize ' .. ID))
+then
+  return {'refused', 'key_reused'}  -- a late repetition would hold what nobody finalizes
+end
+local _, with_held = totals(meter)
+local free_of_hold = math.max(with_held - meter.held, 0)  -- what `release`, `set` and `adjust` are about
+local needs_limit = OPERATION == 'consume' or OPERATION == 'reserve' or (OPERATION == 'finalize' and not hold)
+  or (OPERATION == 'set' and AMOUNT > free_of_hold)
 if is_repeated or (OPERATION == 'reserve' and hold) then
   is_repeated = true
-elseif needs_limit and not meter.terms.limit and #meter.grants == 0 then
+elseif needs_limit and not is_known(meter) then
   return {'refused', 'limit_unknown'}
 elseif OPERATION == 'consume' then
   allowed = fits(AMOUNT)
   parts = allowed and take(meter, AMOUNT)
 elseif OPERATION == 'release' then
-  release(AMOUNT)
-elseif OPERATION == 'set' then
-  local units = AMOUNT + meter.held  -- what is reserved is not in use yet
-  allowed = units <= meter.used or fits(units - meter.used)
-  meter.used = allowed and units or meter.used
-elseif OPERATION == 'reserve' then
-  if redis.call('HGET', KEYS[4], 'finalize ' .. ID) then
-    return {'refused', 'key_reused'}
+  release(meter, math.min(AMOUNT, free_of_hold))
+elseif OPERATION == 'set' or OPERATION == 'adjust' then
+  local more = ID == 'by' and math.max(AMOUNT, -free_of_hold) or AMOUNT - free_of_hold
+  allowed = OPERATION == 'adjust' or more <= 0 or fits(more)
+  if more < 0 then
+    release(meter, -more)
+  elseif allowed then
+    take(meter, math.min(more, NUMBER_MAX - with_held))
   end
+elseif OPERATION == 'reserve' then
   if redis.call('ZCARD', KEYS[7]) >= HOLDS_MAX then
     return {'refused', 'reservations_full'}
   end
@@ -238,10 +234,8 @@ elseif OPERATION == 'reserve' then
   end
 elseif OPERATION == 'finalize' or OPERATION == 'cancel' then
   local amount = OPERATION == 'finalize' and AMOUNT or 0
-  if hold and hold.name ~= METER then
-    return {'refused', 'reservation_unknown'}
-  elseif hold then
-    give(meter, hold.parts, math.max(hold.amount - amount, 0))
+  if hold then
+    give(meter, hold, math.max(hold.amount - amount, 0))
     -- The work is done: what it took beyond the reservation counts, whatever the limit.
     if amount > hold.amount then
       take(meter, amount - hold.amount)
@@ -252,21 +246,18 @@ elseif OPERATION == 'finalize' or OPERATION == 'cancel' then
     allowed = fits(amount)  -- the reservation has ended: what it held may be another's
     parts = allowed and take(meter, amount)
   end
-elseif OPERATION == 'adjust' then
-  local _, used = totals(meter)
-  local units = ID == 'by' and AMOUNT or AMOUNT - (used - meter.held)
-  if units < 0 then
-    release(-units)
-  else
-    take(meter, math.min(units, NUMBER_MAX - used))
-  end
 elseif OPERATION == 'grant' then
-  if #meter.grants >= GRANTS_MAX then
-    return {'refused', 'grants_full'}
-  end
-  local granted = {{id = ID, taken = 0, amount = AMOUNT, ends = tonumber(ARGV[12]), origin = 'o'}}
+  local granted, operators = {{id = ID, taken = 0, amount = AMOUNT, ends = tonumber(ARGV[12]), origin = 'o'}}, 1
+  local is_full = #meter.grants >= GRANTS_MAX
   for _, grant in ipairs(meter.grants) do
-    table.insert(granted, grant)
+    -- Of many, those of operators that are used up are no longer kept.
+    if not (is_full and grant.origin == 'o' and grant.taken >= grant.amount) then
+      table.insert(granted, grant)
+      operators = operators + (grant.origin == 'o' and 1 or 0)
+    end
+  end
+  if operators > GRANTS_MAX then
+    return {'refused', 'grants_full'}
   end
   meter.grants = granted
   sort_grants(meter.grants)
@@ -284,11 +275,11 @@ if not is_repeated then
     if hold then
       end_hold(meter, hold)
     elseif OPERATION == 'reserve' then
-      redis.call('HSET', KEYS[6], ID, string.format('%s %.0f %.0f %s', METER, AMOUNT, meter.starts, parts))
-      redis.call('ZADD', KEYS[7], ARGV[12], ID)
+      redis.call('HSET', KEYS[6], ID, string.format('%s %.0f %.0f %s', METER, AMOUNT, meter.since, parts))
+      redis.call('ZADD', KEYS[7], text(now + tonumber(ARGV[12])), ID)
     end
     if KEY ~= '' then
-      redis.call('HSET', KEYS[4], KEY, text(now) .. ' ' .. OPERATION .. ' ' .. METER .. ' ' .. ARGV[9])
+      redis.call('HSET', KEYS[4], KEY, text(now) .. ' ' .. call)
       redis.call('ZADD', KEYS[5], text(now), KEY)
       forget_keys()
     end
@@ -305,7 +296,7 @@ if not is_repeated then
       is_urgent = true
       redis.call('HSET', KEYS[3], 'urged', text(now))
     end
-    meter.reached = reached
+    meter.reached, meter.is_dirty = reached, true
     is_changed = true
   end
   redis.call('XADD', KEYS[8], 'MAXLEN', '~', 100, '*', 'meter', METER, 'operation', OPERATION, 'amount', ARGV[9],
@@ -313,6 +304,6 @@ if not is_repeated then
 end
 local push_in = push()
 save_all()
-return {'done', allowed and '1' or '', text(used - meter.held), text(meter.held), text(limit),
+return {'done', allowed and '1' or '', text(math.max(used - meter.held, 0)), text(meter.held), text(limit),
   limit < 0 and '-1' or text(math.max(limit - used, 0)), text(meter.ends), version, text(snap_version), text(push_in),
   text(reached), text(limit >= 0 and math.max(used - limit, 0) or 0), is_repeated and '1' or ''}

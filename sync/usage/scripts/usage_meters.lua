@@ -11,19 +11,22 @@
 --                   meter M:
 --                   M:terms     JSON: limit (absent: not known, -1: unlimited), plan, overage, change, thresholds
 --                   M:windows   starts of the windows to come, microseconds since 1970, separated by spaces
---                   M:count     "USED HELD STARTS ENDS REACHED TAKEN": units used with those held, units held, the
---                               window (0: none), the highest threshold reached, units taken of grants in the window
+--                   M:count     "USED HELD STARTS ENDS REACHED TAKEN SINCE": units used of the limit with those held,
+--                               units held, the window (0: none), the highest threshold reached, units taken of grants
+--                               in the window, when the count began anew
 --                   M:grants    credits: "ID:TAKEN:AMOUNT:ENDS:ORIGIN" separated by spaces, the first to end first;
---                               ENDS 0: never, ORIGIN "e" (entitlements) or "o" (an operator)
+--                               ENDS 0: never, ORIGIN "e" (entitlements) or "o" (an operator). A grant that the
+--                               entitlements lack stays with AMOUNT 0: if it comes back, what was taken stays taken
 -- KEYS[4] keys      hash: key of a call -> "AT OPERATION METER AMOUNT"   KEYS[5] order   sorted set of them by time
--- KEYS[6] holds     hash: id of a reservation -> "METER AMOUNT STARTS PARTS", PARTS as `take` returns them
+-- KEYS[6] holds     hash: id of a reservation -> "METER AMOUNT SINCE PARTS", PARTS as `take` returns them
 -- KEYS[7] expiry    sorted set of reservations by their end
 -- KEYS[8] calls     stream of the newest calls        KEYS[9] periods   stream of ended windows
 -- KEYS[10] crossings     stream of thresholds that were reached and not reported
 -- KEYS[11] adjustments   stream of what operators did
 --
--- ARGV[1] operation    consume, release, set, reserve, finalize, cancel, adjust, grant, read, show; restore: ARGV[13]
---                      is the state of a usage topic, of version ARGV[9], that a gateway holds and the store has lost
+-- ARGV[1] operation    consume, release, set, reserve, finalize, cancel, adjust, grant, read, show, erase; restore:
+--                      ARGV[13] is the state of a usage topic, of version ARGV[9], that a gateway holds and the store
+--                      has lost
 -- ARGV[2] definitions  digest of the catalog's meters; empty: those that are stored
 -- ARGV[3] terms        JSON of what the caller has computed for this tenant, or empty:
 --                      {version, periods, meters: {M: {terms, windows: [...], grants: [[id, amount, ends], ...]}}}
@@ -31,7 +34,8 @@
 -- ARGV[6] push_us      least time between two announcements
 -- ARGV[7] armed        "1" if the report of a threshold is scheduled, so that a crash cannot lose it
 -- ARGV[8] meter   ARGV[9] amount   ARGV[10] key (of finalize, its id is one)
--- ARGV[11] id       of a reservation or a grant; of `adjust`: "to" or "by"   ARGV[12] its end, microseconds
+-- ARGV[11] id       of a reservation or a grant; of `adjust`: "to" or "by"
+-- ARGV[12] ends     of a grant: its end, microseconds, 0: never; of a reservation: how long it lasts
 -- ARGV[13] reason   ARGV[14] actor
 --
 -- Returns {"terms", version, owner, state, periods, now}: the caller computes the terms of this version, and calls
@@ -95,7 +99,29 @@ if terms and terms.version ~= version then
   terms = nil
 end
 
+local loaded, is_changed, is_urgent, is_lost = {}, false, false, false
+
+-- Saves the meters that have changed.
+local function save_all()
+  for name, meter in pairs(loaded) do
+    if meter.is_dirty then
+      local grants = {}
+      for index, grant in ipairs(meter.grants) do
+        grants[index] = string.format('%s:%.0f:%.0f:%.0f:%s', grant.id, grant.taken, grant.amount, grant.ends,
+          grant.origin)
+      end
+      redis.call('HSET', KEYS[3], name .. ':count', string.format('%.0f %.0f %.0f %.0f %d %.0f %.0f', meter.used,
+        meter.held, meter.starts, meter.ends, meter.reached, meter.taken, meter.since))
+      if #grants > 0 or meter.had_grants then
+        redis.call('HSET', KEYS[3], name .. ':grants', table.concat(grants, ' '))
+      end
+      meter.is_dirty = false
+    end
+  end
+end
+
 local function ask_terms()
+  save_all()
   return {'terms', version, tenant[4] or '', redis.call('HGET', KEYS[1], 'state') or 'null',
     redis.call('HGET', KEYS[3], 'periods') or '', text(now)}
 end
@@ -128,10 +154,10 @@ local function announce(state, erased, digest)
   snap_version = tonumber(next_version)
 end
 
--- The tenant was erased: so is its usage.
-if tenant[5] then
+-- The tenant is erased: so is its usage.
+if tenant[5] or OPERATION == 'erase' then
+  redis.call('DEL', unpack(KEYS, 3))
   if snap[1] and not snap[2] then
-    redis.call('DEL', unpack(KEYS, 3))
     announce('null', true, '')
   end
   return {'refused', 'tenant_erased'}
@@ -148,20 +174,18 @@ if IS_READ and not snap[1] and terms and not next(terms.meters) then
   return read_reply('0', '0', '{}')
 end
 
--- Meters. Each that a call touches is loaded once, and saved at the end.
-
-local loaded, is_changed, is_urgent, is_lost = {}, false, false, false
+-- Meters. Each that a call touches is loaded once.
 
 local function load(name)
   if loaded[name] then
     return loaded[name]
   end
   local stored = redis.call('HMGET', KEYS[3], name .. ':terms', name .. ':count', name .. ':grants')
-  local used, held, starts, ends, reached, taken = string.match(stored[2] or '0 0 0 0 0 0',
-    '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$')
+  local used, held, starts, ends, reached, taken, since = string.match(stored[2] or '0 0 0 0 0 0 0',
+    '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$')
   local meter = {name = name, terms = stored[1] and cjson.decode(stored[1]), used = tonumber(used),
     held = tonumber(held), starts = tonumber(starts), ends = tonumber(ends), reached = tonumber(reached),
-    taken = tonumber(taken), grants = {}}
+    taken = tonumber(taken), since = tonumber(since), grants = {}}
   for id, of_grant, amount, last, origin in string.gmatch(stored[3] or '', '(%S+):(%d+):(%d+):(%d+):(%a)') do
     table.insert(meter.grants, {id = id, taken = tonumber(of_grant), amount = tonumber(amount), ends = tonumber(last),
       origin = origin})
@@ -170,31 +194,28 @@ local function load(name)
   return meter
 end
 
-local function save(meter)
-  local grants = {}
-  for index, grant in ipairs(meter.grants) do
-    grants[index] = string.format('%s:%.0f:%.0f:%.0f:%s', grant.id, grant.taken, grant.amount, grant.ends, grant.origin)
-  end
-  redis.call('HSET', KEYS[3], meter.name .. ':count', string.format('%.0f %.0f %.0f %.0f %d %.0f', meter.used,
-    meter.held, meter.starts, meter.ends, meter.reached, meter.taken))
-  if #grants > 0 or meter.had_grants then
-    redis.call('HSET', KEYS[3], meter.name .. ':grants', table.concat(grants, ' '))
-  end
+-- What was used of a grant: it may have become smaller since.
+local function spent(grant)
+  return math.min(grant.taken, grant.amount)
 end
 
 -- Returns the limit, -1 for unlimited; and what is used of it, with what is held. Grants that have ended do not count.
 local function totals(meter)
-  local limit, used = meter.terms.limit or 0, meter.used
+  local limit, used = meter.terms and meter.terms.limit or 0, meter.used
   for _, grant in ipairs(meter.grants) do
-    used = used + grant.taken
+    used = used + spent(grant)
     limit = limit < 0 and limit or math.min(limit + grant.amount, NUMBER_MAX)
   end
   return limit, used
 end
 
-local function left(meter)
-  local limit, used = totals(meter)
-  return limit < 0 and NUMBER_MAX - used or limit - used
+-- Whether it is known what the tenant may use.
+local function is_known(meter)
+  local granted = false
+  for _, grant in ipairs(meter.grants) do
+    granted = granted or grant.amount > 0
+  end
+  return granted or meter.terms.limit ~= nil
 end
 
 -- Records what was counted in a window that ends, of the limit and of grants, and begins to count anew.
@@ -203,6 +224,7 @@ local function close_window(meter, ends)
     text(meter.starts), 'ends', text(ends), 'used', text(meter.used + meter.taken), 'limit',
     meter.terms.limit and text(meter.terms.limit) or '')
   meter.used, meter.held, meter.taken, meter.reached = 0, 0, 0, 0
+  meter.since = math.max(now, meter.since + 1)
 end
 
 -- Drops the grants that have ended, and moves the meter to the window of now.
@@ -211,7 +233,7 @@ local function roll(meter)
     local ends = meter.grants[index].ends
     if ends > 0 and ends <= now then
       table.remove(meter.grants, index)
-      meter.had_grants, is_changed, is_urgent = true, true, true
+      meter.had_grants, meter.is_dirty, is_changed, is_urgent = true, true, true, true
     end
   end
   if meter.ends == 0 or now < meter.ends then
@@ -232,157 +254,7 @@ local function roll(meter)
   end
   close_window(meter, meter.ends)
   redis.call('HSET', KEYS[3], meter.name .. ':windows', table.concat(ahead, ' '))
-  meter.starts, meter.ends = starts, ends
+  meter.starts, meter.ends, meter.is_dirty = starts, ends, true
   is_changed, is_urgent = true, true
   return true
-end
-
-local function sort_grants(grants)
-  table.sort(grants, function(a, b)
-    local x, y = a.ends == 0 and NUMBER_MAX or a.ends, b.ends == 0 and NUMBER_MAX or b.ends
-    return x < y or (x == y and a.id < b.id)
-  end)
-end
-
--- Merges what the entitlements grant now into the grants: what was taken of each stays taken.
-local function merge_grants(meter, granted)
-  local taken, merged = {}, {}
-  for _, grant in ipairs(meter.grants) do
-    if grant.origin == 'o' then
-      table.insert(merged, grant)
-    else
-      taken[grant.id] = grant.taken
-    end
-  end
-  for _, grant in ipairs(granted) do
-    local amount = tonumber(grant[2])
-    table.insert(merged, {id = grant[1], taken = math.min(taken[grant[1]] or 0, amount), amount = amount,
-      ends = tonumber(grant[3]), origin = 'e'})
-  end
-  sort_grants(merged)
-  meter.had_grants = #meter.grants > 0
-  meter.grants = merged
-end
-
--- Takes over the terms of the newest version of the tenant.
-local function adopt(name, text_of_terms, windows_to_come, granted)
-  local meter, new = load(name), cjson.decode(text_of_terms)
-  local old, starts, ends = meter.terms, 0, 0
-  for _, at in ipairs(windows_to_come) do
-    if at <= now then
-      starts = at
-    else
-      ends = ends == 0 and at or ends
-    end
-  end
-  local is_change = old and old.plan ~= new.plan
-  local is_over = meter.ends > 0 and now >= meter.ends
-  local is_new_period = starts > meter.starts and meter.starts > 0
-  if old and (is_over or (is_new_period and not is_change)) then
-    close_window(meter, is_over and meter.ends or starts)
-  elseif is_change and new.change == 'reset' then
-    close_window(meter, now)
-  elseif is_change and new.change == 'scale' and (old.limit or 0) > 0 and (new.limit or -1) >= 0 then
-    meter.used = math.min(math.ceil(meter.used * (new.limit / old.limit)), NUMBER_MAX)
-  end
-  -- A window that began later than the calendar's goes on.
-  meter.starts = (is_new_period or is_over or meter.starts == 0) and starts or meter.starts
-  meter.ends = ends
-  local windows = {}
-  for index, at in ipairs(windows_to_come) do
-    windows[index] = text(at)
-  end
-  merge_grants(meter, granted)
-  meter.terms = new
-  redis.call('HSET', KEYS[3], name .. ':windows', table.concat(windows, ' '), name .. ':terms', text_of_terms)
-end
-
-if terms then
-  local listed = {}
-  for name, new in pairs(terms.meters) do
-    adopt(name, new.terms, new.windows, new.grants)
-    table.insert(listed, name)
-  end
-  table.sort(listed)
-  names = table.concat(listed, ' ')
-  redis.call('HSET', KEYS[3], 'entitlements', version, 'definitions', ARGV[2], 'names', names,
-    'periods', terms.periods)
-  is_changed, is_urgent = true, true
-end
-
--- Gives units back to the parts that they were taken from, as far as those still count: the last ones first.
-local function give(meter, parts, amount)
-  local taken = {}
-  for id, units in string.gmatch(parts, '(%S+)=(%d+)') do
-    table.insert(taken, {id, tonumber(units)})
-  end
-  for index = #taken, 1, -1 do
-    local id, units = taken[index][1], math.min(taken[index][2], amount)
-    amount = amount - units
-    if id == '@' .. text(meter.starts) then
-      meter.used = math.max(meter.used - units, 0)
-    end
-    for _, grant in ipairs(meter.grants) do
-      if grant.id == id then
-        grant.taken, meter.taken = math.max(grant.taken - units, 0), math.max(meter.taken - units, 0)
-      end
-    end
-  end
-end
-
--- Takes units of what ends first; returns the parts. What nothing covers counts as used of the limit.
-local function take(meter, amount)
-  local parts = {}
-  local function part(id, units)
-    if units > 0 then
-      table.insert(parts, id .. '=' .. text(units))
-      amount = amount - units
-    end
-  end
-  local limit, is_open = meter.terms.limit or 0, true
-  local function of_limit()
-    local units = limit < 0 and amount or math.min(math.max(limit - meter.used, 0), amount)
-    meter.used, is_open = meter.used + units, false
-    part('@' .. text(meter.starts), units)
-  end
-  for _, grant in ipairs(meter.grants) do
-    if is_open and (grant.ends == 0 or (meter.ends > 0 and meter.ends <= grant.ends)) then
-      of_limit()
-    end
-    local units = math.min(grant.amount - grant.taken, amount)
-    grant.taken, meter.taken = grant.taken + units, meter.taken + units
-    part(grant.id, units)
-  end
-  if is_open then
-    of_limit()
-  end
-  meter.used = meter.used + amount
-  part('@' .. text(meter.starts), amount)
-  return table.concat(parts, ' ')
-end
-
--- Returns the highest threshold that is reached, a percentage; 0 for none.
-local function reached_of(meter)
-  local limit, used = totals(meter)
-  local highest = 0
-  for _, threshold in ipairs(limit > 0 and meter.terms.thresholds or {}) do
-    if used * 100 >= threshold * limit then
-      highest = math.max(highest, threshold)
-    end
-  end
-  return highest
-end
-
-local function hold_of(id)
-  local stored = redis.call('HGET', KEYS[6], id)
-  local name, amount, starts, parts = string.match(stored or '', '^(%S+) (%d+) (%d+) (.*)$')
-  return name and {id = id, name = name, amount = tonumber(amount), starts = tonumber(starts), parts = parts}
-end
-
-local function end_hold(meter, hold)
-  redis.call('HDEL', KEYS[6], hold.id)
-  redis.call('ZREM', KEYS[7], hold.id)
-  if hold.starts == meter.starts then
-    meter.held = math.max(meter.held - hold.amount, 0)
-  end
 end

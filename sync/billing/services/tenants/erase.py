@@ -8,7 +8,7 @@ an operator revives the tenant, or drops the event.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import orjson
 
@@ -42,6 +42,14 @@ class Erasure:
         self._context = context
         self._store = context.store
         self._committer = committer
+        self._others: list[Callable[[str, str], Awaitable[None]]] = []
+
+    def also(self, erase: Callable[[str, str], Awaitable[None]]) -> None:
+        """Have `erase` called, with its environment and topic, for each tenant that is erased from now on.
+
+        It removes what other parts of the process keep of the tenant. A repeated erasure calls it again.
+        """
+        self._others.append(erase)
 
     async def erase(self, environment: str, topic: str, reason: str, who: Mapping[str, str]) -> EventResult:
         """Return `applied`, or `unchanged` if the tenant was already erased.
@@ -141,6 +149,8 @@ class Erasure:
         batch.command("DEL", *traces)
         await batch.run()
         await known.drifts.erase(topic)
+        for erase in self._others:
+            await erase(environment, topic)
         # Last: until then a repeated call still finds what to remove.
         await run_commands(self._store, ("DEL", keys.erasing(topic)))
 

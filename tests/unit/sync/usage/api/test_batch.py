@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
@@ -47,11 +46,11 @@ def test_an_item_is_the_call_that_its_own_route_makes(members: dict[str, Any], e
     assert call(**members) == expected
 
 
-def test_a_reservation_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(time, "time_ns", lambda: 5_000_000_000)
+def test_a_reservation_lasts() -> None:
+    """The store's clock says until when: those of the callers differ."""
     asked: dict[str, Any] = {"operation": "reserve", "id": "j", "amount": 2}
-    assert call(**asked) == Call("tenant:acme", "reserve", "calls", 2, id="j", ends_us=305_000_000)
-    assert call(**asked, seconds=1) == Call("tenant:acme", "reserve", "calls", 2, id="j", ends_us=6_000_000)
+    assert call(**asked) == Call("tenant:acme", "reserve", "calls", 2, id="j", lasts_us=300_000_000)
+    assert call(**asked, seconds=1) == Call("tenant:acme", "reserve", "calls", 2, id="j", lasts_us=1_000_000)
 
 
 @pytest.mark.parametrize(
