@@ -207,10 +207,10 @@ class UsageCalls:
     def _add(self, pipeline: CommandPipeline, call: Call, digest: str, new_terms: bytes, is_armed: str) -> None:
         keys, tenant = self._store.keys, call.tenant
         usage = usage_topic(tenant)
-        names = ("meters", "keys", "order", "holds", "expiry", "calls", "periods", "crossings", "adjustments")
+        head = keys.head(usage)
         pipeline.script(
             _USAGE,
-            [keys.snap(tenant), keys.snap(usage), *(f"{keys.head(usage)}:{name}" for name in names)],
+            [keys.snap(tenant), keys.snap(usage), *[head + name for name in _KEYS]],
             call.operation,
             digest,
             new_terms,
@@ -228,16 +228,15 @@ class UsageCalls:
         )
 
 
-_NUMBERS = (
-    *("used", "reserved", "limit", "remaining", "ends_us"),
-    *("version", "usage_version", "push_in_us", "reached", "over"),
+_KEYS = tuple(
+    f":{name}"
+    for name in ("meters", "keys", "order", "holds", "expiry", "calls", "periods", "crossings", "adjustments")
 )
-"""The numbers in a script's reply, in order."""
+"""The keys of a tenant's usage, in the script's order."""
 
 
 def _answer(reply: list[bytes]) -> Answer | Rejected:
     if reply[0] == b"refused":
         return Rejected(reply[1].decode())
-    (allowed, *numbers, repeated), meters = reply[1:13], reply[13] if len(reply) > 13 else b""
-    counted = {name: int(number) for name, number in zip(_NUMBERS, numbers, strict=True)}
-    return Answer(is_allowed=allowed == b"1", is_repeated=repeated == b"1", meters=meters, **counted)
+    meters = reply[13] if len(reply) > 13 else b""
+    return Answer(reply[1] == b"1", *map(int, reply[2:12]), is_repeated=reply[12] == b"1", meters=meters)

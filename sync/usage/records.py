@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from planwire_client.core.topic import usage_topic
-from sync.store.command_pipeline import run_commands
+from sync.store.command_pipeline import CommandPipeline, run_commands
 from sync.store.store import Store
+
+CALLS_SHOWN = 100
+"""Calls of a tenant that are shown. The script keeps a few more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +86,18 @@ async def read_records(store: Store, tenant: str, meter: str = "") -> Records:
         StoreError: the store is unreachable or failing.
     """
     head = store.keys.head(usage_topic(tenant))
-    streams = (f"{head}:{name}" for name in ("calls", "adjustments", "periods"))
-    replies = await run_commands(store, *(("XREVRANGE", stream, "+", "-") for stream in streams))
-    calls, corrections, windows = (
-        [(int(id.partition(b"-")[0]) * 1000, _texts(fields)) for id, fields in entries] for entries in replies
-    )
+    pipeline = CommandPipeline(store)
+    pipeline.command("LRANGE", f"{head}:calls", 0, CALLS_SHOWN - 1)
+    pipeline.command("XREVRANGE", f"{head}:adjustments", "+", "-")
+    pipeline.command("XREVRANGE", f"{head}:periods", "+", "-")
+    lines, adjusted, ended = await pipeline.run()
+    calls = [_call(line.decode()) for line in lines]
+    corrections = [_correction(int(id.partition(b"-")[0]) * 1000, _texts(fields)) for id, fields in adjusted]
+    windows = [_window(_texts(fields)) for _, fields in ended]
     return Records(
-        [_call(at_us, of) for at_us, of in calls if meter in ("", of["meter"])],
-        [_correction(at_us, of) for at_us, of in corrections if meter in ("", of["meter"])],
-        [_window(of) for _, of in windows if meter in ("", of["meter"])],
+        [one for one in calls if meter in ("", one.meter)],
+        [one for one in corrections if meter in ("", one.meter)],
+        [one for one in windows if meter in ("", one.meter)],
     )
 
 
@@ -110,10 +116,9 @@ def _texts(fields: Mapping[bytes, bytes]) -> dict[str, str]:
     return {name.decode(): value.decode() for name, value in fields.items()}
 
 
-def _call(at_us: int, of: Mapping[str, str]) -> CallRecord:
-    return CallRecord(
-        at_us, of["meter"], of["operation"], int(of["amount"]), of["key"], of["allowed"] == "1", int(of["used"])
-    )
+def _call(line: str) -> CallRecord:
+    at_us, operation, meter, amount, used, allowed, key = line.split(" ", 6)
+    return CallRecord(int(at_us), meter, operation, int(amount), key, allowed == "1", int(used))
 
 
 def _correction(at_us: int, of: Mapping[str, str]) -> Correction:

@@ -20,7 +20,9 @@
 -- KEYS[4] keys      hash: key of a call -> "AT OPERATION METER AMOUNT"   KEYS[5] order   sorted set of them by time
 -- KEYS[6] holds     hash: id of a reservation -> "METER AMOUNT SINCE PARTS", PARTS as `take` returns them
 -- KEYS[7] expiry    sorted set of reservations by their end
--- KEYS[8] calls     stream of the newest calls        KEYS[9] periods   stream of ended windows
+-- KEYS[8] calls     list of the newest calls, the newest first: "AT OPERATION METER AMOUNT USED ALLOWED KEY", ALLOWED 1
+--                   or 0, KEY may be empty, and may have spaces. A stream would take 4 KiB for the first of them
+-- KEYS[9] periods   stream of ended windows
 -- KEYS[10] crossings     stream of thresholds that were reached and not reported
 -- KEYS[11] adjustments   stream of what operators did
 --
@@ -58,6 +60,7 @@ local HOLDS_MAX = 1000
 local GRANTS_MAX = 200
 local KEYS_MIN, KEYS_MAX = 10000, 100000
 local PERIODS_MAX = 400
+local CALLS_MAX = 100
 local KEYS_YOUNG_US, KEYS_OLD_US = 60 * 1000000, 24 * 3600 * 1000000
 
 local time = redis.call('TIME')
@@ -91,7 +94,9 @@ if tenant[3] and tenant[2] == tenant[1] then
   version = tenant[3]
 end
 
-local head = redis.call('HMGET', KEYS[3], 'entitlements', 'definitions', 'names', 'pushed', 'due', 'next', 'urged')
+-- Fields of the head, and those of the call's meter: one read is cheaper than two.
+local head = redis.call('HMGET', KEYS[3], 'entitlements', 'definitions', 'names', 'pushed', 'due', 'next', 'urged',
+  METER .. ':terms', METER .. ':count', METER .. ':grants')
 local names = head[3] or ''
 local is_current = head[1] == version and (ARGV[2] == '' or head[2] == ARGV[2])
 local terms = ARGV[3] ~= '' and cjson.decode(ARGV[3]) or nil
@@ -180,13 +185,16 @@ local function load(name)
   if loaded[name] then
     return loaded[name]
   end
-  local stored = redis.call('HMGET', KEYS[3], name .. ':terms', name .. ':count', name .. ':grants')
-  local used, held, starts, ends, reached, taken, since = string.match(stored[2] or '0 0 0 0 0 0 0',
+  local terms_of, count, grants = head[8], head[9], head[10]
+  if name ~= METER then
+    terms_of, count, grants = unpack(redis.call('HMGET', KEYS[3], name .. ':terms', name .. ':count', name .. ':grants'))
+  end
+  local used, held, starts, ends, reached, taken, since = string.match(count or '0 0 0 0 0 0 0',
     '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$')
-  local meter = {name = name, terms = stored[1] and cjson.decode(stored[1]), used = tonumber(used),
+  local meter = {name = name, terms = terms_of and cjson.decode(terms_of), used = tonumber(used),
     held = tonumber(held), starts = tonumber(starts), ends = tonumber(ends), reached = tonumber(reached),
     taken = tonumber(taken), since = tonumber(since), grants = {}}
-  for id, of_grant, amount, last, origin in string.gmatch(stored[3] or '', '(%S+):(%d+):(%d+):(%d+):(%a)') do
+  for id, of_grant, amount, last, origin in string.gmatch(grants or '', '(%S+):(%d+):(%d+):(%d+):(%a)') do
     table.insert(meter.grants, {id = id, taken = tonumber(of_grant), amount = tonumber(amount), ends = tonumber(last),
       origin = origin})
   end
