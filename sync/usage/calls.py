@@ -239,4 +239,19 @@ def _answer(reply: list[bytes]) -> Answer | Rejected:
     if reply[0] == b"refused":
         return Rejected(reply[1].decode())
     meters = reply[13] if len(reply) > 13 else b""
-    return Answer(reply[1] == b"1", *map(int, reply[2:12]), is_repeated=reply[12] == b"1", meters=meters)
+    used, reserved, limit, remaining, ends_us, version, usage_version, push_in_us, reached, over = map(int, reply[2:12])
+    return Answer(
+        is_allowed=reply[1] == b"1",
+        used=used,
+        reserved=reserved,
+        limit=limit,
+        remaining=remaining,
+        ends_us=ends_us,
+        version=version,
+        usage_version=usage_version,
+        push_in_us=push_in_us,
+        reached=reached,
+        over=over,
+        is_repeated=reply[12] == b"1",
+        meters=meters,
+    )

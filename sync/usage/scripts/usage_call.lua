@@ -16,7 +16,7 @@ save_all()  -- what follows may be refused, or begin again
 -- Keys are forgotten after a day; of more than KEYS_MIN those that are no longer young, of more than KEYS_MAX all.
 local function forget_keys()
   local count = redis.call('ZCARD', KEYS[5])
-  local oldest = redis.call('ZRANGE', KEYS[5], 0, 19, 'WITHSCORES')
+  local oldest = redis.call('ZRANGE', KEYS[5], 0, 1, 'WITHSCORES')  -- two for each that is added
   for index = 1, #oldest, 2 do
     local age = now - tonumber(oldest[index + 1])
     if age < KEYS_OLD_US and count <= KEYS_MAX and (count <= KEYS_MIN or age < KEYS_YOUNG_US) then
@@ -202,7 +202,7 @@ if OPERATION == 'reserve' and ((hold and hold.amount ~= AMOUNT) or redis.call('H
 then
   return {'refused', 'key_reused'}  -- a late repetition would hold what nobody finalizes
 end
-local _, with_held = totals(meter)
+local limit_before, with_held = totals(meter)
 local free_of_hold = math.max(with_held - meter.held, 0)  -- what `release`, `set` and `adjust` are about
 local needs_limit = OPERATION == 'consume' or OPERATION == 'reserve' or (OPERATION == 'finalize' and not hold)
   or (OPERATION == 'set' and AMOUNT > free_of_hold)
@@ -263,13 +263,13 @@ elseif OPERATION == 'grant' then
   sort_grants(meter.grants)
 end
 
-local reached = reached_of(meter)
-local is_crossed = reached > meter.reached and reached > before
+local limit, used = totals(meter)
+local reached = reached_of(meter, limit, used)
+local is_crossed = reached > meter.reached and reached > reached_of(meter, limit_before, with_held)
 if is_crossed and ARGV[7] == '' then
   return {'arm'}
 end
 
-local limit, used = totals(meter)
 if not is_repeated then
   if allowed then
     if hold then

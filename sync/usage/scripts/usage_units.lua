@@ -58,6 +58,10 @@ end
 
 -- Takes units of what ends first; returns the parts. What nothing covers counts as used of the limit.
 local function take(meter, amount)
+  if #meter.grants == 0 then
+    meter.used = math.min(meter.used + amount, NUMBER_MAX)
+    return '@=' .. text(amount)
+  end
   local parts, limit, of_limit, place = {}, meter.terms.limit or 0, 0, 1
   for _, grant in ipairs(sources(meter)) do
     local free = grant and grant.amount - grant.taken or limit < 0 and amount or limit - meter.used
@@ -78,9 +82,11 @@ local function take(meter, amount)
   return table.concat(parts, ' ')
 end
 
--- Returns the highest threshold that is reached, a percentage; 0 for none.
-local function reached_of(meter)
-  local limit, used = totals(meter)
+-- Returns the highest threshold that is reached, a percentage; 0 for none. By the totals, unless they are given.
+local function reached_of(meter, limit, used)
+  if not limit then
+    limit, used = totals(meter)
+  end
   local highest = 0
   for _, threshold in ipairs(limit > 0 and meter.terms and meter.terms.thresholds or {}) do
     if used * 100 >= threshold * limit then
