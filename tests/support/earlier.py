@@ -19,7 +19,7 @@ from tests.support.servers import missing
 COMMIT = "b71a02931beac0943197dff8112f6e372dae774c"
 """The last commit before the store's format had a marker."""
 
-PARTS = ("gateway", "sync", "clients")
+PARTS = ("gateway", "sync", "clients", "docs")
 
 
 @dataclass(frozen=True)
