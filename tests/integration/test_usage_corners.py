@@ -52,8 +52,9 @@ async def test_keys_are_forgotten_after_a_day(usage: Usage, redis: Redis) -> Non
         await usage("release", "api_calls", 1, key=f"k{number}")
     for number in range(4):
         await redis.zadd("pw:{tenant:acme}:usage:order", {f"k{number}": 1})
-    await usage("release", "api_calls", 1, key="last")
-    assert sorted(await redis.hkeys("pw:{tenant:acme}:usage:keys")) == [b"k4", b"last"]
+    await usage("release", "api_calls", 1, key="last")  # forgets two
+    await usage("release", "api_calls", 1, key="very-last")
+    assert sorted(await redis.hkeys("pw:{tenant:acme}:usage:keys")) == [b"k4", b"last", b"very-last"]
 
 
 async def test_a_wrong_meter_first_does_not_lose_the_windows(usage: Usage, redis: Redis) -> None:

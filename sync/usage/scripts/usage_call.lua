@@ -168,12 +168,11 @@ if not roll(meter) then
 end
 save_all()
 
-local function is_full()
-  local limit, used = totals(meter)
+local function is_full(limit, used)
   return limit >= 0 and used >= limit
 end
 
-local before, was_full, allowed, is_repeated, parts = reached_of(meter), is_full(), true, false, ''
+local allowed, is_repeated, parts = true, false, ''
 local call = OPERATION .. ' ' .. METER .. ' ' .. ARGV[9] .. (OPERATION == 'adjust' and ' ' .. ID or '')
 local remembered = KEY ~= '' and redis.call('HGET', KEYS[4], KEY)
 if remembered then
@@ -292,7 +291,8 @@ if not is_repeated then
         'amount', ARGV[9], 'used', text(used), 'reason', ARGV[13], 'actor', ARGV[14])
     end
     -- A threshold is announced at once; a use that goes to and fro across it, as often as any other.
-    if (reached ~= meter.reached or is_full() ~= was_full) and now >= tonumber(head[7] or '0') + PUSH_US then
+    local is_turn = reached ~= meter.reached or is_full(limit, used) ~= is_full(limit_before, with_held)
+    if is_turn and now >= tonumber(head[7] or '0') + PUSH_US then
       is_urgent = true
       redis.call('HSET', KEYS[3], 'urged', text(now))
     end

@@ -116,6 +116,7 @@ if terms then
   -- A meter that the catalog has no more keeps its count, in case that it comes back.
   for name in string.gmatch(names, '%S+') do
     if not terms.meters[name] then
+      load(name).terms = nil
       redis.call('HDEL', KEYS[3], name .. ':terms', name .. ':windows')
     end
   end
