@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Literal
 
@@ -28,6 +29,9 @@ TERMS_PER_TURN = 16
 
 ROUNDS_MAX = 10
 """Repetitions of a call whose terms changed meanwhile, or which reaches a threshold."""
+
+MADE_KEY = "call "
+"""Begins the key of a call that came without one. A caller's own keys have no space."""
 
 UNLIMITED = -1
 """A limit, and what is left of it, without bound."""
@@ -54,7 +58,7 @@ class Call:
         meter: the meter's name; empty for `read`.
         amount: units, 1 or more; 0 or more for `set` and `finalize`; of any sign for `adjust`; the version for
             `restore`.
-        key: makes the call idempotent, for a day; empty for none.
+        key: makes the call idempotent, for a day; empty: one is made, so that the store's connection may send it again.
         id: of the reservation, or of the granted credits; for `adjust` "to" or "by".
         ends_us: when the granted credits end, microseconds since 1970; 0: never.
         lasts_us: how long to reserve, microseconds.
@@ -148,6 +152,7 @@ class UsageCalls:
         A call that reaches a threshold would be sent again after the later ones. So the report of a tenant with several
         calls is scheduled before; it may turn out to be of nothing.
         """
+        calls = [_with_key(call) for call in calls]
         meters, found = self._meters(), dict[int, Answer | Rejected | StoreError]()
         digest = meters.digest
         numbers = Counter(call.tenant for call in calls)
@@ -233,6 +238,15 @@ _KEYS = tuple(
     for name in ("meters", "keys", "order", "holds", "expiry", "calls", "periods", "crossings", "adjustments")
 )
 """The keys of a tenant's usage, in the script's order."""
+
+_KEYED = frozenset(("consume", "release", "set", "adjust", "grant"))
+"""The operations that count again if they are sent again; those of reservations have an id."""
+
+
+def _with_key(call: Call) -> Call:
+    if call.key or call.operation not in _KEYED:
+        return call
+    return replace(call, key=MADE_KEY + secrets.token_hex(8))
 
 
 def _answer(reply: list[bytes]) -> Answer | Rejected:

@@ -9,6 +9,7 @@ from typing import Any
 from planwire_client.core.topic import usage_topic
 from sync.store.command_pipeline import CommandPipeline, run_commands
 from sync.store.store import Store
+from sync.usage.calls import MADE_KEY
 
 CALLS_SHOWN = 100
 """Calls of a tenant that are shown. The script keeps a few more."""
@@ -118,7 +119,8 @@ def _texts(fields: Mapping[bytes, bytes]) -> dict[str, str]:
 
 def _call(line: str) -> CallRecord:
     at_us, operation, meter, amount, used, allowed, key = line.split(" ", 6)
-    return CallRecord(int(at_us), meter, operation, int(amount), key, allowed == "1", int(used))
+    own_key = "" if key.startswith(MADE_KEY) else key
+    return CallRecord(int(at_us), meter, operation, int(amount), own_key, allowed == "1", int(used))
 
 
 def _correction(at_us: int, of: Mapping[str, str]) -> Correction:

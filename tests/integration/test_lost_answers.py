@@ -14,6 +14,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import NoScriptError
 
 from planwire_client.core import commit
+from sync.billing.catalog.catalog import parse
 from sync.billing.catalog.watcher import EXAMPLE, CatalogWatcher
 from sync.billing.providers.paddle.webhooks import PaddleWebhooks
 from sync.billing.services.wiring import BillingServices
@@ -24,6 +25,8 @@ from sync.store.models import Change, Committed, StoreError, Verdict
 from sync.store.redis.connect import connect
 from sync.store.redis.retry import exchange
 from sync.store.store import Store
+from sync.usage.calls import Answer, Call, UsageCalls
+from sync.usage.meters import meters_of
 from tests.support.bodies import webhook
 from tests.support.gateway import environment, open_client, run_gateway
 from tests.support.paddle import price_id
@@ -32,6 +35,19 @@ from tests.support.servers import Server, start_valkey
 from tests.support.wait import until
 
 TOPIC = "tenant:acme"
+CREDITS = meters_of(
+    parse("""
+[plans.free]
+name = "Free"
+rank = 0
+default = true
+limits = { ai = 100 }
+
+[meters.ai]
+kind = "credits"
+limit = "ai"
+""")
+)
 
 
 @asynccontextmanager
@@ -202,3 +218,29 @@ async def test_what_a_gateway_gives_back_to_a_store_is_compared_even_if_saying_s
             await until(lambda: redis.zscore(keys.reconcile, TOPIC))
         assert (await store.versions([TOPIC])) == [version]
         assert failures == 0
+
+
+@pytest.mark.parametrize("operation", ["consume", "release", "adjust", "grant"])
+async def test_a_call_about_usage_without_a_key_counts_once(operation: Any) -> None:
+    """The page shows the count, and the customer pays for it."""
+    async with behind_a_proxy() as (direct, proxied, proxy):
+        ours, theirs = (UsageCalls(store, lambda: CREDITS) for store in (proxied, direct))
+
+        async def remaining() -> int:
+            (found,) = await theirs.run([Call(TOPIC, "adjust", "ai", 0, id="by", reason="look")])
+            assert isinstance(found, Answer)
+            return found.remaining
+
+        await ours.run([Call(TOPIC, "consume", "ai", 50)])
+        before = await remaining()
+        assert before == 50
+
+        async def moved() -> bool:
+            return await remaining() != before
+
+        of = {"adjust": "by", "grant": "goodwill"}.get(operation, "")
+        call = Call(TOPIC, operation, "ai", 7, id=of)
+        (found,) = await losing_the_answer(proxy, moved, ours.run([call]))
+        assert found.is_repeated
+        after = before - 7 if operation in ("consume", "adjust") else before + 7
+        assert (await remaining(), found.remaining) == (after, after)
