@@ -39,7 +39,7 @@ UNLIMITED = -1
 
 def _script() -> Script:
     folder = resources.files(__package__).joinpath("scripts")
-    parts = ("usage_meters", "usage_terms", "usage_units", "usage_call")
+    parts = ("usage_meters", "usage_units", "usage_terms", "usage_call")
     source = "".join(folder.joinpath(f"{name}.lua").read_text("utf-8") for name in parts)
     return Script(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
 
@@ -181,7 +181,7 @@ class UsageCalls:
                         if not len(new_terms_of) % TERMS_PER_TURN:
                             await asyncio.sleep(0)
                     again[index] = call, new_terms_of[of], is_armed
-                    if meters.by_name:
+                    if meters.by_name and (call.operation != "show" or int(version)):
                         listed.add(call.tenant)
                 elif reply[0] == b"arm":
                     again[index] = call, b"", "1"

@@ -276,6 +276,40 @@ async def test_a_threshold_is_reported_once_and_armed_before(usage: Usage, serve
     assert [fields[b"threshold"] for _, fields in found] == [b"80", b"100"]
 
 
+async def test_use_that_goes_to_and_fro_is_reported_once_in_a_window(usage: Usage, server: Server) -> None:
+    await usage.entitle("pro", api_calls=10, seats=10)
+    for _ in range(3):
+        await usage("consume", "api_calls", 8)
+        await usage("release", "api_calls", 8)
+    await usage("reserve", "api_calls", 9, id="job", lasts_us=60_000_000)
+    await usage("cancel", "api_calls", id="job")
+    assert await reported(server) == [("api_calls", 80)]
+    await usage("consume", "api_calls", 10)
+    assert await reported(server) == [("api_calls", 80), ("api_calls", 100)]
+    await usage.entitle("pro", api_calls=20, seats=10)
+    await usage("consume", "api_calls", 6)
+    assert (await reported(server))[2:] == [("api_calls", 80)], "of the new limit"
+    for count in (8, 3, 9):
+        await usage("set", "seats", count)
+    assert (await reported(server))[3:] == [("seats", 80)] * 2, "seats have no window"
+
+
+async def test_a_limit_that_falls_below_the_use_is_reported_with_the_next_call(usage: Usage, server: Server) -> None:
+    await usage.entitle("pro", api_calls=100)
+    await usage("consume", "api_calls", 50)
+    await usage.entitle("free", api_calls=40)
+    for _ in range(3):
+        assert not (await usage("consume", "api_calls", 1)).is_allowed
+    assert await reported(server) == [("api_calls", 100)]
+    assert usage.armed == [TENANT]
+
+
+async def reported(server: Server) -> list[tuple[str, int]]:
+    async with Redis.from_url(server.url) as redis:
+        found: Any = await redis.xrange("pw:{tenant:acme}:usage:crossings")
+    return [(fields[b"meter"].decode(), int(fields[b"threshold"])) for _, fields in found]
+
+
 async def test_announcements_are_of_the_bus_and_spread(usage: Usage, server: Server) -> None:
     await usage.entitle("pro", api_calls=1000)
     async with Redis.from_url(server.url) as redis, redis.pubsub() as pubsub:

@@ -134,6 +134,30 @@ async def test_an_erased_tenant_leaves_the_list(running: Running, store: Store, 
         assert await redis.zrange("pw:{tenants/live}:usage", 0, -1) == [b"tenant:other"]
 
 
+async def test_to_ask_about_a_tenant_that_nobody_knows_keeps_nothing(running: Running, server: Server) -> None:
+    shown = await ask(running, "", tenant="acmee")
+    assert (shown["version"], shown["meters"]["api_calls"]["used"], shown["meters"]["api_calls"]["limit"]) == (0, 0, 3)
+    assert (await ask(running, "/seats", tenant="acmee"))["remaining"] == 1
+    async with Redis.from_url(server.url) as redis:
+        assert [key async for key in redis.scan_iter("pw:*acmee*")] == []
+    assert (await exported(running))["counters"] == []
+    await ask(running, "/api_calls/consume", {}, tenant="acmee")
+    assert (await ask(running, "", tenant="acmee"))["meters"]["api_calls"]["used"] == 1
+    assert {row["tenant"] for row in (await exported(running))["counters"]} == {"acmee"}
+
+
+async def test_a_tenant_that_has_only_usage_can_be_erased(running: Running, server: Server) -> None:
+    await ask(running, "/api_calls/consume", {})
+    async with httpx2.AsyncClient(base_url=running.url, headers=KEY) as http:
+        assert (await http.request("DELETE", "/v1/tenants/none", json={"reason": "asked"})).status_code == 404
+        erased = await http.request("DELETE", "/v1/tenants/acme", json={"reason": "asked"})
+    assert erased.status_code == 200, erased.text
+    assert (await ask(running, "/api_calls/consume", {}, 409))["code"] == "tenant_erased"
+    assert (await exported(running))["counters"] == []
+    async with Redis.from_url(server.url) as redis:
+        assert [key async for key in redis.scan_iter("pw:{tenant:acme}:usage:*")] == [b"pw:{tenant:acme}:usage:snap"]
+
+
 @pytest.mark.parametrize(
     ("query", "says"),
     [

@@ -6,7 +6,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from planwire_client.core.topic import TENANT_KIND, UNPUBLISHED_KINDS, TopicError, decoded_topic
+from planwire_client.core.topic import TENANT_KIND, UNPUBLISHED_KINDS, TopicError, decoded_topic, usage_topic
 from sync.billing.api.bodies import answers, requests
 from sync.billing.api.operations import (
     APP,
@@ -149,8 +149,9 @@ class Tenants(BillingOperations):
     async def erase(self, asked: Asked, body: requests.Erasure) -> Document:
         """Erase the tenant and return its new version: its state is null, its history is removed."""
         store = self._services.store
-        snapshot = await store.read(asked.topic)
-        if not snapshot.rev:
+        snapshot, usage = await store.read(asked.topic), await store.read(usage_topic(asked.topic))
+        # The usage of a tenant without a state is counted against the default plan.
+        if not snapshot.rev and not usage.rev:
             raise Problem("not_found", "there is no such tenant")
         facts_of(snapshot)  # raises if billing did not write the state
         result = await self._services.erasure.erase(asked.environment, asked.topic, body.reason, asked.who)

@@ -6,7 +6,8 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[7], '-inf', text(now), 'LIM
     local owner = load(hold.name)
     give(owner, hold, hold.amount)
     end_hold(owner, hold)
-    owner.reached, owner.is_dirty = math.min(owner.reached, reached_of(owner)), true
+    owner.is_dirty = true
+    settle_reached(owner, reached_of(owner))
   end
   redis.call('ZREM', KEYS[7], id)
   is_changed = true
@@ -150,6 +151,12 @@ if IS_READ then
   if OPERATION == 'restore' then
     restore(cjson.decode(ARGV[13]))
   end
+  if OPERATION == 'show' and terms and not head[1] and not tenant[1] then
+    -- A name is asked about that may be a typing error: nothing of it is kept.
+    local shown = all_meters(true)
+    redis.call('DEL', KEYS[3])
+    return read_reply('0', '0', shown)
+  end
   local push_in = push()
   if is_changed then
     save_all()
@@ -264,7 +271,7 @@ end
 
 local limit, used = totals(meter)
 local reached = reached_of(meter, limit, used)
-local is_crossed = reached > meter.reached and reached > reached_of(meter, limit_before, with_held)
+local is_crossed = not is_repeated and reached > meter.reached
 if is_crossed and ARGV[7] == '' then
   return {'arm'}
 end
@@ -282,23 +289,26 @@ if not is_repeated then
       redis.call('ZADD', KEYS[5], text(now), KEY)
       forget_keys()
     end
-    if is_crossed then
-      redis.call('XADD', KEYS[10], 'MAXLEN', '~', 100, '*', 'meter', METER, 'threshold', text(reached), 'used',
-        text(used), 'limit', text(limit), 'at', text(now))
-    end
     if OPERATION == 'adjust' or OPERATION == 'grant' then
       redis.call('XADD', KEYS[11], 'MAXLEN', '~', 200, '*', 'meter', METER, 'what', OPERATION .. ' ' .. ID,
         'amount', ARGV[9], 'used', text(used), 'reason', ARGV[13], 'actor', ARGV[14])
     end
     -- A threshold is announced at once; a use that goes to and fro across it, as often as any other.
-    local is_turn = reached ~= meter.reached or is_full(limit, used) ~= is_full(limit_before, with_held)
+    local is_turn = reached ~= reached_of(meter, limit_before, with_held)
+      or is_full(limit, used) ~= is_full(limit_before, with_held)
     if is_turn and now >= tonumber(head[7] or '0') + PUSH_US then
       is_urgent = true
       redis.call('HSET', KEYS[3], 'urged', text(now))
     end
-    meter.reached, meter.is_dirty = reached, true
-    is_changed = true
+    meter.is_dirty, is_changed = true, true
   end
+  -- A denied call, too, may be the first one after the limit was lowered.
+  if is_crossed then
+    redis.call('XADD', KEYS[10], 'MAXLEN', '~', 100, '*', 'meter', METER, 'threshold', text(reached), 'used',
+      text(used), 'limit', text(limit), 'at', text(now))
+    meter.reached, meter.is_dirty = reached, true
+  end
+  settle_reached(meter, reached, limit ~= limit_before)
   local length = redis.call('LPUSH', KEYS[8], string.format('%.0f %s %s %s %.0f %d %s', now, OPERATION, METER, ARGV[9],
     used, allowed and 1 or 0, KEY))
   if length > CALLS_MAX * 1.2 then

@@ -77,7 +77,7 @@ end
 -- Takes over the terms of the newest version of the tenant.
 local function adopt(name, text_of_terms, windows_to_come, granted)
   local meter, new = load(name), cjson.decode(text_of_terms)
-  local old, starts, ends = meter.terms, 0, 0
+  local old, starts, ends, limit_before = meter.terms, 0, 0, totals(meter)
   for _, at in ipairs(windows_to_come) do
     if at <= now then
       starts = at
@@ -104,6 +104,8 @@ local function adopt(name, text_of_terms, windows_to_come, granted)
   end
   merge_grants(meter, granted)
   meter.terms, meter.is_dirty = new, true
+  local limit, used = totals(meter)
+  settle_reached(meter, reached_of(meter, limit, used), limit ~= limit_before)
   redis.call('HSET', KEYS[3], name .. ':windows', table.concat(windows, ' '), name .. ':terms', text_of_terms)
 end
 

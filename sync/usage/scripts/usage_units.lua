@@ -95,3 +95,11 @@ local function reached_of(meter, limit, used)
   end
   return highest
 end
+
+-- A threshold is reported once in a window. It may be reached anew after the limit has changed; and by meters that have no
+-- window, after less was in use.
+local function settle_reached(meter, reached, is_other_limit)
+  if reached < meter.reached and (is_other_limit or (meter.terms and meter.terms.kind == 'allocated')) then
+    meter.reached, meter.is_dirty = reached, true
+  end
+end
