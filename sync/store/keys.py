@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from planwire_client.core.commit import Names
-from planwire_client.core.topic import TENANT_KIND, USAGE_KIND
+from planwire_client.core.topic import TENANT_KIND, USAGE_KIND, usage_topic
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,16 @@ class Keys(Names):
         Two fields for each endpoint; removed by the erasure.
         """
         return f"{self.head(topic)}:delivered"
+
+    def usage(self, tenant: str, name: str) -> str:
+        """What a tenant has used, by name (`usage_meters.lua` has the contents). Removed by the erasure.
+
+        meters: hash; six fields, and four for each meter of the catalog.
+        keys, order: calls by their keys. 1 day; beyond 10,000 the last minute's, 100,000 at most.
+        holds, expiry: reservations; 1,000, 1 day at most.
+        calls: the newest 120. periods: about 400. crossings: about 100. adjustments: about 200.
+        """
+        return f"{self.head(usage_topic(tenant))}:{name}"
 
     def erasing(self, topic: str) -> str:
         """Set of the links to a tenant during its erasure. Removed at the end of the erasure."""

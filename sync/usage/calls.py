@@ -211,8 +211,7 @@ class UsageCalls:
 
     def _add(self, pipeline: CommandPipeline, call: Call, digest: str, new_terms: bytes, is_armed: str) -> None:
         keys, tenant = self._store.keys, call.tenant
-        usage = usage_topic(tenant)
-        head = keys.head(usage)
+        usage, head = usage_topic(tenant), keys.usage(tenant, "")
         pipeline.script(
             _USAGE,
             [keys.snap(tenant), keys.snap(usage), *[head + name for name in _KEYS]],
@@ -233,10 +232,7 @@ class UsageCalls:
         )
 
 
-_KEYS = tuple(
-    f":{name}"
-    for name in ("meters", "keys", "order", "holds", "expiry", "calls", "periods", "crossings", "adjustments")
-)
+_KEYS = ("meters", "keys", "order", "holds", "expiry", "calls", "periods", "crossings", "adjustments")
 """The keys of a tenant's usage, in the script's order."""
 
 _KEYED = frozenset(("consume", "release", "set", "adjust", "grant"))

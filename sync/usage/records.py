@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from planwire_client.core.topic import usage_topic
 from sync.store.command_pipeline import CommandPipeline, run_commands
 from sync.store.store import Store
 from sync.usage.calls import MADE_KEY
@@ -86,11 +85,10 @@ async def read_records(store: Store, tenant: str, meter: str = "") -> Records:
     Raises:
         StoreError: the store is unreachable or failing.
     """
-    head = store.keys.head(usage_topic(tenant))
-    pipeline = CommandPipeline(store)
-    pipeline.command("LRANGE", f"{head}:calls", 0, CALLS_SHOWN - 1)
-    pipeline.command("XREVRANGE", f"{head}:adjustments", "+", "-")
-    pipeline.command("XREVRANGE", f"{head}:periods", "+", "-")
+    keys, pipeline = store.keys, CommandPipeline(store)
+    pipeline.command("LRANGE", keys.usage(tenant, "calls"), 0, CALLS_SHOWN - 1)
+    pipeline.command("XREVRANGE", keys.usage(tenant, "adjustments"), "+", "-")
+    pipeline.command("XREVRANGE", keys.usage(tenant, "periods"), "+", "-")
     lines, adjusted, ended = await pipeline.run()
     calls = [_call(line.decode()) for line in lines]
     corrections = [_correction(int(id.partition(b"-")[0]) * 1000, _texts(fields)) for id, fields in adjusted]
@@ -109,7 +107,7 @@ async def read_windows(store: Store, tenants: list[str]) -> list[list[WindowReco
         StoreError: the store is unreachable or failing.
     """
     keys = store.keys
-    asked = (("XRANGE", f"{keys.head(usage_topic(tenant))}:periods", "-", "+") for tenant in tenants)
+    asked = (("XRANGE", keys.usage(tenant, "periods"), "-", "+") for tenant in tenants)
     return [[_window(_texts(fields)) for _, fields in entries] for entries in await run_commands(store, *asked)]
 
 

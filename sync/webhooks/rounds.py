@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import structlog
 
 from planwire_client.core.commit import VERSION_FIELDS, version_of
-from planwire_client.core.topic import TENANT_KIND, Topic, TopicError, usage_topic
+from planwire_client.core.topic import TENANT_KIND, Topic, TopicError
 from sync.core.webhook_endpoints import Endpoint
 from sync.process.supervisor import Supervisor
 from sync.store import counters
@@ -216,7 +216,7 @@ class Rounds:
         batch.command("DEL", self._store.keys.delivered(topic))
 
     def _reached(self, topic: str) -> str:
-        return f"{self._store.keys.head(usage_topic(topic))}:crossings"
+        return self._store.keys.usage(topic, "crossings")
 
 
 @asynccontextmanager
