@@ -32,6 +32,7 @@ from sync.http.static_files import Assets
 from sync.process import environment
 from sync.store.embedded import server
 from sync.store.redis.connect import connect, open_store
+from sync.usage.requests import UsageRequests
 
 log = structlog.get_logger("gateway")
 
@@ -100,7 +101,8 @@ async def _opened(
             intake = await stack.enter_async_context(open_intake(environ, connected.store))
         tokens = Tokens.of(settings)
         stream_keys = () if tokens is None else tokens.stream_keys
-        backlog, usage = (None, None) if intake is None else (intake.backlog, intake.usage)
+        backlog = None if intake is None else intake.backlog
+        usage = UsageRequests(connected.store) if intake is None else intake.usage
         node = Node(settings, connected, stream_keys, backlog, usage)
         console = None if tokens is None else ConsoleObserver(node)
         routes: list[BaseRoute] = (

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 
 from starlette.routing import Route
 from starlette.types import ASGIApp
@@ -19,14 +18,10 @@ from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.environment import Backlog
 from sync.settings import SyncSettings
 from sync.source.hydration import Hydration, hydration
-from sync.store.arming import arm
-from sync.store.command_pipeline import CommandPipeline
 from sync.store.store import Store
 from sync.usage.api import routes as usage_routes
 from sync.usage.api.operator_usage import OperatorUsage
-from sync.usage.calls import UsageCalls
-from sync.usage.meters import MetersWatcher
-from sync.usage.service import UsageService
+from sync.usage.service import UsageService, usage_calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +88,6 @@ class Intake:
         return OperatorUsage(self.usage, self.services.current_catalog, self.settings.environments)
 
 
-def _arm(store: Store, batch: CommandPipeline, tenant: str) -> None:
-    """Have endpoints told of a threshold that a tenant is about to reach."""
-    arm(store, batch, [tenant])
-
-
 @asynccontextmanager
 async def open_intake(environ: Mapping[str, str], store: Store) -> AsyncIterator[Intake]:
     """Yield the intake that `environ` describes.
@@ -113,8 +103,6 @@ async def open_intake(environ: Mapping[str, str], store: Store) -> AsyncIterator
         if hydrating is not None:
             stack.push_async_callback(hydrating.aclose)
         backlog = Backlog(store, settings.environments)
-        push_us = int(1e6 / settings.usage_push_per_s)
-        calls = UsageCalls(store, MetersWatcher(services.current_catalog), partial(_arm, store), push_us)
-        usage = UsageService(store, calls)
+        usage = UsageService(store, usage_calls(store, services.current_catalog, settings.usage_push_per_s))
         services.erasure.also(usage.erase)
         yield Intake(settings, services, backlog, hydrating, usage)

@@ -69,7 +69,7 @@ class Node:
             connected: the store and its bus.
             keys: further keys that verify tokens, beside those in the settings.
             backlog: the billing queues that /metrics shows; None in a process without an intake.
-            usage: counts what tenants use of their limits; None in a process without an intake.
+            usage: counts what tenants use of their limits, or has a worker do it.
         """
         self.settings = settings
         self._usage = usage

@@ -43,6 +43,8 @@ from sync.store.command_pipeline import CommandPipeline
 from sync.store.delayed_queue import DelayedQueue, Due
 from sync.store.isolation import ItemT, WorkQueue, is_away
 from sync.store.redis.connect import open_store
+from sync.usage.refreshes import UsageRefreshes
+from sync.usage.service import usage_calls
 from sync.webhooks.rounds import Rounds, open_rounds
 
 POLL_S = 0.5
@@ -72,6 +74,7 @@ class Worker:
         alive_file: touched every ALIVE_S.
         shadow: the entitlement system in whose shadow billing runs; None if none is asked.
         webhooks: tells endpoints of changes; None without endpoints.
+        usage: brings up to date what web processes without a catalog show; None without such.
     """
 
     services: BillingServices
@@ -81,6 +84,7 @@ class Worker:
     alive_file: Path | None = None
     shadow: ShadowSource | None = None
     webhooks: Rounds | None = None
+    usage: UsageRefreshes | None = None
 
     def __post_init__(self) -> None:
         self._isolation = self.services.isolation
@@ -117,6 +121,8 @@ class Worker:
             loops["alive"] = every("alive", ALIVE_S, partial(_touch_or_log, self.alive_file))
         if self.webhooks is not None:
             loops |= self.webhooks.loops(self._supervisor, self._isolation)
+        if self.usage is not None:
+            loops["usage"] = self.usage.run(partial(self._work, pause_s=min(self.poll_s, AWAITED_POLL_S)))
         if self.hydration is not None:
             loops["hydration"] = self.hydration.run(self._supervisor, self._isolation)
         async with asyncio.TaskGroup() as group:
@@ -231,11 +237,6 @@ async def _touch_or_log(path: Path) -> None:
 
 
 def _touch(path: Path) -> None:
-    """Set the file's time to now; create it if it is missing.
-
-    Raises:
-        SettingsError: it cannot be written.
-    """
     try:
         path.touch()
     except OSError as error:
@@ -262,7 +263,11 @@ async def serve(settings: SyncSettings) -> None:
         if shadow is not None:
             stack.push_async_callback(shadow.aclose)
         webhooks = await stack.enter_async_context(open_rounds(store, settings.webhook_endpoints))
-        worker = Worker(services, settings.environments, POLL_S, hydrating, settings.alive_file, shadow, webhooks)
+        calls = usage_calls(store, services.current_catalog, settings.usage_push_per_s)
+        usage = UsageRefreshes(store, settings.environments, calls)
+        worker = Worker(
+            services, settings.environments, POLL_S, hydrating, settings.alive_file, shadow, webhooks, usage
+        )
         on_stop_signal(worker.stop)
         await check_start(store, dev=settings.dev)
         _log.info("worker_started", environments=settings.environments)

@@ -79,6 +79,7 @@ class Keys(Names):
         keys, order: calls by their keys. 1 day; beyond 10,000 the last minute's, 100,000 at most.
         holds, expiry: reservations; 1,000, 1 day at most.
         calls: the newest 120. periods: about 400. crossings: about 100. adjustments: about 200.
+        lost: a version and state that a gateway holds and the store has lost. TTL 60 s.
         """
         return f"{self.head(usage_topic(tenant))}:{name}"
 
@@ -216,6 +217,11 @@ class Keys(Names):
     def compare(self) -> str:
         """Queue of topics, with or without state, that the worker compares with the source."""
         return f"{self.head('hydrate')}:compare"
+
+    @property
+    def usage_wanted(self) -> str:
+        """Queue of tenants whose usage a web process without a catalog shows; a worker brings it up to date."""
+        return f"{self.head('usage')}:wanted"
 
     def webhooks(self, name: str) -> str:
         """Outgoing webhooks, by name.

@@ -53,6 +53,7 @@ _SHARED_QUEUES: dict[str, Callable[[Keys], str]] = {
     "checkouts_doubtful": lambda keys: keys.doubtful_checkouts,
     "hydration": lambda keys: keys.hydrate,
     "compare": lambda keys: keys.compare,
+    "usage": lambda keys: keys.usage_wanted,
 }
 """The key of each queue of all environments."""
 
