@@ -21,7 +21,8 @@ from sync.source.hydration import Hydration, hydration
 from sync.store.store import Store
 from sync.usage.api import routes as usage_routes
 from sync.usage.api.operator_usage import OperatorUsage
-from sync.usage.service import UsageService, usage_calls
+from sync.usage.calls import usage_calls
+from sync.usage.service import UsageService
 
 
 @dataclass(frozen=True, slots=True)

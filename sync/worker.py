@@ -43,8 +43,8 @@ from sync.store.command_pipeline import CommandPipeline
 from sync.store.delayed_queue import DelayedQueue, Due
 from sync.store.isolation import ItemT, WorkQueue, is_away
 from sync.store.redis.connect import open_store
+from sync.usage.calls import usage_calls
 from sync.usage.refreshes import UsageRefreshes
-from sync.usage.service import usage_calls
 from sync.webhooks.rounds import Rounds, open_rounds
 
 POLL_S = 0.5

@@ -12,10 +12,12 @@ from importlib import resources
 from typing import Literal
 
 from planwire_client.core.topic import environment_of, usage_topic
+from sync.billing.catalog.catalog import Catalog
+from sync.store.arming import arm
 from sync.store.command_pipeline import CommandPipeline, Script, failure
 from sync.store.models import StoreError
 from sync.store.store import Store
-from sync.usage.meters import Meters
+from sync.usage.meters import Meters, MetersWatcher
 from sync.usage.terms import terms
 
 Counting = Literal["consume", "release", "set", "reserve", "finalize", "cancel", "adjust", "grant"]
@@ -230,6 +232,21 @@ class UsageCalls:
             call.reason,
             call.actor,
         )
+
+
+def usage_calls(store: Store, catalog: Callable[[], Catalog], push_per_s: float) -> UsageCalls:
+    """Return the calls of a process, whose thresholds endpoints are told of.
+
+    Args:
+        store: the store.
+        catalog: returns the present catalog.
+        push_per_s: announcements of one tenant's usage in a second, at most.
+    """
+
+    def arm_one(batch: CommandPipeline, tenant: str) -> None:
+        arm(store, batch, [tenant])
+
+    return UsageCalls(store, MetersWatcher(catalog), arm_one, int(1e6 / push_per_s))
 
 
 _KEYS = ("meters", "keys", "order", "holds", "expiry", "calls", "periods", "crossings", "adjustments")

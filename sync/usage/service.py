@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import structlog
 
 from planwire_client.core.topic import tenant_of
-from sync.billing.catalog.catalog import Catalog
 from sync.http.problem import Problem
-from sync.store.arming import arm
 from sync.store.coalescer import Coalescer
-from sync.store.command_pipeline import CommandPipeline
 from sync.store.models import StoreError
 from sync.store.store import Store
 from sync.usage.calls import Answer, Call, Rejected, UsageCalls
-from sync.usage.meters import MetersWatcher
 
 log = structlog.get_logger()
 
@@ -46,21 +42,6 @@ class Refreshed(NamedTuple):
 
     version: int
     changes_in_s: float
-
-
-def usage_calls(store: Store, catalog: Callable[[], Catalog], push_per_s: float) -> UsageCalls:
-    """Return the calls of a process, whose thresholds endpoints are told of.
-
-    Args:
-        store: the store.
-        catalog: returns the present catalog.
-        push_per_s: announcements of one tenant's usage in a second, at most.
-    """
-
-    def arm_one(batch: CommandPipeline, tenant: str) -> None:
-        arm(store, batch, [tenant])
-
-    return UsageCalls(store, MetersWatcher(catalog), arm_one, int(1e6 / push_per_s))
 
 
 class UsageService:

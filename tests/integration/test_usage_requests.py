@@ -14,8 +14,8 @@ from sync.settings import SyncSettings
 from sync.store.command_pipeline import run_commands
 from sync.store.redis.connect import connect
 from sync.store.store import Store
+from sync.usage.calls import usage_calls
 from sync.usage.refreshes import UsageRefreshes
-from sync.usage.service import usage_calls
 from sync.worker import Worker
 from tests.integration.test_usage import ask, entitle, gateway, shown
 from tests.integration.test_usage_calls import CATALOG
