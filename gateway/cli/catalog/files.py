@@ -52,6 +52,10 @@ def check(file: Path | None) -> None:
             same = [name for name in TERMS if getattr(version, name) is None]
             shared = f"; as in the plan, also after later edits of it: {', '.join(same)}" if same else ""
             say(f"  version {version.version}{until}{shared}")
+    for meter in found.meters.values():
+        window = "" if meter.reset == "never" else f", anew each {meter.reset}"
+        app = f" of {meter.app}" if meter.app else ""
+        say(f"meter {meter.key}: {meter.kind}, of the limit {meter.limit}{app}{window}, overage {meter.overage}")
 
 
 @click.command()

@@ -6,12 +6,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sync.billing.catalog.catalog import LEVELS, UNLIMITED, Catalog, Entry
-from sync.billing.catalog.tables import Addon, Ignored, Offer, Plan
+from sync.billing.catalog.tables import Addon, Ignored, Meter, Offer, Plan
 from sync.billing.catalog.values import EVERY_LIMIT, FOR_EVER, duration_text
 from sync.core import instants
 
-PARTS = {"features": "feature", "limits": "limit", "per_unit": "limit per unit", "modules": "module"}
+PARTS = {
+    "features": "feature",
+    "limits": "limit",
+    "per_unit": "limit per unit",
+    "modules": "module",
+    "credits": "credits",
+}
 """The parts of what an offer grants -> the word for one of them."""
+
+NO_METER = "none"
+"""The kind of a meter that one of two catalogs lacks."""
 
 
 RULES, IGNORED = "rules", "[ignore]"
@@ -55,7 +64,8 @@ def granted(offer: Offer | None) -> dict[str, Any]:
     if offer is None:
         return {}
     parts = {"features": dict.fromkeys(offer.features, True), "per_unit": offer.per_unit.limits}
-    return {"name": offer.name, "app": offer.app, "limits": offer.limits, "modules": offer.modules, **parts}
+    parts |= {"limits": offer.limits, "modules": offer.modules, "credits": offer.credits}
+    return {"name": offer.name, "app": offer.app, **parts}
 
 
 def compared(before: Mapping[str, Any], after: Mapping[str, Any]) -> Difference:
@@ -165,6 +175,8 @@ def _rules(catalog: Catalog, other: Catalog) -> dict[str, dict[str, str]]:
         },
         "shadow": {"on": _word(catalog.shadow is not None)},
     }
+    for key in {**catalog.meters, **other.meters}:
+        rules[f"meters.{key}"] = _meter_rules(catalog.meters.get(key), other.meters.get(key))
     if catalog.apps or other.apps:
         rules["policy"]["applications"] = ", ".join(catalog.apps) or "none"
     for name, offers in (("plans", catalog.plans), ("addons", catalog.addons)):
@@ -172,6 +184,17 @@ def _rules(catalog: Catalog, other: Catalog) -> dict[str, dict[str, str]]:
             rank = {"rank": str(offer.rank)} if isinstance(offer, Plan) else {}
             rules[f"{name}.{key}"] = {**rank, "purchase": _word(offer.purchase), "expires": _expiry_text(offer)}
     return rules
+
+
+def _meter_rules(meter: Meter | None, other: Meter | None) -> dict[str, str]:
+    """Return how a meter counts; of one that only one of the catalogs has, that it does or does not."""
+    kind = {"kind": NO_METER if meter is None else meter.kind}
+    if meter is None or other is None:
+        return kind
+    named = {
+        name: str(getattr(meter, name)) or "none" for name in ("limit", "app", "reset", "overage", "at_plan_change")
+    }
+    return {**kind, **named, "thresholds": ", ".join(map(str, meter.thresholds)) or "none"}
 
 
 def _word(flag: bool) -> str:
@@ -184,7 +207,7 @@ def version_block(plan: Plan, name: str, now_ns: int) -> str:
     lines = [f"[[plans.{plan.key}.versions]]", f'version = "{name}"', f"until = {instants.text(now_ns)}"]
     lines += [f"name = {_toml(plan.name)}", f"features = {_toml(list(plan.features))}"]
     lines += [f"limits = {_toml(offered['limits'])}", f"per_unit.limits = {_toml(offered['per_unit'])}"]
-    lines += [f"modules = {_toml(offered['modules'])}"]
+    lines += [f"modules = {_toml(offered['modules'])}", f"credits = {_toml(plan.credits)}"]
     return "\n".join([*lines, f'expires = "{_expiry_text(plan)}"'] if plan.purchase else lines)
 
 

@@ -74,4 +74,5 @@ def _difference(before: State, after: State) -> Difference:
 
 
 def _named(state: State) -> State:
-    return {**state, "name": state.get("plan", {}).get("name")}
+    credits = {name: sum(each["amount"] for each in grants) for name, grants in state.get("credits", {}).items()}
+    return {**state, "name": state.get("plan", {}).get("name"), "credits": credits}

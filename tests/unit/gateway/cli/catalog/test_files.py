@@ -35,6 +35,30 @@ def test_check_says_what_is_there(tmp_path: Path) -> None:
     )
 
 
+METERS = """
+[meters.seats]
+kind = "allocated"
+[meters.calls]
+kind = "consumable"
+limit = "seats"
+reset = "month"
+overage = "soft"
+"""
+
+
+def test_check_says_how_use_is_counted(tmp_path: Path) -> None:
+    assert run("check", written(tmp_path, FREE + PRO + METERS)).output.splitlines()[1:] == [
+        "meter seats: allocated, of the limit seats, overage deny",
+        "meter calls: consumable, of the limit seats, anew each month, overage soft",
+    ]
+
+
+def test_diff_says_what_an_edit_of_meters_changes(tmp_path: Path) -> None:
+    old = written(tmp_path, FREE + PRO + METERS, "old.toml")
+    found = run("diff", old, written(tmp_path, FREE + PRO + METERS.replace("soft", "deny").replace("month", "never")))
+    assert found.output == "[meters.calls]\n  changes reset: month -> never\n  changes overage: soft -> deny\n"
+
+
 def test_what_cannot_be_used_is_bad_input_with_its_line(tmp_path: Path) -> None:
     path = written(tmp_path, FREE + PRO + VERSION.replace("until", "unto"))
     for arguments in (("check", path), ("diff", path, path)):

@@ -109,6 +109,39 @@ def test_a_rule_for_all_tenants_is_listed(before: str, after: str, expected: tup
     ]
 
 
+CREDITS = """
+[plans.pro]
+name = "Pro"
+rank = 20
+credits = { ai = 10 }
+prices.paddle.live = ["pri_1"]
+[meters.ai]
+kind = "credits"
+"""
+
+
+def test_how_use_is_counted_and_credits_are_listed() -> None:
+    old = parse(FREE + CREDITS)
+    meter = 'overage = "soft"\nreset = "month"\nthresholds = [50]\n[meters.projects]\nkind = "allocated"\n'
+    rows = found(parse(FREE + CREDITS.replace("10", "25") + meter), old)
+    assert rows["existing", "pro", ""].difference == (["credits ai: 10 -> 25"], [], [])
+    assert rows[RULES, "meters.ai", ""].difference.renames == [
+        *("reset: period -> month", "overage: deny -> soft", "thresholds: 80, 100 -> 50"),
+    ]
+    assert rows[RULES, "meters.projects", ""].difference.renames == ["kind: none -> allocated"]
+    gone = found(parse(FREE + CREDITS.partition("[meters")[0].replace("credits = { ai = 10 }", "")), old)
+    assert gone[RULES, "meters.ai", ""].difference.renames == ["kind: credits -> none"]
+    assert gone["new", "pro", ""].difference.loses == ["credits ai: 10 -> none"]
+
+
+def test_the_lines_keep_that_a_plan_gives_no_credits() -> None:
+    plan = parse(FREE + PRO).plans["pro"]
+    edited = FREE + CREDITS.partition("[meters")[0]
+    text = edited + version_block(plan, "2026", NOW_NS) + "\n[meters.ai]\nkind = 'credits'\n"
+    kept = parse(text).versions["pro"].by_name["2026"]
+    assert not kept.credits
+
+
 def test_applications_are_compared_by_themselves() -> None:
     """Whose default plan it is, and which one leads."""
     mail = 'app = "crm"\n[plans.tickets]\nname = "Tickets"\nrank = 9\napp = "mail"\nlimits = { tickets = 7 }\n'
