@@ -32,7 +32,7 @@ from planwire_client.http import NO_ANSWER
 from sync.core import instants
 from sync.store.redis.connect import connect as connect_store
 from sync.store.store import Store
-from tests.faults import clock
+from tests.faults import clock, usage
 from tests.faults.clock import Clock
 from tests.faults.history import Acked, Answered, Asked, Bounds, Claimed, Deaf, Fact, Healed, Lost, Shown, Told, judge
 from tests.support.bodies import SECRET, envelope, signature, subscription
@@ -83,11 +83,12 @@ CATALOG = """
 name = "Free"
 rank = 0
 default = true
+limits = { calls = 40 }
 
 [plans.pro]
 name = "Pro"
 rank = 20
-limits = { seats = 0 }
+limits = { seats = 0, calls = 40 }
 per_unit.limits = { seats = 1 }
 prices.paddle.live = ["pri_pro"]
 """
@@ -334,15 +335,19 @@ class Rig:
         self.worker_wire: Proxy
         self.store: Store
         self.history: list[Fact] = []
+        self.losses = 0
         self.publishing = asyncio.Event()
         self._answered = asyncio.Event()
         self.tabs: list[Tab] = []
         self.sources: list[Source] = []
+        self.accounts = [usage.Account(name[7:]) for name in topics if name.startswith("tenant:")]
+        self.spenders: list[usage.Spender] = []
         self._tasks: list[asyncio.Task[None]] = []
 
     def note(self, fact: Fact) -> None:
         """Record a fact."""
         self.history.append(fact)
+        self.losses += isinstance(fact, Lost)
         if isinstance(fact, Answered):
             self._answered.set()
 
@@ -353,7 +358,8 @@ class Rig:
 
     def violations(self, converge_s: float) -> list[str]:
         """Return the judge's violations and the processes' exceptions; empty if all guarantees hold."""
-        return [*judge(self.history, Bounds(converge_s, NOTICE_S + SLACK_S)), *self.complaints()]
+        counted = [line for account in self.accounts for line in account.violations]
+        return [*judge(self.history, Bounds(converge_s, NOTICE_S + SLACK_S)), *counted, *self.complaints()]
 
     def check_alive(self) -> None:
         """Raise the exception that ended a tab or source, if any."""
@@ -365,8 +371,14 @@ class Rig:
         """Let the tabs connect and the sources publish."""
         self.tabs = [Tab(f"tab{index}", self) for index in range(tabs)]
         self.sources = [Source(topic, self) for topic in self.topics]
+        self.spenders = [
+            usage.Spender(account, f"{account.tenant}-{number}", self)
+            for account in self.accounts
+            for number in range(2)
+        ]
         self.publishing.set()
         runs = [*(tab.run() for tab in self.tabs), *(source.run() for source in self.sources)]
+        runs += [spender.run() for spender in self.spenders]
         self._tasks = [asyncio.ensure_future(run) for run in runs]
 
     async def end(self) -> None:
@@ -379,8 +391,8 @@ class Rig:
         """Return once no publish is in progress."""
         self.publishing.clear()
         async with asyncio.timeout(timeout_s):
-            for source in self.sources:
-                while not source.idle.is_set():
+            for idle in (*(one.idle for one in self.sources), *(one.idle for one in self.spenders)):
+                while not idle.is_set():
                     self.check_alive()
                     await asyncio.sleep(0.01)
 
@@ -450,6 +462,8 @@ class Rig:
         told = [fact for fact in self._since(unwritten_since) if isinstance(fact, Answered | Shown)]
         told = [fact for fact in told if fact.version]
         missing = [fact.at for fact in told if str(fact.version).encode() not in files]
+        calls = [call for account in self.accounts for call in account.answered if call[0] >= unwritten_since]
+        missing += [at for at, key in calls if f"{key}\r\n".encode() not in files]
         if missing:
             # Answers may arrive out of order.
             self.note(Lost(time.monotonic(), max(unwritten_since, min(missing) - SLACK_S), held))
@@ -535,6 +549,8 @@ class Rig:
         healed = Healed(begun, time.monotonic(), frozenset(tab.name for tab in self.tabs), newest)
         self.note(healed)
         await self._note_claims()
+        for account in self.accounts:
+            await account.settle(self)
         self.publishing.set()
         return healed
 
@@ -624,7 +640,7 @@ async def run_rig(
     engine: one of ENGINES. durable: with PLANWIRE_DURABLE=1 and a store configured for it.
     """
     catalog = folder / "catalog.toml"
-    catalog.write_text(CATALOG)
+    catalog.write_text(CATALOG + usage.CATALOG)
     names = [f"user:{index}" for index in range(topics)] + [f"tenant:t{index}" for index in range((topics + 1) // 2)]
     async with AsyncExitStack() as stack:
         found = clock.library(engine)

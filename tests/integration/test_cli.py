@@ -216,7 +216,7 @@ async def test_when_nothing_answers_one_line_says_so(data_dir: Path, arguments: 
 COMMANDS = (
     *("token", "publish", "watch", "simulate", "parked", "settings", "dev", "backfill", "outbox"),
     *("trace", "top", "log", "diff", "drift"),
-    *("link", "links", "grant", "overrides", "revive", "catalog", "shadow"),
+    *("link", "links", "grant", "overrides", "revive", "catalog", "shadow", "usage"),
 )
 
 

@@ -43,8 +43,8 @@ const run = async ([name, ...args]) => {
 
 createInterface({ input: process.stdin })
   .on("line", (line) => {
-    const [name, meter] = JSON.parse(line);
-    if (name == "show") return useUsage(usage(pages, tenant), meter).subscribe((shown) => print({ shown }));
+    const [operation, meter] = JSON.parse(line);
+    if (operation == "show") return useUsage(usage(pages, tenant), meter).subscribe((shown) => print({ shown }));
     run(JSON.parse(line)).then(
       (answer) => print({ answer }),
       ({ name, code }) => print({ answer: { error: name, code } }),
