@@ -17,6 +17,7 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
     WithJsonSchema,
+    WrapValidator,
 )
 from pydantic_core import ErrorDetails, core_schema
 
@@ -87,6 +88,10 @@ class OneOf:
 
     def __get_pydantic_core_schema__(self, _: object, __: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         return core_schema.literal_schema(self._choices)
+
+
+UNREAD = WrapValidator(lambda value, _: value)
+"""For `Annotated[kind, UNREAD]`: any JSON value, documented as `kind`, which its reader checks."""
 
 
 class Model(BaseModel):

@@ -1,20 +1,21 @@
-"""Calls about tenants' usage: each is one run of the script, and is counted against the newest entitlements."""
+"""Calls about tenants' usage: each is counted by the script, against the newest entitlements."""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import secrets
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib import resources
+from itertools import islice
 from typing import Literal
 
 from planwire_client.core.topic import environment_of, usage_topic
 from sync.billing.catalog.catalog import Catalog
+from sync.core.pauses import Pauses
 from sync.store.arming import arm
-from sync.store.command_pipeline import CommandPipeline, Script, failure
+from sync.store.command_pipeline import Argument, CommandPipeline, Script, failure
 from sync.store.models import StoreError
 from sync.store.store import Store
 from sync.usage.meters import Meters, MetersWatcher
@@ -26,11 +27,11 @@ Operation = Counting | Literal["read", "show", "restore", "erase"]
 PUSH_US = 250_000
 """Least time between two announcements of one tenant's usage."""
 
-TERMS_PER_TURN = 16
-"""Tenants whose terms are computed in one turn of the event loop: one takes about 0.2 ms."""
-
 ROUNDS_MAX = 10
 """Repetitions of a call whose terms changed meanwhile, or which reaches a threshold."""
+
+RUN_MAX = 100
+"""Calls of one tenant in one run of the script. They keep the store from others for about 2 ms."""
 
 MADE_KEY = "call "
 """Begins the key of a call that came without one. A caller's own keys have no space."""
@@ -42,7 +43,8 @@ UNLIMITED = -1
 def _script() -> Script:
     folder = resources.files(__package__).joinpath("scripts")
     parts = ("usage_meters", "usage_units", "usage_terms", "usage_call")
-    source = "".join(folder.joinpath(f"{name}.lua").read_text("utf-8") for name in parts)
+    one_call = "".join(folder.joinpath(f"{name}.lua").read_text("utf-8") for name in parts)
+    source = f"local function count(ARGV)\n{one_call}end\n" + folder.joinpath("usage_run.lua").read_text("utf-8")
     return Script(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 
@@ -151,87 +153,113 @@ class UsageCalls:
     async def run(self, calls: Sequence[Call]) -> list[Answer | Rejected | StoreError]:
         """Return what came of each call, in order. Those of one tenant are counted in order.
 
-        A call that reaches a threshold would be sent again after the later ones. So the report of a tenant with several
-        calls is scheduled before; it may turn out to be of nothing.
+        A call of a meter that the catalog does not have is rejected without a question to the store.
         """
-        calls = [_with_key(call) for call in calls]
         meters, found = self._meters(), dict[int, Answer | Rejected | StoreError]()
-        digest = meters.digest
-        numbers = Counter(call.tenant for call in calls)
-        open_calls = {index: (call, b"", "1" if numbers[call.tenant] > 1 else "") for index, call in enumerate(calls)}
-        listed = set[str]()
-        for _ in range(ROUNDS_MAX):
-            pipeline = CommandPipeline(self._store)
-            for call, new_terms, is_armed in open_calls.values():
-                self._add(pipeline, call, digest, new_terms, is_armed)
+        waiting = dict[str, _Waiting]()
+        for index, call in enumerate(calls):
+            if call.meter and call.meter not in meters.by_name:
+                found[index] = Rejected("meter_unknown")
+            else:
+                waiting.setdefault(call.tenant, _Waiting()).calls.append((index, _with_key(call)))
+        for one in waiting.values():
+            one.is_armed = len(one.calls) > 1  # not one round for each threshold; it may turn out to be of nothing
+        rounds = ROUNDS_MAX + len(calls) // RUN_MAX
+        while waiting and rounds:
+            rounds -= 1
             try:
-                await self._prepare({call.tenant for call, _, is_armed in open_calls.values() if is_armed}, listed)
-                replies = await pipeline.attempt()
+                await self._round(waiting, meters, found)
             except StoreError as error:
-                found |= dict.fromkeys(open_calls, error)
-                break
-            again, new_terms_of = {}, dict[tuple[str, bytes], bytes]()
-            listed.clear()
-            for (index, (call, _, is_armed)), reply in zip(open_calls.items(), replies, strict=True):
-                if isinstance(reply, Exception):
-                    found[index] = failure(reply)
-                elif reply[0] == b"terms":
-                    version, owner, state, periods, now = reply[1:]
-                    of = call.tenant, version
-                    if of not in new_terms_of:
-                        new_terms_of[of] = terms(meters, version.decode(), owner.decode(), state, periods, int(now))
-                        if not len(new_terms_of) % TERMS_PER_TURN:
-                            await asyncio.sleep(0)
-                    again[index] = call, new_terms_of[of], is_armed
-                    if meters.by_name and (call.operation != "show" or int(version)):
-                        listed.add(call.tenant)
-                elif reply[0] == b"arm":
-                    again[index] = call, b"", "1"
-                else:
-                    found[index] = _answer(reply)
-            if not again:
-                break
-            open_calls = again
-        else:
-            found |= dict.fromkeys(open_calls, StoreError("the tenant's entitlements kept changing"))
+                found |= {index: error for one in waiting.values() for index, _ in one.calls}
+                waiting.clear()
+            waiting = {tenant: one for tenant, one in waiting.items() if one.calls}
+        changing = StoreError("the tenant's entitlements kept changing")
+        found |= {index: changing for one in waiting.values() for index, _ in one.calls}
         return [found[index] for index in range(len(calls))]
 
-    async def _prepare(self, armed: Iterable[str], listed: Iterable[str]) -> None:
+    async def _round(
+        self, waiting: Mapping[str, _Waiting], meters: Meters, found: dict[int, Answer | Rejected | StoreError]
+    ) -> None:
+        """Send the first calls of each tenant. Move those that have an answer to `found`."""
+        pipeline = CommandPipeline(self._store)
+        for tenant, one in waiting.items():
+            self._add(pipeline, tenant, one, meters.digest)
+        await self._prepare(waiting)
+        pauses = Pauses()
+        for one, replies in zip(waiting.values(), await pipeline.attempt(), strict=True):
+            one.terms, one.is_listed = b"", False
+            if isinstance(replies, Exception):
+                # The later ones are not sent: they would be counted before these.
+                found |= {index: failure(replies) for index, _ in one.calls}
+                one.calls.clear()
+                continue
+            for reply in replies:
+                if reply[0] == b"terms":
+                    version, owner, state, periods, now = reply[1:]
+                    one.terms = terms(meters, version.decode(), owner.decode(), state, periods, int(now))
+                    # Who asks about a tenant that nobody knows lists nothing.
+                    one.is_listed = bool(meters.by_name) and (one.calls[0][1].operation != "show" or int(version) > 0)
+                    await pauses.due()
+                elif reply[0] == b"arm":
+                    one.is_armed = True
+                else:
+                    index, _ = one.calls.popleft()
+                    found[index] = _answer(reply)
+
+    async def _prepare(self, waiting: Mapping[str, _Waiting]) -> None:
         """Store, before the calls, what must not be lost if this process ends after them.
 
-        Args:
-            armed: tenants that are about to reach a threshold.
-            listed: tenants whose terms are new. Each is put into the list of tenants with usage every time, so that a
-                store that has lost a part of the list gets it back.
+        A tenant whose terms are new is put into the list of tenants with usage each time: a store may have lost some.
         """
         batch = CommandPipeline(self._store)
-        for tenant in armed:
-            self._arm(batch, tenant)
-        for tenant in listed:
-            batch.command("ZADD", self._store.keys.usage_tenants(environment_of(tenant)), 0, tenant)
+        for tenant, one in waiting.items():
+            if one.is_armed:
+                self._arm(batch, tenant)
+            if one.is_listed:
+                batch.command("ZADD", self._store.keys.usage_tenants(environment_of(tenant)), 0, tenant)
         await batch.run()
 
-    def _add(self, pipeline: CommandPipeline, call: Call, digest: str, new_terms: bytes, is_armed: str) -> None:
-        keys, tenant = self._store.keys, call.tenant
-        usage, head = usage_topic(tenant), keys.usage(tenant, "")
-        pipeline.script(
-            _USAGE,
-            [keys.snap(tenant), keys.snap(usage), *[head + name for name in _KEYS]],
-            call.operation,
-            digest,
-            new_terms,
-            "SPUBLISH" if self._store.is_sharded else "PUBLISH",
-            keys.channel(usage),
-            self._push_us,
-            is_armed,
-            call.meter,
-            call.amount,
-            call.key,
-            call.id,
-            call.lasts_us or call.ends_us,
-            call.reason,
-            call.actor,
-        )
+    def _add(self, pipeline: CommandPipeline, tenant: str, one: _Waiting, digest: str) -> None:
+        """Add a run of a tenant's first calls. Only the first of them brings new terms."""
+        keys, usage = self._store.keys, usage_topic(tenant)
+        head, new_terms = keys.usage(tenant, ""), one.terms
+        arguments: list[Argument] = []
+        for _, call in islice(one.calls, RUN_MAX):
+            arguments += (
+                call.operation,
+                digest,
+                new_terms,
+                "SPUBLISH" if self._store.is_sharded else "PUBLISH",
+                keys.channel(usage),
+                self._push_us,
+                "1" if one.is_armed else "",
+                call.meter,
+                call.amount,
+                call.key,
+                call.id,
+                call.lasts_us or call.ends_us,
+                call.reason,
+                call.actor,
+            )
+            new_terms = b""
+        pipeline.script(_USAGE, [keys.snap(tenant), keys.snap(usage), *[head + name for name in _KEYS]], *arguments)
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """Calls of one tenant that have no answer yet.
+
+    Attributes:
+        calls: with their positions.
+        terms: what the first call brings.
+        is_armed: whether the report of a threshold is scheduled before each run.
+        is_listed: whether the tenant is put into the list of tenants with usage before the next run.
+    """
+
+    calls: deque[tuple[int, Call]] = field(default_factory=deque)
+    terms: bytes = b""
+    is_armed: bool = False
+    is_listed: bool = False
 
 
 def usage_calls(store: Store, catalog: Callable[[], Catalog], push_per_s: float) -> UsageCalls:

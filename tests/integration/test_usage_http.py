@@ -64,11 +64,30 @@ async def test_a_batch_reserves_and_finalizes_in_order(running: Running, store: 
     ]
 
 
-async def test_a_batch_with_a_malformed_call_counts_nothing(running: Running) -> None:
-    calls: list[dict[str, Any]] = [{"tenant": "acme", "meter": "api_calls"}, {"tenant": "acme", "meter": 5}]
-    problem = await ask_batch(running, calls, 422)
-    assert "calls[1].meter" in problem["detail"] or "calls.1.meter" in problem["detail"]
-    assert (await ask(running, "/api_calls"))["used"] == 0
+async def test_a_malformed_call_of_a_batch_has_its_own_result(running: Running) -> None:
+    good = {"tenant": "acme", "meter": "api_calls"}
+    bad: list[tuple[Any, str]] = [
+        ({"tenant": "acme", "meter": 5}, "meter must be a string"),
+        ({**good, "amount": 1.5}, "amount must be an integer from 0 to 1000000000000"),
+        ({**good, "key": "a\n"}, "key: it has 1 to 200 printable ASCII characters, and no blank"),
+        ({**good, "key": ""}, "key: it has 1 to 200 printable ASCII characters, and no blank"),
+        ({**good, "key": 7}, "key must be a string"),
+        ({**good, "key": "a b"}, "key: it has 1 to 200 printable ASCII characters, and no blank"),
+        ({**good, "keys": "a"}, "keys is not known here"),
+        ({"meter": "api_calls"}, "tenant is missing"),
+        ({**good, "tenant": " "}, "tenant: "),
+        ("acme", "the body must be an object"),
+        (None, "the body must be an object"),
+    ]
+    results = await ask_batch(running, [good, *(item for item, _ in bad), good])
+    assert [results[0]["used"], results[-1]["used"]] == [1, 2]
+    for found, (item, says) in zip(results[1:-1], bad, strict=True):
+        assert found["code"] == "request_invalid", item
+        assert says in found["detail"], found["detail"]
+        assert "allowed" not in found
+    assert (await ask_batch(running, "acme", 422))["code"] == "request_invalid"  # type: ignore[arg-type]
+    assert (await ask_batch(running, [good] * 501, 422))["code"] == "request_invalid"
+    assert (await ask(running, "/api_calls"))["used"] == 2
 
 
 async def test_the_key_of_a_call_is_not_that_of_a_reservation(running: Running) -> None:

@@ -5,19 +5,21 @@ from __future__ import annotations
 from planwire_client.core.topic import TENANT_KIND, Topic, TopicError, encode_id
 from sync.billing.api.operations import Asked
 from sync.billing.catalog.catalog import Catalog
+from sync.http.fields import Reader
 from sync.http.problem import Problem
 from sync.usage.api.bodies import HOLD_DEFAULT_S, BatchCall
 from sync.usage.calls import Call
 from sync.usage.windows import US_PER_S
 
+_ITEM = Reader(BatchCall)
 _OF_RESERVATIONS = ("reserve", "finalize")
 _WITH_DEFAULT = ("consume", "release")
 
 
-def batched_call(asked: Asked, one: BatchCall, catalog: Catalog) -> Call | Problem:
+def batched_call(asked: Asked, item: object, catalog: Catalog) -> Call | Problem:
     """Return the call that one item of a batch asks for, or why it cannot be made."""
     try:
-        return _call(asked, one, catalog)
+        return _call(asked, _ITEM.read(item), catalog)
     except Problem as problem:
         return problem
 

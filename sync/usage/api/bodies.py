@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import AfterValidator, Field, JsonValue, WithJsonSchema, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from sync.http.fields import WHOLE, Instant, Model, Text, Version
+from sync.http.fields import UNREAD, WHOLE, Instant, Model, Text, Version
 from sync.http.openapi import CODES
 from sync.usage.meters import AMOUNT_MAX
 
@@ -21,7 +22,16 @@ HOLD_DEFAULT_S = 300
 _Amount = Annotated[int, Field(ge=1, le=AMOUNT_MAX), WHOLE]
 _Whole = Annotated[int, Field(ge=0, le=AMOUNT_MAX), WHOLE]
 _Seconds = Annotated[int, Field(ge=1, le=HOLD_MAX_S), WHOLE]
-_Key = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[!-~]+$")]
+_KEY_PATTERN = r"^[!-~]{1,200}$"
+
+
+def _named(key: str) -> str:
+    if re.fullmatch(_KEY_PATTERN, key) is None:
+        raise ValueError("it has 1 to 200 printable ASCII characters, and no blank")
+    return key
+
+
+_Key = Annotated[str, AfterValidator(_named), WithJsonSchema({"type": "string", "pattern": _KEY_PATTERN})]
 KEY = "Makes the call count once, for a day: repeat it with the same key when its answer is lost."
 
 
@@ -105,11 +115,11 @@ class BatchCall(Model):
 
 
 class Batch(Model):
-    """Calls, counted in this order, each for itself."""
+    """Calls, each for itself: a malformed one has its own result. Those of one tenant are counted in this order."""
 
     max_bytes = 1_048_576
 
-    calls: list[BatchCall] = Field(max_length=CALLS_MAX)
+    calls: list[Annotated[BatchCall, UNREAD]] = Field(max_length=CALLS_MAX)
 
 
 class Counted(Model):

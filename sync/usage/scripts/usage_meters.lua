@@ -1,5 +1,5 @@
 -- One call about a tenant's usage: count, check against the limit, remember, announce. Atomic; all keys are in the
--- tenant's slot.
+-- tenant's slot. `usage_run.lua` runs several.
 --
 -- KEYS[1] tenant    the tenant's snapshot (commit.lua describes it): each call counts against its newest version
 -- KEYS[2] snap      the snapshot of the usage topic. In its state, `base` is the version stored before, `run` the

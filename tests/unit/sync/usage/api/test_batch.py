@@ -9,22 +9,19 @@ import pytest
 from sync.billing.api.operations import Asked
 from sync.billing.catalog.catalog import parse
 from sync.http.endpoint import Caller, trusted
-from sync.http.fields import Reader
 from sync.http.problem import Problem
 from sync.usage.api.batch import batched_call
-from sync.usage.api.bodies import BatchCall
 from sync.usage.calls import Call
 
 CATALOG = parse(
     '[plans.free]\nname = "Free"\nrank = 0\ndefault = true\nlimits = { calls = 3, seats = 1 }\n'
     '[meters.calls]\nkind = "consumable"\n[meters.seats]\nkind = "allocated"\n'
 )
-READER = Reader(BatchCall)
 
 
 def call(caller: Caller | None = None, environment: str = "live", **members: Any) -> Call | Problem:
-    one = READER.read({"tenant": "acme", "meter": "calls", **members})
-    return batched_call(Asked(environment, caller=caller or trusted("tests")), one, CATALOG)
+    item = {"tenant": "acme", "meter": "calls", **members}
+    return batched_call(Asked(environment, caller=caller or trusted("tests")), item, CATALOG)
 
 
 @pytest.mark.parametrize(

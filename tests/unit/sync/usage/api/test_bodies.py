@@ -34,7 +34,7 @@ def test_an_optional_member_may_be_null() -> None:
         (bodies.Reserve, {"amount": 1}, "id is missing"),
         (bodies.Adjust, {"reason": "x"}, "exactly one of to and by must be there"),
         (bodies.Adjust, {"to": 1, "by": 1, "reason": "x"}, "exactly one of to and by must be there"),
-        (bodies.Batch, {"calls": [{"tenant": "a", "meter": "m", "seconds": 0}]}, "calls.0.seconds must be an integer"),
+        (bodies.BatchCall, {"tenant": "a", "meter": "m", "seconds": 0}, "seconds must be an integer"),
     ],
 )
 def test_a_wrong_body_says_what_is_expected(kind: type[Model], body: dict[str, Any], says: str) -> None:

@@ -1,0 +1,127 @@
+"""Calls of one tenant that are sent together apply in the order given, whatever others do to the tenant meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
+
+from planwire_client.core.commit import BILLING
+from sync.billing.catalog.catalog import parse
+from sync.store.command_pipeline import CommandPipeline
+from sync.store.models import Change
+from sync.store.redis.connect import connect
+from sync.store.store import Store
+from sync.usage import calls as usage_calls
+from sync.usage.calls import Answer, Call, Rejected, UsageCalls
+from sync.usage.meters import Meters, meters_of
+from tests.support.servers import Server, start_valkey
+
+TENANT = "tenant:acme"
+CATALOG = """
+[plans.free]
+name = "Free"
+rank = 0
+default = true
+limits = { api_calls = 1000, seats = 1000 }
+
+[meters.api_calls]
+kind = "consumable"
+thresholds = %s
+
+[meters.seats]
+kind = "allocated"
+"""
+EDITIONS = [meters_of(parse(CATALOG % thresholds)) for thresholds in ([80, 100], [1, 2, 3, 50])]
+OTHERS = st.sampled_from(["commit", "call", "other edition"])
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with start_valkey() as server:
+        yield server
+
+
+class Meddling(UsageCalls):
+    """Calls before each run of which others change the tenant."""
+
+    def __init__(self, store: Store, meters: Meters, others: list[str]) -> None:
+        super().__init__(store, lambda: meters)
+        self._others = others
+        self._another = UsageCalls(store, lambda: EDITIONS[1])
+
+    async def _prepare(self, waiting: Any) -> None:
+        await super()._prepare(waiting)
+        match self._others.pop(0) if self._others else "":
+            case "commit":
+                limits = {"api_calls": 500 + len(self._others), "seats": 1000}
+                state = orjson.dumps({"plan": {"key": "free"}, "status": "active", "limits": limits})
+                await self._store.commit(Change(TENANT, state, owner=BILLING))
+            case "call":
+                await UsageCalls(self._store, lambda: EDITIONS[0]).run([Call(TENANT, "consume", "api_calls", 1)])
+            case "other edition":
+                await self._another.run([Call(TENANT, "consume", "api_calls", 1)])
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(others=st.lists(OTHERS, max_size=6), length=st.integers(2, 9), most=st.integers(1, 4))
+def test_calls_of_one_tenant_apply_in_the_order_given(
+    server: Server, others: list[str], length: int, most: int
+) -> None:
+    async def ask() -> list[Any]:
+        store = connect(server.url).store
+        try:
+            await store.redis.flushall()
+            calls = []
+            for number in range(length):
+                calls += [Call(TENANT, "consume", "api_calls", 1), Call(TENANT, "set", "seats", number)]
+            found: list[Any] = await Meddling(store, EDITIONS[0], list(others)).run(calls)
+            seats = await UsageCalls(store, lambda: EDITIONS[0]).run([Call(TENANT, "release", "seats", 1)])
+            return found + seats
+        finally:
+            await store.aclose()
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(usage_calls, "RUN_MAX", most)
+        patched.setattr(usage_calls, "ROUNDS_MAX", 30)
+        *found, last = asyncio.run(ask())
+    used = [one.used for one in found[::2]]
+    assert used == sorted(set(used)), "a later call was counted before an earlier one"
+    versions = [one.version for one in found]
+    assert versions == sorted(versions)
+    assert [one.used for one in found[1::2]] == list(range(length))
+    assert last.used == length - 2, "the last set counts"
+
+
+async def test_a_run_ends_where_a_call_asks_for_something(server: Server) -> None:
+    """A commit between two calls of one batch: the second does not count before the first."""
+    store = connect(server.url).store
+    redis: Any = store.redis
+    await redis.flushall()
+    calls = UsageCalls(store, lambda: EDITIONS[0])
+    pipeline = CommandPipeline(store)
+    waiting = usage_calls._Waiting(is_armed=True)
+    waiting.calls.extend((number, Call(TENANT, "consume", "api_calls", 1, key=f"{number}")) for number in range(5))
+    calls._add(pipeline, TENANT, waiting, EDITIONS[0].digest)
+    (replies,) = await pipeline.attempt()
+    assert [reply[0] for reply in replies] == [b"terms"]
+    await store.aclose()
+
+
+async def test_many_calls_of_many_tenants_each_have_their_answer(server: Server) -> None:
+    store = connect(server.url).store
+    redis: Any = store.redis
+    await redis.flushall()
+    calls = UsageCalls(store, lambda: EDITIONS[0])
+    asked = [Call(f"tenant:t{index % 3}", "consume", "api_calls", 1) for index in range(750)]
+    asked += [Call(TENANT, "consume", "nope", 1), Call(TENANT, "consume", "api_calls", 1)]
+    *found, rejected, last = await calls.run(asked)
+    assert [one.used for one in found if isinstance(one, Answer)] == [index // 3 + 1 for index in range(750)]
+    assert rejected == Rejected("meter_unknown")
+    assert isinstance(last, Answer)
+    assert last.used == 1
+    await store.aclose()
