@@ -36,6 +36,9 @@ RUN_MAX = 100
 MADE_KEY = "call "
 """Begins the key of a call that came without one. A caller's own keys have no space."""
 
+HOLD_KEY = "hold "
+"""Begins the key that the script remembers of a reservation."""
+
 UNLIMITED = -1
 """A limit, and what is left of it, without bound."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from sync.store.command_pipeline import CommandPipeline, run_commands
 from sync.store.store import Store
-from sync.usage.calls import MADE_KEY
+from sync.usage.calls import HOLD_KEY, MADE_KEY
 
 CALLS_SHOWN = 100
 """Calls of a tenant that are shown. The script keeps a few more."""
@@ -20,7 +20,7 @@ class CallRecord:
 
     Attributes:
         at_us: when, microseconds since 1970.
-        key: makes it idempotent; "" for none.
+        key: makes it idempotent; "" for none. Of a reservation, its id.
         used: what was used afterwards, with what is reserved.
     """
 
@@ -117,7 +117,7 @@ def _texts(fields: Mapping[bytes, bytes]) -> dict[str, str]:
 
 def _call(line: str) -> CallRecord:
     at_us, operation, meter, amount, used, allowed, key = line.split(" ", 6)
-    own_key = "" if key.startswith(MADE_KEY) else key
+    own_key = "" if key.startswith(MADE_KEY) else key.removeprefix(HOLD_KEY)
     return CallRecord(int(at_us), meter, operation, int(amount), own_key, allowed == "1", int(used))
 
 

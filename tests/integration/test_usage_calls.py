@@ -188,7 +188,7 @@ async def test_a_correction_of_credits_is_of_all_that_was_used(usage: Usage) -> 
     assert (await usage("adjust", "ai", 0, id="to", reason="x")).remaining == 15
 
 
-async def test_the_id_of_a_reservation_that_was_finalized_is_used_up(usage: Usage) -> None:
+async def test_the_id_of_a_reservation_that_has_ended_is_used_up(usage: Usage) -> None:
     """Otherwise the end of the second one would be taken for a repetition, and would count nothing."""
     await usage.entitle("pro", api_calls=10)
     later = 60_000_000
@@ -198,7 +198,7 @@ async def test_the_id_of_a_reservation_that_was_finalized_is_used_up(usage: Usag
     assert (await usage("finalize", "api_calls", 3, id="job")).is_repeated
     await usage("reserve", "api_calls", 5, id="other", lasts_us=later)
     await usage("cancel", "api_calls", id="other")
-    assert (await usage("reserve", "api_calls", 5, id="other", lasts_us=later)).reserved == 5
+    assert await usage("reserve", "api_calls", 5, id="other", lasts_us=later) == Rejected("key_reused")
 
 
 async def test_a_soft_limit_lets_the_last_call_through(usage: Usage) -> None:

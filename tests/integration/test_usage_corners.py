@@ -131,6 +131,36 @@ async def test_one_id_is_one_reservation(usage: Usage) -> None:
     assert late == Rejected("key_reused"), "a request that comes late holds nothing for ever"
 
 
+@pytest.mark.parametrize("ending", ["finalize", "cancel", "expire"])
+@pytest.mark.parametrize("is_first", [False, True])
+async def test_a_reservation_that_comes_after_its_end_holds_nothing(usage: Usage, ending: Any, is_first: bool) -> None:
+    """Its caller knows nothing of it: it sent the end, and the first request was under way still."""
+    await usage.entitle("pro", api_calls=10)
+    if not is_first:
+        await usage("reserve", "api_calls", 4, id="job", lasts_us=1)
+        await usage("reserve", "api_calls", 4, id="job", lasts_us=1)
+    if ending != "expire":
+        await usage(ending, "api_calls", 3 if ending == "finalize" else 0, id="job")
+        await usage(ending, "api_calls", 3 if ending == "finalize" else 0, id="job")
+    late = await usage("reserve", "api_calls", 4, id="job", lasts_us=MINUTE_US)
+    if is_first and ending == "expire":
+        assert late.reserved == 4, "there was no earlier one"
+    else:
+        assert late == Rejected("key_reused")
+        left = await usage("release", "api_calls", 1)
+        assert (left.used, left.reserved) == (2 if ending == "finalize" else 0, 0)
+
+
+async def test_work_that_was_cancelled_and_yet_used_something_counts(usage: Usage) -> None:
+    await usage.entitle("pro", api_calls=10)
+    await usage("reserve", "api_calls", 4, id="job", lasts_us=MINUTE_US)
+    await usage("cancel", "api_calls", id="job")
+    assert (await usage("finalize", "api_calls", 3, id="job")).used == 3
+    assert (await usage("finalize", "api_calls", 3, id="job")).is_repeated
+    assert (await usage("cancel", "api_calls", id="job")).used == 3
+    assert await usage("finalize", "api_calls", 4, id="job") == Rejected("key_reused")
+
+
 async def test_of_a_limit_of_nothing_there_is_no_share(usage: Usage) -> None:
     await usage.entitle("pro", exports=20)
     await usage("consume", "exports", 20)

@@ -184,10 +184,12 @@ local call = OPERATION .. ' ' .. METER .. ' ' .. ARGV[9] .. (OPERATION == 'adjus
 local remembered = KEY ~= '' and redis.call('HGET', KEYS[4], KEY)
 if remembered then
   local at, what = string.match(remembered, '^(%d+) (.*)$')
-  if what ~= call then
-    return {'refused', 'key_reused'}
+  if not IS_OF_HOLD or (OPERATION == 'finalize' and string.find(what, OPERATION, 1, true) == 1) then
+    if what ~= call then
+      return {'refused', 'key_reused'}
+    end
+    is_repeated = now - tonumber(at) < KEYS_OLD_US
   end
-  is_repeated = now - tonumber(at) < KEYS_OLD_US
 end
 
 -- Whether units may be taken beyond what is left.
@@ -200,13 +202,12 @@ local function fits(amount)
   return used + amount <= limit or (overage == 'soft' and used < limit and used + amount <= NUMBER_MAX)
 end
 
-local hold = (OPERATION == 'finalize' or OPERATION == 'cancel' or OPERATION == 'reserve') and hold_of(ID)
+local hold = IS_OF_HOLD and hold_of(ID)
 if hold and hold.name ~= METER then
   return {'refused', OPERATION == 'reserve' and 'key_reused' or 'reservation_unknown'}
 end
-if OPERATION == 'reserve' and ((hold and hold.amount ~= AMOUNT) or redis.call('HGET', KEYS[4], 'finalize ' .. ID))
-then
-  return {'refused', 'key_reused'}  -- a late repetition would hold what nobody finalizes
+if OPERATION == 'reserve' and ((hold and hold.amount ~= AMOUNT) or (remembered and not hold)) then
+  return {'refused', 'key_reused'}  -- a late repetition would hold what nobody ends
 end
 local limit_before, with_held = totals(meter)
 local free_of_hold = math.max(with_held - meter.held, 0)  -- what `release`, `set` and `adjust` are about
@@ -247,7 +248,7 @@ elseif OPERATION == 'finalize' or OPERATION == 'cancel' then
       take(meter, amount - hold.amount)
     end
   elseif OPERATION == 'cancel' then
-    is_repeated = true
+    is_repeated = remembered and true  -- else a `reserve` that comes late is refused
   else
     allowed = fits(amount)  -- the reservation has ended: what it held may be another's
     parts = allowed and take(meter, amount)

@@ -35,7 +35,7 @@
 -- ARGV[4] announce     PUBLISH, or SPUBLISH on Cluster   ARGV[5] channel
 -- ARGV[6] push_us      least time between two announcements
 -- ARGV[7] armed        "1" if the report of a threshold is scheduled, so that a crash cannot lose it
--- ARGV[8] meter   ARGV[9] amount   ARGV[10] key (of finalize, its id is one)
+-- ARGV[8] meter   ARGV[9] amount   ARGV[10] key (calls about a reservation have its id instead)
 -- ARGV[11] id       of a reservation or a grant; of `adjust`: "to" or "by"
 -- ARGV[12] ends     of a grant: its end, microseconds, 0: never; of a reservation: how long it lasts
 -- ARGV[13] reason   ARGV[14] actor
@@ -51,8 +51,9 @@
 
 local OPERATION, METER, KEY, ID = ARGV[1], ARGV[8], ARGV[10], ARGV[11]
 local AMOUNT, PUSH_US = tonumber(ARGV[9]), tonumber(ARGV[6])
-if OPERATION == 'finalize' then
-  KEY = 'finalize ' .. ID  -- a caller's own keys have no space
+local IS_OF_HOLD = OPERATION == 'reserve' or OPERATION == 'finalize' or OPERATION == 'cancel'
+if IS_OF_HOLD then
+  KEY = 'hold ' .. ID  -- a caller's own keys have no space
 end
 local NUMBER_MAX = 9007199254740991
 local STEP_US = 10000
