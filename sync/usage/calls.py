@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib import resources
 from itertools import islice
 from typing import Literal
 
@@ -15,9 +13,10 @@ from planwire_client.core.topic import environment_of, usage_topic
 from sync.billing.catalog.catalog import Catalog
 from sync.core.pauses import Pauses
 from sync.store.arming import arm
-from sync.store.command_pipeline import Argument, CommandPipeline, Script, failure
+from sync.store.command_pipeline import Argument, CommandPipeline, failure
 from sync.store.models import StoreError
 from sync.store.store import Store
+from sync.usage import script
 from sync.usage.meters import Meters, MetersWatcher
 from sync.usage.terms import terms
 
@@ -36,22 +35,11 @@ RUN_MAX = 100
 MADE_KEY = "call "
 """Begins the key of a call that came without one. A caller's own keys have no space."""
 
-HOLD_KEY = "hold "
-"""Begins the key that the script remembers of a reservation."""
-
 UNLIMITED = -1
 """A limit, and what is left of it, without bound."""
 
 
-def _script() -> Script:
-    folder = resources.files(__package__).joinpath("scripts")
-    parts = ("usage_meters", "usage_units", "usage_terms", "usage_call")
-    one_call = "".join(folder.joinpath(f"{name}.lua").read_text("utf-8") for name in parts)
-    source = f"local function count(ARGV)\n{one_call}end\n" + folder.joinpath("usage_run.lua").read_text("utf-8")
-    return Script(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
-
-
-_USAGE = _script()
+_USAGE = script.load()
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +233,9 @@ class UsageCalls:
                 call.actor,
             )
             new_terms = b""
-        pipeline.script(_USAGE, [keys.snap(tenant), keys.snap(usage), *[head + name for name in _KEYS]], *arguments)
+        pipeline.script(
+            _USAGE, [keys.snap(tenant), keys.snap(usage), *[head + name for name in script.KEYS]], *arguments
+        )
 
 
 @dataclass(slots=True)
@@ -279,9 +269,6 @@ def usage_calls(store: Store, catalog: Callable[[], Catalog], push_per_s: float)
 
     return UsageCalls(store, MetersWatcher(catalog), arm_one, int(1e6 / push_per_s))
 
-
-_KEYS = ("meters", "keys", "order", "holds", "expiry", "calls", "periods", "crossings", "adjustments")
-"""The keys of a tenant's usage, in the script's order."""
 
 _KEYED = frozenset(("consume", "release", "set", "adjust", "grant"))
 """The operations that count again if they are sent again; those of reservations have an id."""

@@ -8,7 +8,8 @@ from typing import Any
 
 from sync.store.command_pipeline import CommandPipeline, run_commands
 from sync.store.store import Store
-from sync.usage.calls import HOLD_KEY, MADE_KEY
+from sync.usage.calls import MADE_KEY
+from sync.usage.script import HOLD_KEY
 
 CALLS_SHOWN = 100
 """Calls of a tenant that are shown. The script keeps a few more."""
