@@ -178,6 +178,8 @@ class Reader(Generic[T]):
                 return f"a number from {least:g} to {most:g}"
             case {"type": "string", "format": "date-time"}:
                 return "an RFC 3339 time"
+            case {"type": "string", "minLength": least, "maxLength": most, "pattern": r"\S"}:
+                return f"a string of {least} to {most} characters that is not blank"
             case {"type": "string", "minLength": least, "maxLength": most}:
                 return f"a string of {least} to {most} characters"
             case {"type": "array", "maxItems": most}:

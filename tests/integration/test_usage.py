@@ -141,6 +141,7 @@ async def test_operations_over_http(running: Running, store: Store) -> None:
         ("/api_calls/adjust", {"reason": "x"}, 422, "request_invalid"),
         ("/api_calls/adjust", {"to": 1}, 422, "request_invalid"),
         ("/api_calls/reserve", {"amount": 1}, 422, "request_invalid"),
+        ("/ai/grant", {"amount": 1, "reason": "x", "ends_at": "2026-01-01T00:00:00Z"}, 422, "request_invalid"),
     ],
 )
 async def test_wrong_calls_say_what_to_do(running: Running, path: str, body: object, status: int, code: str) -> None:

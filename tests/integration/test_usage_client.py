@@ -130,6 +130,37 @@ async def test_a_key_of_one_s_own_counts_once(usage: AsyncUsage) -> None:
         await usage.consume(ACME, "api_calls", 1, key="o-1")
 
 
+@pytest.mark.parametrize("used", [0, 2])
+async def test_the_id_of_a_reservation_that_has_ended_is_refused(usage: AsyncUsage, used: int) -> None:
+    job = usage.reserve(ACME, "api_calls", 3, id="job")
+    await job.begin()
+    await job.finalize(used)
+    with pytest.raises(UsageRefused, match="key_reused"):
+        await usage.reserve(ACME, "api_calls", 3, id="job").begin()
+    (batched,) = await usage.batch([UsageCall(ACME, "api_calls", 3, "reserve", id="job")])
+    assert isinstance(batched, UsageRefused)
+    assert batched.code == "key_reused"
+    found = (await usage.read(ACME)).meters["api_calls"]
+    assert (found.used, found.reserved) == (used, 0)
+
+
+async def test_a_call_of_a_batch_that_is_refused_spoils_no_other(usage: AsyncUsage) -> None:
+    outcomes = await usage.batch([
+        UsageCall(ACME, "api_calls", 1),
+        UsageCall(ACME, "api_calls", -1),
+        UsageCall(ACME, "api_calls", 1, key="a b"),
+        UsageCall(ACME, "nothing", 1),
+        UsageCall(ACME, "api_calls", 1),
+    ])  # fmt: skip
+    assert [one.code if isinstance(one, UsageRefused) else one.used for one in outcomes] == [
+        1,
+        "request_invalid",
+        "request_invalid",
+        "meter_unknown",
+        2,
+    ]
+
+
 async def test_work_that_fails_gives_back_and_another_process_may_finalize(usage: AsyncUsage) -> None:
     async def work() -> None:
         async with usage.reserve(ACME, "api_calls", 3):

@@ -148,6 +148,10 @@ async def test_s117_reservations_batches_and_what_cannot_be_counted(metered: Sys
         ]
         held = {"tenant": TOPIC, "meter": "api_calls", "operation": "finalize", "amount": 0, "id": results[3]["id"]}
         assert [one["reserved"] for one in (results[3], *await node.call("batch", [held]))] == [1, 0]
+        again = {**held, "operation": "reserve", "amount": 1}
+        assert [one["code"] for one in await node.call("batch", [again])] == ["key_reused"]
+        reserved = await node.call("reserve", TOPIC, "api_calls", 1, {"id": held["id"]})
+        assert reserved == {"error": "UsageProblem", "code": "key_reused"}
         wrong = await node.call("consume", TOPIC, "api_call", 1)
         assert wrong == {"error": "UsageProblem", "code": "meter_unknown"}
 

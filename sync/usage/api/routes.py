@@ -169,6 +169,8 @@ class UsageOperations:
         known = self._catalog().meters.get(meter)
         if known is not None and known.kind != "credits":
             raise Problem("not_for_meter", f"{meter} is {known.kind}: grant a limit instead (overrides)")
+        if body.ends_at is not None and body.ends_at <= time.time_ns():
+            raise Problem("request_invalid", "ends_at has passed")
         ends_us = 0 if body.ends_at is None else body.ends_at // instants.NS_PER_US
         return await self._count(
             asked,
