@@ -119,7 +119,8 @@ def unreachable(url: str, error: Exception, option: str = "--url") -> Failed:
 def rejected(status: int, answer: Mapping[str, object]) -> NoReturn:
     """Raise the gateway's answer as an error: exit status 2 if the input is wrong, else 1."""
     said = f"{answer.get('code', 'refused')} ({status}): {answer.get('detail', 'no reason was given')}"
-    raise click.UsageError(said) if status in (413, 422) else Failed(said)
+    is_wrong = status in (413, 422) or answer.get("code") == "meter_unknown"
+    raise click.UsageError(said) if is_wrong else Failed(said)
 
 
 @functools.cache

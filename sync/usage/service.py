@@ -22,7 +22,7 @@ PUSHES_PER_ROUND = 200
 RETRY_S = 0.5
 
 REASONS = {
-    "meter_unknown": "the catalog has no such meter",
+    "meter_unknown": "the catalog has no such meter: the tenant's usage lists all",
     "limit_unknown": "the tenant's published state does not say the limit: publish it, or let billing compute it",
     "key_reused": "the key or id was used for another call: give each call and each reservation its own",
     "reservation_unknown": "no such reservation of this meter",

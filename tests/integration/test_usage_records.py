@@ -82,6 +82,17 @@ async def test_history_has_calls_corrections_and_windows_of_one_meter(running: R
     assert await ask(running, "/exports/history") == {"calls": [], "corrections": [], "windows": []}
 
 
+async def test_history_knows_a_meter_that_the_catalog_has_no_more_and_no_other(running: Running, store: Store) -> None:
+    await ask(running, "/api_calls/consume", {})
+    await store.redis.xadd(
+        store.keys.usage("tenant:acme", "periods"),
+        {"meter": "faxes", "kind": "consumable", "starts": 1, "ends": 2, "used": 9, "limit": ""},
+    )
+    (window,) = (await ask(running, "/faxes/history"))["windows"]
+    assert (window["used"], "limit" in window) == (9, False)
+    assert (await ask(running, "/apicalls/history", None, 404))["code"] == "meter_unknown"
+
+
 async def test_all_tenants_are_exported_page_by_page(running: Running, store: Store) -> None:
     for number in range(5):
         await ask(running, "/api_calls/consume", {"amount": 1 + number % 3}, tenant=f"t{number}")
@@ -165,6 +176,7 @@ async def test_a_tenant_that_has_only_usage_can_be_erased(running: Running, serv
         ({"limit": "101"}, "limit"),
         ({"after": "a b"}, "after"),
         ({"env": "x"}, "env"),
+        ({"since": "2027-02-01T00:00:00Z", "until": "2027-01-01T00:00:00Z"}, "since must be earlier than until"),
     ],
 )
 async def test_a_wrong_query_is_told(running: Running, query: dict[str, str], says: str) -> None:
@@ -201,16 +213,40 @@ class TestCommands:
         await entitle(store, ai=5, api_calls=3)
         await planwire(running, "adjust", "acme", "api_calls", "--to", "2", "--reason", "as counted")
         done = await planwire(running, "adjust", "acme", "api_calls", "--change", "-1", "--reason", "one too many")
-        assert (done.exit_code, done.output[:20]) == (0, "allowed: 1 of 3 used")
+        assert (done.exit_code, done.output[:22]) == (0, "corrected: 1 of 3 used")
         shown = (await planwire(running, "history", "acme", "api_calls")).output
         assert "one too many" in shown
         assert "as counted" in shown
         granted = await planwire(running, "grant", "acme", "ai", "20", "--until", "30d", "--reason", "sorry")
-        assert granted.output.startswith("allowed: 0 of 25 used, 25 left")
+        assert granted.output.startswith("granted: 0 of 25 used, 25 left")
         both = await planwire(running, "adjust", "acme", "ai", "--to", "2", "--change", "1", "--reason", "x")
         assert (both.exit_code, "give one of --to and --change" in both.output) == (2, True)
         unknown = await planwire(running, "consume", "acme", "apicalls")
-        assert (unknown.exit_code, "meter_unknown" in unknown.output) != (0, False)
+        assert (unknown.exit_code, "the catalog has no such meter" in unknown.output) == (2, True)
+
+    @pytest.mark.parametrize(
+        ("arguments", "says"),
+        [
+            (("consume", "acme", ""), "`planwire usage show TENANT` lists the meters"),
+            (("consume", "acme", "API calls"), "`planwire usage show TENANT` lists the meters"),
+            (("consume", "acme", "api_calls", "--once", "a b"), "no blank"),
+            (("consume", "", "api_calls"), "give the tenant's id"),
+            (("history", "acme", "apicalls"), "the catalog has no such meter"),
+            (("grant", "acme", "ai", "5", "--until", "2020-01-01", "--reason", "x"), "ends_at has passed"),
+            (("export", "--since", "2027-02-01", "--until", "2027-01-01"), "since must be earlier than until"),
+            (("show", "acme", "--env", "mars"), "env must be one of live"),
+        ],
+    )
+    async def test_wrong_input_says_what_to_do(self, running: Running, arguments: tuple[str, ...], says: str) -> None:
+        found = await planwire(running, *arguments)
+        assert found.exit_code == 2
+        assert says in found.stderr.splitlines()[-1]
+
+    async def test_it_says_when_nothing_is_known_of_a_tenant(self, running: Running, store: Store) -> None:
+        await entitle(store, api_calls=3)
+        assert not (await planwire(running, "show", "acme")).stderr
+        for arguments in (("show", "acmee"), ("consume", "acmee", "api_calls")):
+            assert "no state: the limits are those of the default plan" in (await planwire(running, *arguments)).stderr
 
     async def test_export_is_csv_or_lines_of_json(self, running: Running, store: Store) -> None:
         await ask(running, "/api_calls/consume", {}, tenant="=1+1")

@@ -179,6 +179,7 @@ class Window(Model):
 class MeterUsage(Model):
     """The usage of one meter."""
 
+    app: str | None = Field(None, description="The application whose limit it is, if the catalog's meter names one.")
     kind: Literal["consumable", "allocated", "credits"]
     used: Version
     counted: Version | None = Field(None, description="Credits used in the present window, of any grant.")

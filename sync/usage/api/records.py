@@ -1,24 +1,28 @@
-"""The operations that read what was counted: what happened to one meter, and the counters of all tenants."""
+"""The operations that read: what is used, what happened to one meter, and the counters of all tenants."""
 
 from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from typing import Literal
 
+import orjson
 from pydantic import Field
 from starlette.requests import Request
 
 from sync.billing.api.operations import Asked, Document, operation
+from sync.billing.catalog.catalog import Catalog
 from sync.core import instants
 from sync.http.fields import Model, Version
-from sync.http.openapi import Answer as Response
+from sync.http.openapi import VERSION, Answer as Response
 from sync.http.parameters import Moment, PathText, QueryInteger, QueryText
 from sync.http.problem import Problem
-from sync.usage.calls import UNLIMITED
+from sync.usage.api import bodies
+from sync.usage.calls import UNLIMITED, Answer, Call
 from sync.usage.export import Counter, UsageExport, between
 from sync.usage.records import CallRecord, Correction, WindowRecord, read_records
-from sync.usage.service import UsageService
+from sync.usage.service import REASONS, UsageService
 
 
 class _Meter(PathText):
@@ -90,6 +94,7 @@ class CounterShown(Model):
 
     tenant: str
     meter: str
+    app: str | None = Field(None, description="The application whose limit it is, if the catalog's meter names one.")
     kind: Literal["consumable", "allocated", "credits"]
     starts_at: str | None = None
     ends_at: str | None = Field(None, description="Absent: the window is endless.")
@@ -110,9 +115,44 @@ class Export(Model):
 class UsageRecords:
     """The operations."""
 
-    def __init__(self, service: UsageService) -> None:
-        self._store = service.store
+    def __init__(self, service: UsageService, catalog: Callable[[], Catalog]) -> None:
+        self._service = service
+        self._catalog = catalog
         self._export = UsageExport(service)
+
+    @operation(
+        "GET",
+        "/v1/tenants/{id}/usage",
+        "readUsage",
+        "What a tenant has used of its limits.",
+        Response("All meters.", bodies.Usage, VERSION),
+        ("tenant_erased",),
+        scope="usage",
+    )
+    async def read(self, asked: Asked) -> Document:
+        """Return the usage, up to date; meters in the catalog's order."""
+        found = await self._shown(asked)
+        meters = orjson.loads(found.meters)
+        listed = {name: {**meters[name], **self._app(name)} for name in self._catalog().meters if name in meters}
+        return {"version": found.usage_version, "entitlements": found.version, "meters": listed}
+
+    @operation(
+        "GET",
+        "/v1/tenants/{id}/usage/{meter}",
+        "readMeterUsage",
+        "What a tenant has used of one limit.",
+        Response("The meter.", bodies.OneUsage, VERSION),
+        ("meter_unknown", "tenant_erased"),
+        (METER,),
+        scope="usage",
+    )
+    async def read_meter(self, asked: Asked, meter: str) -> Document:
+        """Return the usage of one meter, up to date."""
+        found = await self._shown(asked)
+        shown: Document | None = orjson.loads(found.meters).get(meter)
+        if shown is None:
+            raise Problem("meter_unknown", REASONS["meter_unknown"])
+        return {"version": found.usage_version, "entitlements": found.version, **shown, **self._app(meter)}
 
     @operation(
         "GET",
@@ -125,8 +165,14 @@ class UsageRecords:
         scope="usage",
     )
     async def history(self, asked: Asked, meter: str) -> Document:
-        """Return what is kept; of an unknown meter, nothing."""
-        found = await read_records(self._store, asked.topic, meter)
+        """Return what is kept, also of a meter that the catalog has no more.
+
+        Raises:
+            Problem: meter_unknown; the catalog has no such meter, and nothing is kept of it.
+        """
+        found = await read_records(self._service.store, asked.topic, meter)
+        if meter not in self._catalog().meters and not (found.calls or found.corrections or found.windows):
+            raise Problem("meter_unknown", REASONS["meter_unknown"])
         return {
             "calls": [call_document(one) for one in found.calls],
             "corrections": [correction_document(one) for one in found.corrections],
@@ -144,12 +190,30 @@ class UsageRecords:
         scope="usage",
     )
     async def export(self, asked: Asked, after: str, tenants_max: int, since_us: int, until_us: int) -> Document:
-        """Return one page."""
+        """Return one page.
+
+        Raises:
+            Problem: request_invalid; the span has no length.
+        """
+        if since_us and until_us and since_us >= until_us:
+            raise Problem("request_invalid", "since must be earlier than until")
         at_us = time.time_ns() // instants.NS_PER_US
         counters, following = await self._export.page(asked.environment, after, tenants_max)
-        shown = [_counter_document(one) for one in counters if between(one, since_us, until_us)]
+        shown = [self._counter(one) for one in counters if between(one, since_us, until_us)]
         document: Document = {"counters": shown, "at": instants.text_us(at_us)}
         return document | ({"next": following} if following else {})
+
+    async def _shown(self, asked: Asked) -> Answer:
+        return await self._service.call(Call(asked.topic, "show"))
+
+    def _app(self, meter: str) -> Document:
+        known = self._catalog().meters.get(meter)
+        return {"app": known.app} if known is not None and known.app else {}
+
+    def _counter(self, of: Counter) -> Document:
+        shown: Document = {"tenant": of.tenant, "meter": of.meter, **self._app(of.meter), "kind": of.kind}
+        shown |= {**_window(of.starts_us, of.ends_us), "used": of.used, "reserved": of.reserved}
+        return shown | {**_limit(of.limit), "open": of.is_open}
 
 
 def call_document(of: CallRecord) -> Document:
@@ -169,11 +233,6 @@ def correction_document(of: Correction) -> Document:
 def window_document(of: WindowRecord) -> Document:
     """Return an ended window as JSON."""
     return {**_window(of.starts_us, of.ends_us), "used": of.used, **_limit(of.limit)}
-
-
-def _counter_document(of: Counter) -> Document:
-    shown: Document = {"tenant": of.tenant, "meter": of.meter, "kind": of.kind, **_window(of.starts_us, of.ends_us)}
-    return shown | {"used": of.used, "reserved": of.reserved, **_limit(of.limit), "open": of.is_open}
 
 
 def _window(starts_us: int, ends_us: int) -> Document:

@@ -1,4 +1,4 @@
-"""The operations on usage: count a call, reserve, read, correct."""
+"""The operations that count: take and give back units, reserve, correct."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 
-import orjson
 from starlette.routing import Route
 
 from sync.billing.api.operations import ERRORS, Asked, Document, handler, operation
@@ -21,7 +20,7 @@ from sync.usage.api.answers import document, outcome, result
 from sync.usage.api.batch import batched_call, require_allocated
 from sync.usage.api.records import METER, UsageRecords
 from sync.usage.calls import Answer, Call, Counting as Kind
-from sync.usage.service import REASONS, UsageService
+from sync.usage.service import UsageService
 from sync.usage.windows import US_PER_S
 
 PROBLEMS = ("meter_unknown", "limit_unknown", "key_reused", "tenant_erased", "not_for_meter")
@@ -185,38 +184,6 @@ class UsageOperations:
         )
 
     @operation(
-        "GET",
-        "/v1/tenants/{id}/usage",
-        "readUsage",
-        "What a tenant has used of its limits.",
-        Response("All meters.", bodies.Usage, VERSION),
-        ("tenant_erased",),
-        scope="usage",
-    )
-    async def read(self, asked: Asked) -> Document:
-        """Return the usage, up to date."""
-        found = await self._shown(asked)
-        return {"version": found.usage_version, "entitlements": found.version, "meters": orjson.loads(found.meters)}
-
-    @operation(
-        "GET",
-        "/v1/tenants/{id}/usage/{meter}",
-        "readMeterUsage",
-        "What a tenant has used of one limit.",
-        Response("The meter.", bodies.OneUsage, VERSION),
-        ("meter_unknown", "tenant_erased"),
-        (METER,),
-        scope="usage",
-    )
-    async def read_meter(self, asked: Asked, meter: str) -> Document:
-        """Return the usage of one meter, up to date."""
-        found = await self._shown(asked)
-        shown: Document | None = orjson.loads(found.meters).get(meter)
-        if shown is None:
-            raise Problem("meter_unknown", REASONS["meter_unknown"])
-        return {"version": found.usage_version, "entitlements": found.version, **shown}
-
-    @operation(
         "POST",
         "/v1/usage/batch",
         "batchUsage",
@@ -234,9 +201,6 @@ class UsageOperations:
         calls = [batched_call(asked, one, catalog) for one in body.calls]
         answers = iter(await self._counted([one for one in calls if isinstance(one, Call)]))
         return {"results": [result(one if isinstance(one, Problem) else next(answers)) for one in calls]}
-
-    async def _shown(self, asked: Asked) -> Answer:
-        return await self._service.call(Call(asked.topic, "show"))
 
     async def _count(
         self,
@@ -285,7 +249,8 @@ def routes(
         observe: counts calls.
     """
     found: list[Route] = []
-    for one, method in (*declared(UsageOperations(service, catalog, observe)), *declared(UsageRecords(service))):
+    counting, reading = UsageOperations(service, catalog, observe), UsageRecords(service, catalog)
+    for one, method in (*declared(counting), *declared(reading)):
         admitted = guarded(guard, handler(one, method, environments), is_batch=one.is_batch)
         found.append(route(one.path, one.method, admitted, count, ERRORS))
     return found

@@ -1,44 +1,50 @@
-"""`planwire usage`: what tenants have used of their limits, corrections, and the counters of all tenants."""
+"""`planwire usage`: what tenants have used of their limits, and corrections."""
 
 from __future__ import annotations
 
-import csv
-import io
+import re
 import sys
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
 import click
 
-from gateway.cli.common import Api, Failed, environment_option, json_lines_option, json_object_option, with_publish_api
+from gateway.cli.common import Api, environment_option, json_object_option, with_publish_api
 from gateway.cli.output import Row, note, say, say_json, say_list
 from gateway.cli.tenants import read_tenant, reason_option, tenant_argument, until
+
+_METER = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 
 NOT_KNOWN = "not known"
 """What stands for a limit that the tenant's state does not say."""
 
-_METER_COLUMNS = ("meter", "used", "reserved", "limit", "remaining", "status", "resets_at", "credits")
+NO_STATE = "this tenant has no state: the limits are those of the default plan"
+"""Said of a tenant that nothing is known of, whose name may be mistyped."""
+
+_METER_COLUMNS = ("meter", "app", "used", "reserved", "limit", "remaining", "status", "resets_at", "credits")
 _CALL_COLUMNS = ("at", "operation", "amount", "allowed", "used", "key")
 _CORRECTION_COLUMNS = ("at", "operation", "how", "amount", "used", "by", "reason")
 _WINDOW_COLUMNS = ("starts_at", "ends_at", "used", "limit")
-_COUNTER_COLUMNS = ("tenant", "meter", "kind", "starts_at", "ends_at", "used", "reserved", "limit", "open")
 
-meter_argument = click.argument("meter", metavar="METER")
+
+def meter_name(text: str) -> str:
+    """Return the key of a meter.
+
+    Raises:
+        click.BadParameter: no meter can have this one.
+    """
+    if _METER.fullmatch(text) is None:
+        raise click.BadParameter(f"{text[:70]!r} is no meter's key: `planwire usage show TENANT` lists the meters")
+    return text
+
+
+meter_argument = click.argument("meter", metavar="METER", type=meter_name)
 key_option = click.option(
     "--once", "key", metavar="KEY", help="Count it once, for a day: repeat what got no answer with the same key."
 )
 
 
-@click.group()
-def usage() -> None:
-    """Read and correct what tenants have used of their limits; export the counters of all.
-
-    Example: planwire usage show acme
-    """
-
-
-@usage.command()
+@click.command()
 @tenant_argument
 @environment_option
 @json_object_option
@@ -54,10 +60,12 @@ def show(tenant: str, environ: str | None, as_json: bool, api: Api) -> None:
         say_json(answer)
         return
     rows = [_meter(name, meter) for name, meter in answer["meters"].items()]
-    say_list(False, rows, _METER_COLUMNS, "the catalog has no meter: add a table [meters.KEY]")
+    say_list(False, rows, _without_app(rows, _METER_COLUMNS), "the catalog has no meter: add a table [meters.KEY]")
+    if not answer["entitlements"] and rows:
+        note(NO_STATE)
 
 
-@usage.command()
+@click.command()
 @tenant_argument
 @meter_argument
 @click.argument("amount", type=click.IntRange(min=1), default=1)
@@ -74,15 +82,13 @@ def consume(
     Example: planwire usage consume acme api_calls
              planwire usage consume acme api_calls 50 --once import-2027-01-31
     """
-    body = {"amount": amount, **({"key": key} if key else {})}
-    path, asked = _path(tenant, environ, meter, "consume")
-    answer = api.answer("POST", path, asked, body)
-    _say_counted(as_json, answer)
+    answer = _count(api, (tenant, environ, meter, "consume"), {"amount": amount, "key": key})
+    _say_counted(as_json, "allowed" if answer["allowed"] else "denied", answer)
     if not answer["allowed"]:
         sys.exit(1)
 
 
-@usage.command()
+@click.command()
 @tenant_argument
 @meter_argument
 @click.option("--to", type=click.IntRange(min=0), help="What is used now.")
@@ -111,13 +117,11 @@ def adjust(
     """
     if (to is None) == (change is None):
         raise click.UsageError("give one of --to and --change")
-    how = {"to": to} if to is not None else {"by": change}
-    body = {**how, "reason": reason, **({"key": key} if key else {})}
-    path, asked = _path(tenant, environ, meter, "adjust")
-    _say_counted(as_json, api.answer("POST", path, asked, body))
+    body = {"to": to, "by": change, "reason": reason, "key": key}
+    _say_counted(as_json, "corrected", _count(api, (tenant, environ, meter, "adjust"), body))
 
 
-@usage.command()
+@click.command()
 @tenant_argument
 @meter_argument
 @click.argument("amount", type=click.IntRange(min=1))
@@ -142,12 +146,11 @@ def grant(
 
     Example: planwire usage grant acme ai_credits 500 --until 30d --reason "apology for the outage"
     """
-    body = {"amount": amount, "reason": reason, **({"ends_at": ends_at} if ends_at else {})}
-    path, asked = _path(tenant, environ, meter, "grant")
-    _say_counted(as_json, api.answer("POST", path, asked, {**body, **({"key": key} if key else {})}))
+    body = {"amount": amount, "ends_at": ends_at, "reason": reason, "key": key}
+    _say_counted(as_json, "granted", _count(api, (tenant, environ, meter, "grant"), body))
 
 
-@usage.command()
+@click.command()
 @tenant_argument
 @meter_argument
 @click.option("--limit", type=click.IntRange(min=1), default=20, help="Maximum number of lines of each list.")
@@ -174,62 +177,17 @@ def history(tenant: str, meter: str, limit: int, environ: str | None, as_json: b
     say_list(False, shown, _CALL_COLUMNS, "none", _numbers)
 
 
-@usage.command()
-@click.option("--since", type=until, help="Leave out windows that had ended by this time or date.")
-@click.option("--until", "before", type=until, help="Leave out windows that began at this time or later.")
-@click.option("--ended", is_flag=True, help="Leave out windows that go on: their counts are not final.")
-@click.option("--meter", help="Only this meter.")
-@click.option("--after", default="", metavar="CURSOR", help="Go on where an export was stopped, as it said.")
-@environment_option
-@json_lines_option
-@with_publish_api
-def export(
-    since: str | None,
-    before: str | None,
-    ended: bool,
-    meter: str | None,
-    after: str,
-    environ: str | None,
-    as_json: bool,
-    api: Api,
-) -> None:
-    """Print the counters of all tenants, window by window, as CSV or with --json as one JSON object per line.
+def _count(api: Api, where: tuple[str, str | None, str, str], body: Mapping[str, object]) -> Row:
+    """Return what came of a call.
 
-    A window with `open` true goes on, and its count is not final. A tenant's newest 400 ended windows are kept. It
-    needs a key with the scope usage for all tenants.
-
-    \b
-    Example: planwire usage export --since 2027-01-01 --until 2027-02-01 --ended > january.csv
-             planwire usage export --meter api_calls --json
+    Args:
+        api: the gateway.
+        where: the arguments of `_path`.
+        body: of the request; members that are None are left out.
     """
-    asked = {"env": environ, "after": after, "since": since, "until": before}
-    query = {name: value for name, value in asked.items() if value}
-    if not as_json:
-        _say_csv([_COUNTER_COLUMNS])
-    count = 0
-    for row in _counters(api, query):
-        if (ended and row["open"]) or meter not in (None, row["meter"]):
-            continue
-        count += 1
-        if as_json:
-            say_json(row)
-        else:
-            _say_csv([[_cell(row.get(name)) for name in _COUNTER_COLUMNS]])
-    note(f"{count} counters")
-
-
-def _counters(api: Api, query: dict[str, str]) -> Iterator[Row]:
-    """Yield the counters of all tenants; a failure says where to go on."""
-    while True:
-        try:
-            page = api.patient("GET", "/v1/usage/export", query)
-        except Failed as error:
-            more = f"; go on with --after {query['after']}" if "after" in query else ""
-            raise Failed(f"{error.message}{more}") from error
-        yield from page["counters"]
-        if "next" not in page:
-            return
-        query["after"] = page["next"]
+    path, asked = _path(*where)
+    given = {name: value for name, value in body.items() if value is not None}
+    return api.answer("POST", path, asked, given)
 
 
 def _path(tenant: str, environ: str | None, *more: str) -> tuple[str, dict[str, str]]:
@@ -247,6 +205,11 @@ def _meter(name: str, meter: Row) -> Row:
     return _numbers({"meter": name, **meter, **unknown, **resets, "credits": credits})
 
 
+def _without_app(rows: Sequence[Row], columns: Sequence[str]) -> Sequence[str]:
+    """Return the columns, without that of the application if no meter names one."""
+    return columns if any("app" in row for row in rows) else [name for name in columns if name != "app"]
+
+
 def _limited(row: Row) -> Row:
     return row if "limit" in row else {**row, "limit": NOT_KNOWN}
 
@@ -256,7 +219,7 @@ def _numbers(row: Row) -> Row:
     return {name: str(value) if isinstance(value, int) else value for name, value in row.items()}
 
 
-def _say_counted(as_json: bool, answer: Row) -> None:
+def _say_counted(as_json: bool, word: str, answer: Row) -> None:
     if as_json:
         say_json(answer)
         return
@@ -265,19 +228,6 @@ def _say_counted(as_json: bool, answer: Row) -> None:
     held = f", {answer['reserved']} reserved" if answer["reserved"] else ""
     resets = f", resets at {answer['resets_at']}" if "resets_at" in answer else ""
     over = f", {answer['over']} over the limit" if "over" in answer else ""
-    word = "allowed" if answer["allowed"] else "denied"
     say(f"{word}: {answer['used']}{of} used{held}, {answer['remaining']} left{over}{resets}{repeated}")
-
-
-def _cell(value: Any) -> str:
-    """Return a cell; nothing where a value is not known. Text cannot become a formula of a spreadsheet."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    text = "" if value is None else str(value)
-    return f"'{text}" if isinstance(value, str) and text[:1] in ("=", "+", "-", "@") else text
-
-
-def _say_csv(rows: Sequence[Sequence[str]]) -> None:
-    written = io.StringIO()
-    csv.writer(written, lineterminator="\n").writerows(rows)
-    say(written.getvalue().removesuffix("\n"))
+    if not answer["version"]:
+        note(NO_STATE)
