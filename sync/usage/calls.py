@@ -153,8 +153,6 @@ class UsageCalls:
                 found[index] = Rejected("meter_unknown")
             else:
                 waiting.setdefault(call.tenant, _Waiting()).calls.append((index, _with_key(call)))
-        for one in waiting.values():
-            one.is_armed = len(one.calls) > 1  # not one round for each threshold; it may turn out to be of nothing
         rounds = ROUNDS_MAX + len(calls) // RUN_MAX
         while waiting and rounds:
             rounds -= 1
@@ -245,7 +243,7 @@ class _Waiting:
     Attributes:
         calls: with their positions.
         terms: what the first call brings.
-        is_armed: whether the report of a threshold is scheduled before each run.
+        is_armed: whether the report of thresholds is scheduled before each run, as a call has asked for.
         is_listed: whether the tenant is put into the list of tenants with usage before the next run.
     """
 

@@ -28,7 +28,7 @@ REASONS = {
     "reservation_unknown": "no such reservation of this meter",
     "reservations_full": "1,000 reservations are open: finalize or release them",
     "grants_full": "the meter has 200 grants of credits: wait until some have ended",
-    "tenant_erased": "the tenant was erased",
+    "tenant_erased": "the tenant was erased: revive it to count again",
 }
 
 

@@ -125,3 +125,24 @@ async def test_many_calls_of_many_tenants_each_have_their_answer(server: Server)
     assert isinstance(last, Answer)
     assert last.used == 1
     await store.aclose()
+
+
+async def test_a_batch_has_a_report_scheduled_only_if_it_reaches_a_threshold(server: Server) -> None:
+    store, armed = connect(server.url).store, list[str]()
+    redis: Any = store.redis
+    await redis.flushall()
+    calls = UsageCalls(store, lambda: EDITIONS[0], lambda batch, tenant: armed.append(tenant))
+    one = Call(TENANT, "consume", "api_calls", 50)
+    assert [found.used for found in await calls.run([one] * 10) if isinstance(found, Answer)] == list(
+        range(50, 501, 50)
+    )
+    assert armed == []
+    found = await calls.run([one] * 12)
+    assert [(it.used, it.is_allowed) for it in found if isinstance(it, Answer)] == [
+        *((used, True) for used in range(550, 1001, 50)),
+        *[(1000, False)] * 2,
+    ]
+    assert armed == [TENANT]
+    crossings = await redis.xrange(store.keys.usage(TENANT, "crossings"))
+    assert [fields[b"threshold"] for _, fields in crossings] == [b"80", b"100"]
+    await store.aclose()
