@@ -23,7 +23,8 @@ from gateway.bus.subscriber import BusSubscriber
 from gateway.fleet.ask import Acks, AcksFormat
 from gateway.fleet.control_channel import ControlChannel
 from gateway.freshness.probe import Probe
-from gateway.freshness.reconciler import Reconciler, UsageTopics
+from gateway.freshness.reconciler import Reconciler
+from gateway.freshness.usage_reads import UsageTopics
 from gateway.hub.ack_policy import AckPolicy
 from gateway.hub.fanout import in_chunks
 from gateway.hub.hub import Hub

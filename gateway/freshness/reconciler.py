@@ -5,21 +5,18 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
-from functools import partial
 from itertools import islice
-from types import TracebackType
-from typing import Any, Protocol, TypeVar
 
 import structlog
 
+from gateway.freshness.cpu_timer import CpuTimer
+from gateway.freshness.requests import Requests
+from gateway.freshness.usage_reads import TIMER_SLACK_S, UsageReads, UsageTopics
 from gateway.hub.hub import Hub
 from gateway.metrics import Metrics
 from planwire_client.core.topic import tenant_of
 from sync.store.models import Snapshot, StoreError
 from sync.store.store import Store
-
-T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -34,22 +31,6 @@ RETRY_S = 0.2
 FOREIGN_LOG_S = 60.0
 FOREIGN_HINT = "another installation announces on these channels: give each its own PLANWIRE_PREFIX or server"
 """Logged with an announcement or a revocation that is not in this store."""
-
-TIMER_SLACK_S = 0.01
-"""Added to one-shot timers, because event loops may fire a millisecond early."""
-
-
-class UsageTopics(Protocol):
-    """What the reconciler needs of usage; see `sync.usage.service`."""
-
-    async def run(self) -> None:
-        """Announce what is due, until cancelled."""
-
-    async def refresh(self, topics: Sequence[str]) -> Mapping[str, tuple[int, float]]:
-        """Bring usage topics up to date; return their versions, and the seconds until time alone changes them."""
-
-    async def restore(self, lost: Mapping[str, tuple[int, bytes]]) -> None:
-        """Write back versions and states of usage topics that the store has lost."""
 
 
 class Reconciler:
@@ -80,14 +61,9 @@ class Reconciler:
         self._wanted: dict[str, dict[str, None]] = {}  # by shard
         self._reading: set[str] = set()
         self._comparing: set[str] = set()
-        self._is_passing_on = False
         self._hydrates = hydrates
-        self._unhydrated: dict[str, None] = {}
-        self._reconciles: dict[str, int] = {}  # by topic: the newer version that a browser holds, or 0
-        self._checkouts: dict[str, None] = {}
-        self._usage = usage
-        self._lost_usage: dict[str, tuple[int, bytes]] = {}
-        self._rolling: set[str] = set()  # usage topics that are read once a window of theirs ends
+        self._requests = Requests(store, metrics, usage)
+        self._usage = UsageReads(usage, interval_s, self._rolled)
         self._doubts: dict[str, float] = {}
         self._older: dict[str, float] = {}  # by topic: when to restore the newer version held here
         self._wake = asyncio.Event()
@@ -103,19 +79,19 @@ class Reconciler:
         if tenant_of(name):
             self.request_read(name)  # no provider knows it
             return
-        self._reconciles[name] = max(held, self._reconciles.get(name, 0))
+        self._requests.reconcile(name, held)
         self._wake.set()
 
     def want_checkout(self, name: str, checkout: str) -> None:
         """Request that a checkout is read from the topic's provider: a browser has returned from it, and waits."""
         if tenant_of(name):
             return
-        self._checkouts[f"{name} {checkout}"] = None
+        self._requests.checkout(name, checkout)
         self._wake.set()
 
     def want_usage(self, name: str, version: int, state: bytes) -> None:
         """Request that a usage topic is restored of what is held here: the store has lost it."""
-        self._lost_usage.setdefault(name, (version, state))
+        self._requests.restore_usage(name, version, state)
         self._wake.set()
 
     async def run(self) -> None:
@@ -127,9 +103,8 @@ class Reconciler:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
-                if (self._reconciles or self._checkouts or self._lost_usage) and not self._is_passing_on:
-                    self._is_passing_on = True
-                    group.create_task(self._pass_on_reconciles())
+                if self._requests.start():
+                    group.create_task(self._requests.send())
                 for shard in list(self._wanted):
                     if shard not in self._reading:
                         self._reading.add(shard)
@@ -138,7 +113,8 @@ class Reconciler:
     async def _read(self, shard: str) -> None:
         while names := self._next(shard):
             try:
-                await self._refresh_usage(names)
+                if self._hub.usage_count:
+                    await self._usage.refresh(names)
                 snapshots = await self._store.read_many(names)
             except StoreError as error:
                 log.warning("read_failed", topics=len(names), error=str(error))
@@ -147,7 +123,7 @@ class Reconciler:
                 continue
             for snapshot in snapshots:
                 await self._apply(snapshot)
-            await self._pass_on_unhydrated()
+            await self._requests.send_unhydrated()
         self._reading.discard(shard)
 
     def _next(self, shard: str) -> list[str]:
@@ -172,7 +148,7 @@ class Reconciler:
         self._older.pop(name, None)
         live = self._hub.topic(name)
         if self._hydrates and not snapshot.version and (live is None or live.tenant is None):
-            self._unhydrated[name] = None
+            self._requests.hydrate(name)
         if live is None or not live.verifying:
             self._doubts.pop(name, None)
         elif doubted_at is None:
@@ -188,39 +164,6 @@ class Reconciler:
         if now - self._foreign_logged_at >= FOREIGN_LOG_S:
             self._foreign_logged_at = now
             log.error("foreign_message", kind=kind, heard=self._metrics.foreign, hint=FOREIGN_HINT, **about)
-
-    async def _pass_on_reconciles(self) -> None:
-        if self._reconciles:
-            await self._pass_on(self._reconciles, self._store.want_reconcile, "reconcile_unasked")
-        if self._checkouts:
-            want = partial(self._store.request, self._store.keys.checkouts)
-            await self._pass_on(self._checkouts, want, "checkout_unasked")
-        if self._lost_usage and self._usage is not None:
-            self._metrics.restored += await self._pass_on(self._lost_usage, self._usage.restore, "usage_not_restored")
-        self._is_passing_on = False
-
-    async def _pass_on_unhydrated(self) -> None:
-        """Request that the worker asks the source about topics that have no state."""
-        if self._unhydrated:
-            want = partial(self._store.request, self._store.keys.hydrate)
-            self._metrics.unhydrated += await self._pass_on(self._unhydrated, want, "hydration_unasked")
-
-    async def _pass_on(
-        self, topics: dict[str, T], want: Callable[[dict[str, T]], Awaitable[object]], event: str
-    ) -> int:
-        """Send `topics` to the worker and return their number. If that fails, keep them for the next round.
-
-        They must be kept: a loss is noticed only once, and a topic without state is not read again by itself.
-        """
-        taken = dict(topics)
-        topics.clear()
-        try:
-            await want(taken)
-        except StoreError as error:
-            log.warning(event, topics=len(taken), error=str(error))
-            topics |= taken
-            return 0
-        return len(taken)
 
     async def _restore(self, stored: Snapshot) -> None:
         """Write this gateway's newer snapshot back into the store, if the store has lost it.
@@ -288,8 +231,8 @@ class Reconciler:
                 elif shard not in self._comparing:  # else its last comparison is still under way
                     group.create_task(self._compare_shard(shard, part))
         self._metrics.sweeps += 1
-        await self._pass_on_unhydrated()
-        if self._reconciles or self._checkouts or self._lost_usage:
+        await self._requests.send_unhydrated()
+        if self._requests.are_waiting:
             self._wake.set()
         await asyncio.sleep(max(0.01, round_s - (time.monotonic() - started)))
 
@@ -300,29 +243,13 @@ class Reconciler:
         finally:
             self._comparing.discard(shard)
 
-    async def _refresh_usage(self, names: list[str]) -> dict[str, int]:
-        """Bring the usage topics among `names` up to date, and return their versions by name.
-
-        A window that ends before the next sweep is shown in time: its topic is read once more then.
-        """
-        if self._usage is None or not self._hub.usage_count:
-            return {}
-        usage = [name for name in names if tenant_of(name)]
-        found = await self._usage.refresh(usage) if usage else {}
-        for name, (_, changes_in_s) in found.items():
-            if 0 < changes_in_s <= self._interval_s and name not in self._rolling:
-                self._rolling.add(name)
-                asyncio.get_running_loop().call_later(changes_in_s + TIMER_SLACK_S, self._rolled, name)
-        return {name: version for name, (version, _) in found.items()}
-
     def _rolled(self, name: str) -> None:
-        self._rolling.discard(name)
         if self._hub.topic(name) is not None:
             self.request_read(name)
 
     async def _compare(self, names: list[str]) -> None:
         try:
-            refreshed = await self._refresh_usage(names)
+            refreshed = await self._usage.refresh(names) if self._hub.usage_count else {}
             others = [name for name in names if name not in refreshed] if refreshed else names
             versions = dict(zip(others, await self._store.versions(others), strict=True)) if others else {}
         except StoreError as error:
@@ -336,39 +263,3 @@ class Reconciler:
                 if version > live.version and live.known:
                     self._metrics.sweep_repairs += 1
                 self.request_read(name)
-
-
-class CpuTimer(Generator[Any, Any, float]):
-    """`await CpuTimer(coroutine)` runs the coroutine and returns its CPU seconds; the coroutine's result is dropped.
-
-    Time in which it waits is not counted.
-    """
-
-    def __init__(self, coroutine: Coroutine[Any, Any, object]) -> None:
-        self._coroutine = coroutine
-        self._seconds = 0.0
-
-    def __await__(self) -> Generator[Any, Any, float]:
-        """Return the steps, each measured."""
-        return self
-
-    def send(self, value: Any) -> Any:
-        """Run the coroutine to its next wait."""
-        return self._step(self._coroutine.send, value)
-
-    def throw(self, error: Any, value: Any = None, traceback: TracebackType | None = None) -> Any:
-        """Raise an error where the coroutine waits, and run it to its next wait. Cancellation uses this."""
-        return self._step(self._coroutine.throw, error)
-
-    def close(self) -> None:
-        """Close the coroutine."""
-        self._coroutine.close()
-
-    def _step(self, advance: Callable[[Any], Any], argument: Any) -> Any:
-        began = time.thread_time()
-        try:
-            return advance(argument)
-        except StopIteration:
-            raise StopIteration(self._seconds + time.thread_time() - began) from None
-        finally:
-            self._seconds += time.thread_time() - began

@@ -14,23 +14,19 @@ from contextlib import contextmanager
 import structlog
 
 from gateway.hub.ack_policy import AckPolicy
-from gateway.hub.fanout import FanOut, in_chunks
+from gateway.hub.acknowledgements import Acknowledgements
+from gateway.hub.fanout import FanOut
 from gateway.hub.observer import HubObserver, Observers
 from gateway.hub.subscription import UNKNOWN, Socket, Subscription
 from gateway.hub.topic import Announced, LiveTopic, is_break
 from gateway.metrics import Metrics
-from planwire_client.core.frames import AckRule
 from planwire_client.core.topic import tenant_of
 from sync.core import announcement
-from sync.process import logs
 from sync.store.keys import DEFAULT_KEYS, Keys
 from sync.store.models import Snapshot
 
 LINGER_S = 5.0
 """Seconds for which a topic without subscriptions stays live, for a page reload or a reconnect."""
-
-LOGGER = "gateway.node"
-"""Logger of acks and nacks."""
 
 log = structlog.get_logger()
 
@@ -41,6 +37,7 @@ class Hub:
     Attributes:
         topics: the live topics by channel.
         observers: are called on subscriptions and versions.
+        acks: counts what browsers acknowledge, and tells them how often to.
         unread: channels whose topic was not read again since the bus was lost. Unless empty, nothing is fresh.
         verified_at_us: when the bus was last proved to deliver, microseconds since 1970; 0: never.
         subscription_count: subscriptions of all sockets together.
@@ -88,7 +85,9 @@ class Hub:
         self.want_reconcile = want_reconcile
         self.want_checkout = want_checkout
         self.want_usage = want_usage
-        self._ack_policy = ack_policy or AckPolicy()
+        self.acks = Acknowledgements(
+            metrics, self.observers, ack_policy or AckPolicy(), lambda: self.subscription_count
+        )
         self._keys = keys
         self._fan_out = FanOut(metrics, request_read, want_reconcile)
 
@@ -174,8 +173,8 @@ class Hub:
         subscription = live.subscribe(socket, client_version)
         self.observers.call(HubObserver.subscription_opened, subscription)
         self.subscription_count += 1
-        if self.is_sampled(live):
-            socket.write(self._ack_policy_frame(live))
+        if self.acks.is_sampled(live):
+            socket.write(self.acks.policy_frame(live))
         self._answer(subscription)
         return subscription
 
@@ -202,60 +201,6 @@ class Hub:
             pending.pop(subscription, None)
         self._release(live)
         self.observers.call(HubObserver.subscription_closed, subscription)
-
-    # Acknowledgements.
-
-    def ack_rule(self) -> AckRule:
-        """Return the rule for every topic without a rule of its own."""
-        return self._ack_policy.rule(self.subscription_count)
-
-    def is_sampled(self, live: LiveTopic) -> bool:
-        """Return whether the topic has too many browsers for all of them to acknowledge every version."""
-        return len(live.subscriptions) > self._ack_policy.per_topic
-
-    def _ack_policy_frame(self, live: LiveTopic) -> bytes:
-        rule = self._ack_policy.topic_rule(self.ack_rule(), len(live.subscriptions), live.ack_all)
-        return live.ack_policy_frame(rule)
-
-    def send_ack_policy(self, subscription: Subscription) -> None:
-        """Send a browser the topic's rule again, if its socket drains and the subscription is open."""
-        live, index = subscription.live, subscription.index
-        is_open = live.subscriptions[index : index + 1] == [subscription]
-        if is_open and subscription.socket.pending is None:
-            subscription.socket.write(self._ack_policy_frame(live))
-
-    def has_own_ack_rule(self, live: LiveTopic) -> bool:
-        """Return whether the topic's rule may differ from `ack_rule`."""
-        return live.ack_all or self.is_sampled(live)
-
-    def set_ack_all(self, live: LiveTopic, ack_all: bool) -> None:
-        """Have every browser of the topic acknowledge every version from now on; False: follow the rules again."""
-        is_change, live.ack_all = live.ack_all != ack_all, ack_all
-        if is_change and (self.is_sampled(live) or self.ack_rule() != self._ack_policy.full):
-            in_chunks(list(live.subscriptions), self.send_ack_policy)
-
-    def record_ack(self, subscription: Subscription, version: int) -> None:
-        """Count that a browser's listeners ran with `version`."""
-        if not subscription.acked < version <= subscription.sent:
-            return  # a repetition, or a version that was not sent
-        subscription.acked = version
-        self.observers.call(HubObserver.version_acked, subscription)
-        live = subscription.live
-        if live.is_internal:
-            return
-        self._metrics.acks += 1
-        # A page opened after the commit did not wait for the version: its ack would measure age, not latency.
-        if version / 1e6 >= subscription.socket.opened_at:
-            self._metrics.acked(version, live.occurred_at() if version == live.version else None)
-
-    def record_nack(self, subscription: Subscription, version: int, reason: str) -> None:
-        """Count that a browser could not use `version`; a version that was not sent is ignored."""
-        if version > subscription.live.version:
-            return
-        subscription.nacked = version
-        self._metrics.nacks += 1
-        logs.limited(LOGGER, "nack", topic=subscription.live.name, version=version, reason=reason)
-        self.observers.call(HubObserver.version_nacked, subscription, reason)
 
     # Announcements and reads.
 

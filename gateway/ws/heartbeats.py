@@ -31,7 +31,7 @@ class Heartbeats:
         self._sockets = sockets
         self._groups: list[set[SessionSocket]] = [set() for _ in range(max(1, ticks))]
         self._turn = 0
-        self._ack_rule = hub.ack_rule()
+        self._ack_rule = hub.acks.rule()
         self._advice_ticks = 0  # remaining ticks whose group is also sent the rule for acks
         self._freshness_at = 0.0
 
@@ -41,7 +41,7 @@ class Heartbeats:
 
     def tick(self) -> None:
         """Send the next group its heartbeat; if the rule for acks has changed enough, also that rule, for one round."""
-        rule = self._hub.ack_rule()
+        rule = self._hub.acks.rule()
         if is_outdated(self._ack_rule, rule):
             self._ack_rule = rule
             self._advice_ticks = len(self._groups)
@@ -52,7 +52,7 @@ class Heartbeats:
                 self._send(socket, data)
                 if self._advice_ticks:
                     for subscription in socket.session.topics.values():
-                        self._hub.send_ack_policy(subscription)
+                        self._hub.acks.send_policy(subscription)
         self._advice_ticks = max(0, self._advice_ticks - 1)
 
     def _send(self, socket: SessionSocket, data: bytes) -> None:

@@ -73,7 +73,7 @@ class ConnectionRegistry:
             heartbeat_ms=round(settings.heartbeat_s * 1000),
             states_burst_bytes=settings.topics_per_socket * settings.state_max_bytes,
             reconnect_ms=self.reconnect_ms,
-            ack_rule=hub.ack_rule,
+            ack_rule=hub.acks.rule,
             is_revoked=auth.revocations.is_revoked,
         )
         self._heartbeats = Heartbeats(hub, self.sockets, round(settings.heartbeat_s / TICK_S))

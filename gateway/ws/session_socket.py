@@ -100,7 +100,7 @@ class SessionSocket(WebSocket):
         registry, hub, topics = self._registry, self._registry.hub, self.session.topics
         match effect:
             case Ack(topic, version):
-                hub.record_ack(topics[topic], version)
+                hub.acks.record(topics[topic], version)
             case Subscribe(topic, held):
                 if is_greeted and not self._may_ask_for(topic):
                     self.close(CloseCode.LIMIT, "too_many_states: subscribing asks for too many states")
@@ -117,7 +117,7 @@ class SessionSocket(WebSocket):
             case Unsubscribe(topic):
                 hub.detach(topics.pop(topic))
             case Nack(topic, version, reason):
-                hub.record_nack(topics[topic], version, reason)
+                hub.acks.record_nack(topics[topic], version, reason)
             case Expect(topic, after, timeout_ms, checkout):
                 registry.expects.add(self, topic, after, timeout_ms / 1000, checkout or "")
             case session.Renewed(frame):
@@ -125,8 +125,8 @@ class SessionSocket(WebSocket):
                 self.write_text(frame)
                 # Its rule for acks applies to every topic, so topics with their own rule are sent that again.
                 for subscription in topics.values():
-                    if hub.has_own_ack_rule(subscription.live):
-                        hub.send_ack_policy(subscription)
+                    if hub.acks.has_own_rule(subscription.live):
+                        hub.acks.send_policy(subscription)
             case session.Close(code, reason):
                 if code == CloseCode.TOKEN:
                     registry.metrics.auth_failures[reason] += 1

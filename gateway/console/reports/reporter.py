@@ -151,7 +151,7 @@ class Reporter:
 
     def _set_ack_all(self, name: str, ack_all: bool) -> None:
         if (live := self.node.hub.topic(name)) is not None:
-            self.node.hub.set_ack_all(live, ack_all)
+            self.node.hub.acks.set_all(live, ack_all)
 
     async def _publish(self, topic: str, state: bytes) -> None:
         last = self._last.get(topic)

@@ -40,7 +40,7 @@ def view_of(node: Node, live: LiveTopic, now: float, is_current: bool) -> View:
     settings = node.settings
     if live.ack_all:
         return View(now, ACK_GRACE_S + settings.ack_after_ms / 1000, COUNTED_MAX, is_current)
-    share, after_ms = node.hub.ack_rule()
+    share, after_ms = node.hub.acks.rule()
     # If the process is so large that acks are sampled everywhere, every topic counts as a crowd.
     crowd = settings.acks_per_topic if share == 1 else 0
     return View(now, ACK_GRACE_S + after_ms / 1000, crowd, is_current)

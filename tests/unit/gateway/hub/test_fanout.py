@@ -177,14 +177,14 @@ async def test_a_stream_of_versions_ends_with_everybody_at_the_newest(monkeypatc
 async def test_what_is_said_to_a_whole_crowd_is_said_in_chunks_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """That every version is to be acknowledged, since a console looks; and that there is nothing any more to hold."""
     crowd = Crowd(monkeypatch)
-    crowd.hub._ack_policy = AckPolicy(per_topic=100)
+    crowd.hub.acks._policy = AckPolicy(per_topic=100)
     try:
         crowd.hub.apply_snapshot(Snapshot(TOPIC, 1, b'{"n":1}', b"", b""))
         await crowd.settle()
         live = crowd.hub.topic(TOPIC)
         assert live is not None
         crowd.turns.clear()
-        crowd.hub.set_ack_all(live, True)
+        crowd.hub.acks.set_all(live, True)
         await until(lambda: sum(crowd.turns.values()) == TABS, 10, every_s=0)
         assert max(crowd.turns.values()) <= CHUNK
         ended: Counter[int] = Counter()

@@ -616,19 +616,19 @@ async def test_a_crowd_is_told_to_ack_less_the_larger_it_is() -> None:
 async def test_every_subscription_of_the_process_counts_for_how_late_it_is_acked() -> None:
     world = await play(OPENING)
     assert world.hub.subscription_count == SOCKETS
-    world.hub._ack_policy = AckPolicy(per_topic=3, per_s=10)
-    assert world.hub.ack_rule() == (1, 1000)
+    world.hub.acks._policy = AckPolicy(per_topic=3, per_s=10)
+    assert world.hub.acks.rule() == (1, 1000)
     live = world.hub.topic("tenant:a")
     assert live is not None
-    (policy,) = {world.hub._ack_policy_frame(live)}
+    (policy,) = {world.hub.acks.policy_frame(live)}
     assert b'"after_ms":2000' in policy  # six are a crowd here, whose acks are spread over more
     live.ack_all = True
-    assert b'"share":1.0,"after_ms":2000' in world.hub._ack_policy_frame(live)
+    assert b'"share":1.0,"after_ms":2000' in world.hub.acks.policy_frame(live)
     for number in range(SOCKETS):
         world.do(("close", number))
     assert world.hub.subscription_count == 0
-    assert world.hub.ack_rule() == (1, 250)
-    assert b'"share":1.0,"after_ms":250' in world.hub._ack_policy_frame(live)
+    assert world.hub.acks.rule() == (1, 250)
+    assert b'"share":1.0,"after_ms":250' in world.hub.acks.policy_frame(live)
 
 
 async def test_bytes_of_one_version_are_shared_by_every_socket_of_a_kind() -> None:

@@ -80,11 +80,11 @@ def live_through(*observers: HubObserver) -> list[bytes]:
     hub.confirmed(CHANNEL)
     hub.apply_snapshot(Snapshot(TOPIC, 4, b"{}", b"", b""))
     hub.announce(CHANNEL, payload_of(Announcement(5, 0, b"", b"", b'{"a":1}', PUBLISHER)))
-    hub.record_ack(subscription, 5)
-    hub.record_ack(subscription, 4)
-    hub.record_ack(subscription, 6)
-    hub.record_nack(subscription, 6, "never sent")
-    hub.record_nack(subscription, 5, "why not")
+    hub.acks.record(subscription, 5)
+    hub.acks.record(subscription, 4)
+    hub.acks.record(subscription, 6)
+    hub.acks.record_nack(subscription, 6, "never sent")
+    hub.acks.record_nack(subscription, 5, "why not")
     hub.detach(subscription)
     return wire.written
 

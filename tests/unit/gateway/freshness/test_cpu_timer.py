@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from gateway.freshness.reconciler import CpuTimer
+from gateway.freshness.cpu_timer import CpuTimer
 
 
 def burn(seconds: float) -> float:
