@@ -29,7 +29,16 @@ from sync.billing.domain.entitlements.applications import Standing, kept_of, ove
 from sync.billing.domain.entitlements.evaluation import EvaluatedSubscription, Setting, evaluate
 from sync.billing.domain.entitlements.items import is_ignored
 from sync.billing.domain.entitlements.overrides import is_active
-from sync.billing.domain.entitlements.state import State as State, add, add_credits, merged, of_plan, summed, unite
+from sync.billing.domain.entitlements.state import (
+    State as State,
+    add,
+    add_credits,
+    merged,
+    of_plan,
+    sum_credits,
+    summed,
+    unite,
+)
 from sync.billing.domain.entitlements.unknown_items import lost_grants, unknown_reason
 from sync.billing.domain.entitlements.versions import version_at
 from sync.billing.domain.facts.customers import second_customers
@@ -97,6 +106,8 @@ def project(facts: Facts, setting: Setting) -> Projected | Unprojectable:
     valid_until_ns = min(changes_ns) if changes_ns else None
     if valid_until_ns is not None:
         state["valid_until"] = instants.text(valid_until_ns)
+    if not setting.catalog.app:
+        sum_credits(state)  # what several applications grant is united before
     unknown = {(each.provider, price_id) for each in own for price_id in each.unknown}
     return Projected(state, valid_until_ns, unknown_reason(lost | unknown, setting) if lost or unknown else "")
 
@@ -112,6 +123,8 @@ def _project_applications(facts: Facts, setting: Setting) -> Projected | Unproje
         if not each.state["plan"]["key"]:
             del each.state["plan"]
     state = merged({app: each.state for app, each in told.items()}, setting.catalog.leading)
+    for each_state in (state, *state["apps"].values()):
+        sum_credits(each_state)
     valid_until_ns = min([each.valid_until_ns for each in told.values() if each.valid_until_ns], default=None)
     if valid_until_ns is not None:
         state["valid_until"] = instants.text(valid_until_ns)

@@ -68,6 +68,10 @@ def _add_units(limits: dict[str, int | str], offer: Offer, quantity: int) -> Non
             limits[name] = min(before + each * quantity, NUMBER_MAX)
 
 
+LASTING = "bought"
+"""The id of the credits that were bought for ever."""
+
+
 def add_credits(state: State, addon: Addon, quantity: int, key: str, bought_ns: int) -> None:
     """Add to `state` the credits of an add-on that was bought once.
 
@@ -81,6 +85,18 @@ def add_credits(state: State, addon: Addon, quantity: int, key: str, bought_ns: 
         grants = state.setdefault("credits", {}).setdefault(name, [])
         grants.append({**grant, "amount": min(each * quantity, NUMBER_MAX), **ends})
         grants.sort(key=lambda one: str(one["id"]))
+
+
+def sum_credits(state: State) -> None:
+    """Let what was bought for ever be one grant of each meter: a tenant may buy more every day, for years.
+
+    Its amount rises with each purchase, and falls with what is paid back; what was used of it stays used.
+    """
+    for grants in state.get("credits", {}).values():
+        lasting = [grant["amount"] for grant in grants if "ends_at" not in grant]
+        if lasting:
+            grants[:] = [grant for grant in grants if "ends_at" in grant]
+            grants.append({"id": LASTING, "amount": min(sum(lasting), NUMBER_MAX)})
 
 
 def _add_credits(limits: dict[str, int | str], offer: Offer, quantity: int) -> None:
