@@ -231,9 +231,8 @@ class UsageCalls:
                 call.actor,
             )
             new_terms = b""
-        pipeline.script(
-            _USAGE, [keys.snap(tenant), keys.snap(usage), *[head + name for name in script.KEYS]], *arguments
-        )
+        own = [head + name for name in script.KEYS]
+        pipeline.script(_USAGE, [keys.snap(tenant), keys.snap(usage), *own], *arguments)
 
 
 @dataclass(slots=True)

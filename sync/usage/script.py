@@ -13,7 +13,7 @@ KEYS = ("meters", "keys", "order", "holds", "expiry", "calls", "periods", "cross
 HOLD_KEY = "hold "
 """Begins the key that the script remembers of a reservation."""
 
-_PARTS = ("usage_meters", "usage_units", "usage_terms", "usage_call")
+_PARTS = ("usage_meters", "usage_units", "usage_terms", "usage_state", "usage_call")
 
 
 def load() -> Script:

@@ -83,7 +83,7 @@ def test_every_command_of_a_script_is_asked_for() -> None:
     scripts = [*(ROOT / "sync").rglob("*.lua"), *(ROOT / "gateway").rglob("*.lua")]
     called = {name for path in scripts for name in re.findall(r"redis\.p?call\(\s*'([A-Z]+)'", path.read_text("utf-8"))}
     assert {"HSET", "ZADD", "XADD", "TIME"} <= called
-    # INFO is of use and no condition: usage_call.lua goes on without it.
+    # INFO is of use and no condition: usage_meters.lua goes on without it.
     assert called - {"INFO"} <= {command[0] for command in ASKED}
 
 
