@@ -31,9 +31,9 @@ kind = "allocated"
 
 
 @asynccontextmanager
-async def told(store_url: str, directory: Path, receiver: Receiver) -> AsyncIterator[System]:
-    """A system whose tenants' changes one receiver is told of."""
-    setting = receiver.setting("app")
+async def told(store_url: str, directory: Path, *receivers: Receiver) -> AsyncIterator[System]:
+    """A system whose tenants' changes receivers are told of: `app`, `app1`."""
+    setting = ",".join(receiver.setting(f"app{number or ''}") for number, receiver in enumerate(receivers))
     async with run_system(store_url, directory, catalog=CATALOG + METERS, WEBHOOK_ENDPOINTS=setting) as system:
         yield system
 
@@ -119,6 +119,67 @@ class TestThresholds:
             (found,) = await is_told(receiver, 1)
             assert found["tenant"] == "other"
             await until(lambda: are(0), 30)
+
+
+class TestFailures:
+    """Scenario 127."""
+
+    @pytest.mark.timeout(120)
+    async def test_s127_a_slow_endpoint_delays_no_other(self, store_url: str, tmp_path: Path) -> None:
+        """It has more tenants waiting than are told at once, and never answers."""
+        async with (
+            receiving() as slow,
+            receiving() as receiver,
+            told(store_url, tmp_path, slow, receiver) as system,
+            system.working(),
+        ):
+            await until(lambda: system.store.redis.hlen(system.store.keys.webhooks("since")), 30)
+            slow.answers.clear()
+            names = {f"t{number}" for number in range(12)}
+            for name in names:
+                await system.ask("POST", "/v1/publish", {"topic": f"tenant:{name}", "state": {"plan": {"key": "own"}}})
+            await is_told(receiver, len(names))
+            assert {one["tenant"] for one in receiver.data()} == names
+            assert slow.messages == []
+            assert await system.store.redis.zcard(system.store.keys.webhooks("to:app")) == len(names)
+            slow.answers.set()
+
+    @pytest.mark.timeout(120)
+    async def test_s127_a_killed_worker_has_the_message_sent_again(self, store_url: str, tmp_path: Path) -> None:
+        async with receiving() as receiver, told(store_url, tmp_path, receiver) as system:
+            receiver.answers.clear()
+            async with system.working("first") as worker:
+                version = await system.apply(event(ago(60), tenant="acme"))
+                await until(lambda: receiver.attempts == 1, 30)
+                worker.process.kill()
+            receiver.answers.set()
+            queue: Any = system.store.keys.webhooks("to:app")
+            assert await system.store.redis.zadd(queue, {"tenant:acme": 0}) == 0  # the lease of the killed one ends
+            async with system.working("second"):
+                await until(lambda: receiver.attempts == 2, 30)
+                await until(lambda: system.store.redis.hlen(system.store.keys.delivered("tenant:acme")), 30)
+            assert {one["version"] for one in receiver.data()} == {version}
+            assert len(set(receiver.ids)) == 1
+
+    @pytest.mark.timeout(120)
+    async def test_s127_the_dead_letters_of_a_removed_endpoint_are_listed_and_dropped(
+        self, store_url: str, tmp_path: Path
+    ) -> None:
+        async with receiving() as receiver, told(store_url, tmp_path, receiver) as system, system.working():
+            receiver.status = 410
+            await system.apply(event(ago(60), tenant="acme"))
+            await until(lambda: system.store.redis.hlen(f"{system.store.keys.webhooks('to:app')}:parked"), 30)
+        async with run_system(store_url, tmp_path, catalog=CATALOG + METERS) as system:
+            (letter,) = (await system.ask("GET", "/v1/parked-items"))["items"]
+            assert (letter["queue"], letter["item"]) == ("webhooks:app", "tenant:acme")
+            one = {"queue": letter["queue"], "item": letter["item"]}
+            refused = await system.http.post("/v1/parked-items/retry", json=one, headers=system.key)
+            assert (refused.status_code, refused.json()["code"]) == (409, "not_changed")
+            assert "drop the item" in refused.json()["detail"]
+            metrics = (await system.http.get("/metrics")).text
+            assert 'planwire_queue_parked{env="",queue="webhooks:app"} 1.0' in metrics
+            await system.ask("POST", "/v1/parked-items/drop", one | {"reason": "renamed"})
+            assert (await system.ask("GET", "/v1/parked-items"))["items"] == []
 
 
 def receiver_of_the_docs(language: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hmac
 import time
@@ -26,12 +27,15 @@ class Receiver:
 
     Attributes:
         status: of the answers.
+        answers: what answers wait for; set at first. A request that waits is counted already.
         messages: the bodies that were answered 2xx, in order; `ids` their ids; `attempts` the number of all requests.
     """
 
     def __init__(self, *secrets: str) -> None:
         self.secrets = secrets or (SECRET,)
         self.status = 204
+        self.answers = asyncio.Event()
+        self.answers.set()
         self.messages: list[dict[str, Any]] = []
         self.ids: list[str] = []
         self.attempts = 0
@@ -50,6 +54,7 @@ class Receiver:
         body = await request.body()
         self.attempts += 1
         assert self._is_signed(body, request.headers)
+        await self.answers.wait()
         if 200 <= self.status < 300:
             self.messages.append(orjson.loads(body))
             self.ids.append(request.headers["webhook-id"])

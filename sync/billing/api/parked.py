@@ -10,7 +10,7 @@ from sync.billing.api.operations import Asked, BillingOperations, Document, oper
 from sync.billing.domain.entitlements.items import unknown_prices
 from sync.billing.domain.facts.model import Event
 from sync.billing.domain.outcome import EventResult, Outcome
-from sync.billing.storage.environment import parking_queues
+from sync.billing.storage.environment import WEBHOOKS, endpoints_ever, parking_queues
 from sync.billing.storage.inbox import UNREADABLE, Record
 from sync.billing.storage.records import append_event
 from sync.core import instants
@@ -149,7 +149,7 @@ class ParkedItems(BillingOperations):
     async def listing(self, asked: Asked, limit: int) -> Document:
         """Return up to `limit` items of the environment."""
         found: list[Document] = []
-        for name, own, queue in parking_queues(self._services.store, (asked.environment,)):
+        for name, own, queue in await self._queues(asked):
             try:
                 parked = await queue.parked()
             except StoreRejected as error:
@@ -165,17 +165,22 @@ class ParkedItems(BillingOperations):
         "retryParkedItem",
         "Have the worker try one of them again. It stays on the list until its work is done.",
         Answer("It is queued.", answers.Done),
-        ("not_found",),
+        ("not_found", "not_changed"),
         body=requests.QueueItem,
     )
     async def retry(self, asked: Asked, body: requests.QueueItem) -> Document:
         """Queue a parked item.
 
         Raises:
-            Problem: no such item is parked.
+            Problem: no such item is parked, or it is of an endpoint that the setting does not have.
             StoreError: the store is unreachable or failing.
         """
-        if not await self._queue(asked, body).retry(body.item):
+        queue = await self._queue(asked, body)
+        endpoint = body.queue.removeprefix(WEBHOOKS)
+        if endpoint != body.queue and endpoint not in self._services.store.endpoints:
+            why = f"PLANWIRE_WEBHOOK_ENDPOINTS has no endpoint {endpoint}, so nobody would send it"
+            raise Problem("not_changed", f"{why}: set the endpoint again, or drop the item")
+        if not await queue.retry(body.item):
             raise _not_parked(body)
         return {"outcome": "queued"}
 
@@ -196,21 +201,26 @@ class ParkedItems(BillingOperations):
             Problem: no such item is parked.
             StoreError: the store is unreachable or failing.
         """
-        if not await self._queue(asked, body).drop(body.item):
+        if not await (await self._queue(asked, body)).drop(body.item):
             raise _not_parked(body)
         who = " for ".join(filter(None, (asked.who.get("by"), body.by)))
         _log.info("item_dropped", queue=body.queue, item=body.item, by=who, reason=body.reason)
         return {"outcome": "dropped"}
 
-    def _queue(self, asked: Asked, body: requests.QueueItem) -> DelayedQueue:
+    async def _queues(self, asked: Asked) -> list[tuple[str, str, DelayedQueue]]:
+        """Return the queues that may have items of the environment; also those of endpoints that were removed."""
+        store = self._services.store
+        return parking_queues(store, (asked.environment,), await endpoints_ever(store))
+
+    async def _queue(self, asked: Asked, body: requests.QueueItem) -> DelayedQueue:
         """Return the queue of an item.
 
         Raises:
             Problem: the item is of another environment, or the queue of no endpoint.
         """
-        queues = {name: (own, queue) for name, own, queue in parking_queues(self._services.store, (asked.environment,))}
+        queues = {name: (own, queue) for name, own, queue in await self._queues(asked)}
         if body.queue not in queues:
-            raise _not_parked(body)  # an endpoint that the setting does not have
+            raise _not_parked(body)  # an endpoint that the setting never had
         own, queue = queues[body.queue]
         if (own or _environment_of(body.item)) != asked.environment:
             raise _not_parked(body)

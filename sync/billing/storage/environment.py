@@ -16,7 +16,7 @@ from sync.store.command_pipeline import CommandPipeline, Script, run_commands
 from sync.store.delayed_queue import DelayedQueue, text_of
 from sync.store.keys import Keys
 from sync.store.lease import SharedWalk
-from sync.store.models import StoreError
+from sync.store.models import StoreError, StoreRejected
 from sync.store.store import Store
 
 SCAN_COUNT = 500
@@ -73,16 +73,39 @@ WEBHOOKS = "webhooks:"
 """Stands before an endpoint in the name of its queue. What is parked there are messages that were not delivered."""
 
 
-def parking_queues(store: Store, environments: Iterable[str]) -> list[tuple[str, str, DelayedQueue]]:
+def parking_queues(
+    store: Store, environments: Iterable[str], endpoints: Iterable[str] | None = None
+) -> list[tuple[str, str, DelayedQueue]]:
     """Return (name, environment, queue) of each of PARKING_QUEUES, and of each endpoint of outgoing webhooks.
 
     The environment is "" for a queue of all environments.
+
+    Args:
+        store: the store.
+        environments: their own queues are returned.
+        endpoints: of outgoing webhooks; None: those of the setting.
     """
     keys = store.keys
     found = [(name, "", key(keys)) for name, key in _SHARED_QUEUES.items()]
-    found += [(f"{WEBHOOKS}{name}", "", keys.webhooks(f"to:{name}")) for name in store.endpoints]
+    found += [
+        (f"{WEBHOOKS}{name}", "", keys.webhooks(f"to:{name}"))
+        for name in (store.endpoints if endpoints is None else endpoints)
+    ]
     found += [(name, own, key(keys, own)) for own in environments for name, key in _OWN_QUEUES.items()]
     return [(name, environment, DelayedQueue(store, key)) for name, environment, key in found]
+
+
+async def endpoints_ever(store: Store) -> list[str]:
+    """Return the endpoints of outgoing webhooks that the setting has, or had once: these may have left dead letters.
+
+    Raises:
+        StoreError: the store is unreachable or failing.
+    """
+    try:
+        (names,) = await run_commands(store, ("HKEYS", store.keys.webhooks("since")))
+    except StoreRejected:
+        names = ()  # a damaged list hides no other
+    return sorted({*store.endpoints, *map(text_of, names)})
 
 
 def checked_topic(environment: str, topic: str) -> Topic:
@@ -184,7 +207,7 @@ class Backlog:
         self._store = store
         self._keys: list[tuple[str, str, str]] = []
         names = tuple(environments)
-        self._parking = parking_queues(store, names)
+        self._environments = names
         for name in names:
             self._keys.append(("inbox", name, store.keys.inbox(name, "pending")))
             self._keys.append(("parked", name, store.keys.inbox(name, "parked")))
@@ -201,9 +224,10 @@ class Backlog:
         batch = CommandPipeline(self._store)
         for _, _, key in self._keys:
             batch.script(_STATS, (key,))
-        for _, _, queue in self._parking:
-            queue.count_parked(batch)
         try:
+            parking = parking_queues(self._store, self._environments, await endpoints_ever(self._store))
+            for _, _, queue in parking:
+                queue.count_parked(batch)
             replies = await batch.attempt()
         except StoreError:
             return
@@ -217,6 +241,6 @@ class Backlog:
         ]
         self.parked = [
             (queue, environment, int(reply))
-            for (queue, environment, _), reply in zip(self._parking, parked, strict=True)
+            for (queue, environment, _), reply in zip(parking, parked, strict=True)
             if not isinstance(reply, Exception)
         ]
