@@ -128,7 +128,8 @@ def demo_routes(settings: GatewaySettings, usage: UsageService | None = None) ->
 
     async def index(request: Request) -> Response:
         _require_local(request)
-        return RedirectResponse("demo/")
+        query = request.url.query
+        return RedirectResponse(f"demo/?{query}" if query else "demo/")
 
     pages = Router(
         [

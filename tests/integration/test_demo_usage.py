@@ -55,3 +55,13 @@ async def test_a_process_without_an_intake_says_so(server: Server) -> None:
         answer = await http.post("/demo/use", json=click)
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
         assert "PLANWIRE_INTAKE" in answer.json()["detail"]
+
+
+async def test_the_address_of_the_page_keeps_its_tenant(server: Server) -> None:
+    async with (
+        run_gateway(environment(server.url, DEV="1")) as running,
+        httpx2.AsyncClient(base_url=running.url) as http,
+    ):
+        assert (await http.get("/demo?tenant=free")).headers["location"] == "demo/?tenant=free"
+        assert (await http.get("/demo")).headers["location"] == "demo/"
+        assert (await http.get("/demo?//evil.example/")).headers["location"] == "demo/?//evil.example/"

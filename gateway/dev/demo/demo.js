@@ -5,7 +5,7 @@
  * provider; the page changes only when a new snapshot arrives.
  */
 import { showApplications } from "./applications.js";
-import { clock, fill, sentence, STATUSES, titled } from "./format.js";
+import { clock, fill, named, sentence, STATUSES, titled } from "./format.js";
 import { showPurchases } from "./purchases.js";
 import { request, sold, tenant, topic } from "./session.js";
 import { showUsage } from "./usage.js";
@@ -71,7 +71,7 @@ const renderState = (state) => {
   element("seats").closest(".seats").hidden = seats === undefined;
   fill(
     element("limits"),
-    Object.entries(rest).map(([key, value]) => [titled(key), titled(String(value))]),
+    Object.entries(rest).map(([key, value]) => [named(key), titled(String(value))]),
   );
   const granted = /** @type {[string, string][]} */ (
     Object.entries(modules).map(([key, value]) => [titled(key), titled(String(value))])

@@ -15,6 +15,11 @@ export const STATUSES = {
 /** @param {string} text */
 export const titled = (text) => (text[0].toUpperCase() + text.slice(1)).replaceAll("_", " ");
 
+const NAMES = /** @type {Record<string, string>} */ ({ api_calls: "API calls", ai: "AI credits" });
+
+/** The name of a limit. @param {string} key */
+export const named = (key) => NAMES[key] ?? titled(key);
+
 /** @param {string} instant */
 export const day = (instant) =>
   new Date(instant).toLocaleDateString(undefined, { day: "numeric", month: "long", year: "numeric" });

@@ -1,9 +1,8 @@
 /** The card of what the tenant has used of its limits, and buttons that use some. */
 import { meter, usage } from "../client/usage.js";
-import { day, make, titled } from "./format.js";
+import { day, make, named } from "./format.js";
 import { client, notify, tenantTopic, use } from "./session.js";
 
-const NAMES = /** @type {Record<string, string>} */ ({ api_calls: "API calls", ai: "AI credits", seats: "Seats in use" });
 /** What a meter's buttons say and do, by its key or else by its kind: text, operation, units. */
 const BUTTONS = /** @type {Record<string, [string, "consume" | "release", number][]>} */ ({
   api_calls: [["Use the API", "consume", 1], ["Use it 10 times", "consume", 10]],
@@ -19,7 +18,7 @@ const shownLimit = (limit) => (limit === undefined ? "…" : limit == "unlimited
 
 /** @param {string} key @param {string} kind @returns {{element: HTMLElement, show: (shown: import("../client/usage.js").Meter) => void}} */
 const row = (key, kind) => {
-  const name = NAMES[key] ?? titled(key);
+  const name = key == "seats" ? "Seats in use" : named(key);
   const count = make("span", { class: "count" }, "…");
   const about = make("span", { class: "quiet" });
   const bar = /** @type {HTMLProgressElement} */ (make("progress", { "aria-label": name, max: "1" }));
