@@ -233,3 +233,39 @@ async def test_a_clock_that_went_back_does_not_end_a_window_twice(usage: Usage, 
     found = await usage("consume", "api_calls", 1)
     assert (found.used, found.remaining) == (3, 0)
     assert found.ends_us > ahead_us
+
+
+async def test_a_call_that_is_refused_hides_no_new_limit_from_pages(usage: Usage) -> None:
+    """It was the first to learn of the new entitlements, and announces nothing itself."""
+    await usage.entitle("free", api_calls=3)
+    await usage("consume", "api_calls", 2, key="k")
+    version = await usage.entitle("pro", api_calls=1000)
+    assert await usage("consume", "api_calls", 1, key="k") == Rejected("key_reused")
+    await usage("read")
+    shown = await usage.shown()
+    assert (shown["entitlements"], shown["meters"]["api_calls"]["limit"]) == (version, 1000)
+
+
+async def test_a_call_that_is_refused_hides_no_new_window_from_pages(usage: Usage, redis: Redis) -> None:
+    await usage.entitle("pro", api_calls=10)
+    await usage("consume", "api_calls", 2, key="k")
+    ends_us = int(await redis.hget("pw:{tenant:acme}:usage:snap", "version") or 0)
+    await redis.hset(METERS_KEY, "api_calls:count", f"2 0 1 {ends_us} 0 0 1")
+    await redis.hset(METERS_KEY, "api_calls:windows", f"{ends_us} {ends_us + 60 * MINUTE_US}")
+    assert await usage("consume", "api_calls", 1, key="k") == Rejected("key_reused")
+    await usage("read")
+    assert (await usage.shown())["meters"]["api_calls"]["used"] == 0
+
+
+async def test_a_call_that_is_refused_hides_no_ended_reservation_from_pages(usage: Usage, redis: Redis) -> None:
+    await usage.entitle("pro", api_calls=10)
+    await usage("consume", "api_calls", 2, key="k")
+    await usage("reserve", "api_calls", 3, id="job", lasts_us=MINUTE_US)
+    await redis.hset(METERS_KEY, "pushed", 1)
+    await usage("read")
+    assert (await usage.shown())["meters"]["api_calls"]["reserved"] == 3
+    await redis.zadd("pw:{tenant:acme}:usage:expiry", {"job": 1})
+    await redis.hset(METERS_KEY, "pushed", 1)
+    assert await usage("consume", "api_calls", 1, key="k") == Rejected("key_reused")
+    await usage("read")
+    assert (await usage.shown())["meters"]["api_calls"]["reserved"] == 0

@@ -12,7 +12,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[7], '-inf', text(now), 'LIM
   redis.call('ZREM', KEYS[7], id)
   is_changed = true
 end
-save_all()  -- what follows may be refused, or begin again
+save_due()  -- what follows may be refused, or begin again
 
 -- Keys are forgotten after a day; of more than KEYS_MIN those that are no longer young, of more than KEYS_MAX all.
 local function forget_keys()
@@ -32,7 +32,6 @@ end
 if IS_READ then
   for name in string.gmatch(names, '%S+') do
     if not roll(load(name)) then
-      save_all()
       return ask_terms()
     end
   end
@@ -61,7 +60,7 @@ end
 if not roll(meter) then
   return ask_terms()
 end
-save_all()
+save_due()
 
 local function is_full(limit, used)
   return limit >= 0 and used >= limit

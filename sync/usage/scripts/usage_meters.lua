@@ -126,8 +126,19 @@ local function save_all()
   end
 end
 
-local function ask_terms()
+-- Saves what changed by time or by new terms before a call that may yet be refused, or not be sent again: it is due to be
+-- announced, at once if it is urgent.
+local function save_due()
   save_all()
+  if is_changed then
+    local at = is_urgent and now or math.max(now, tonumber(head[4] or '0') + PUSH_US)
+    head[5] = text(at)
+    redis.call('HSET', KEYS[3], 'due', head[5])
+  end
+end
+
+local function ask_terms()
+  save_due()
   return {'terms', version, tenant[4] or '', redis.call('HGET', KEYS[1], 'state') or 'null',
     redis.call('HGET', KEYS[3], 'periods') or '', text(now)}
 end

@@ -63,7 +63,7 @@ local function push()
   if not is_changed and due == 0 and snap[1] then
     return 0
   end
-  if not is_urgent and now < pushed + PUSH_US and pushed <= now then
+  if not is_urgent and (due == 0 or now < due) and now < pushed + PUSH_US and pushed <= now then
     if due == 0 then
       due = pushed + PUSH_US
       redis.call('HSET', KEYS[3], 'due', text(due))
