@@ -66,14 +66,14 @@ Consume = Callable[[int], Awaitable[None]]
 
 
 @contextlib.asynccontextmanager
-async def usage(url: str, tenants: int, *, has_key: bool) -> AsyncIterator[Consume]:
+async def usage(url: str, tenants: int) -> AsyncIterator[Consume]:
     store = connect(url).store
     meters = meters_of(parse(CATALOG))
     calls = UsageCalls(store, lambda: meters)
     await store.commit_many([Change(f"tenant:t{index}", STATE, owner=BILLING) for index in range(tenants)])
 
     async def consume(index: int) -> None:
-        key = f"{os.urandom(8).hex()}" if has_key else ""
+        key = os.urandom(8).hex()
         (found,) = await calls.run([Call(f"tenant:t{index % tenants}", "consume", "m0", 1, key=key)])
         assert isinstance(found, Answer), found
         assert found.is_allowed
@@ -118,8 +118,7 @@ async def postgres(url: str, tenants: int) -> AsyncIterator[Consume]:
 
 
 WAYS: dict[str, tuple[str, Callable[[str, int], contextlib.AbstractAsyncContextManager[Consume]]]] = {
-    "usage": ("consume with a key", lambda url, tenants: usage(url, tenants, has_key=True)),
-    "keyless": ("consume without a key", lambda url, tenants: usage(url, tenants, has_key=False)),
+    "usage": ("consume", usage),
     "bare": ("INCRBY and a limit in Lua", bare),
     "postgres": ("PostgreSQL UPDATE ... RETURNING", postgres),
 }
@@ -220,9 +219,11 @@ async def memory(port: int, tenants: int = 2000) -> list[list[object]]:
         await store.commit_many([Change(name, STATE, owner=BILLING) for name in names])
         await grow(f"a tenant with {METERS} meters, first call", lambda _, name: Call(name, "consume", "m0", 1))
         await grow("each further meter that is used", lambda n, name: Call(name, "consume", f"m{n + 1}", 1), METERS - 1)
-        await grow("the newest calls, up to 100", lambda _, name: Call(name, "consume", "m0", 1), 100)
         await grow(
-            "each key, for a day (36 characters)",
+            "each of the newest 100 calls: its key, its place", lambda _, name: Call(name, "consume", "m0", 1), 100
+        )
+        await grow(
+            "each further call: its key, for a day (36 characters)",
             lambda turn, name: Call(name, "consume", "m0", 1, key=f"{turn:036}"),
             100,
         )
