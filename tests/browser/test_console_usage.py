@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import httpx2
 from playwright.async_api import expect
 
 from sync.store.store import Store
 from tests.integration.test_console_usage import gateway
-from tests.integration.test_usage import ask, entitle
+from tests.integration.test_usage import KEY, ask, entitle
 from tests.support.chromium import chromium
 from tests.support.usage import end_window
 from tests.support.visitor import TOKEN, visiting
@@ -98,6 +99,59 @@ async def test_usage_is_seen_and_corrected(store_url: str, store: Store, tmp_pat
                 await page.set_viewport_size({"width": 1200, "height": 900})
                 await card.screenshot(path=f"{folder}/usage-dark.png")
             await visitor.fits()
+            await visitor.is_content()
+
+
+async def test_calls_are_followed_and_what_is_not_known_is_said(store_url: str, store: Store, tmp_path: Path) -> None:
+    async with gateway(store_url, tmp_path, CATALOG) as running, chromium() as browser:
+        await ask(running, "/api_calls/consume", {})
+        async with visiting(browser, running.url) as visitor:
+            page = visitor.page
+            await page.goto(f"{visitor.url}/console/#/topics/tenant:acme")
+            await visitor.log_in(TOKEN)
+            card = page.locator("#usage")
+            meters = card.locator(".meter")
+            await expect(meters.nth(0)).to_contain_text("1 of 10 used", timeout=30_000)
+            await expect(card.get_by_role("status").first).to_contain_text("limits are those of the default plan")
+            await ask(running, "/api_calls/consume", {"amount": 9})
+            await expect(meters.nth(0)).to_contain_text("10 of 10 used", timeout=30_000)
+            await expect(meters.nth(0)).to_contain_text("REACHED")
+            async with httpx2.AsyncClient(base_url=running.url, headers=KEY) as backend:
+                state = {"topic": "tenant:acme", "state": {"limits": {"seats": 2}}}
+                assert (await backend.post("/v1/publish", json=state)).status_code == 200
+            await expect(meters.nth(0)).to_contain_text("NOT KNOWN", timeout=30_000)
+            await expect(meters.nth(0)).to_contain_text("10 used of a limit that is not known")
+            await expect(meters.nth(0).get_by_role("progressbar")).to_be_hidden()
+            await expect(meters.nth(1)).to_contain_text("0 of 2 used, 2 left")
+            await expect(card.get_by_role("status").first).to_be_hidden()
+            await visitor.is_content()
+
+
+async def test_the_use_is_corrected_with_the_keyboard_alone(store_url: str, store: Store, tmp_path: Path) -> None:
+    async with gateway(store_url, tmp_path, CATALOG) as running, chromium() as browser:
+        await entitle(store, api_calls=10, seats=3)
+        await ask(running, "/seats/set", {"amount": 3})
+        async with visiting(browser, running.url) as visitor:
+            page = visitor.page
+            await page.goto(f"{visitor.url}/console/#/topics/tenant:acme")
+            await visitor.log_in(TOKEN)
+            correct = page.locator("#usage").get_by_role("button", name="Correct the use…")
+            await expect(correct).to_be_visible(timeout=30_000)
+            await correct.focus()
+            await page.keyboard.press("Enter")
+            await expect(page.get_by_label("Meter", exact=True)).to_be_focused()
+            await page.keyboard.type("seats")
+            await page.keyboard.press("Tab")
+            await page.keyboard.type("set")
+            await page.keyboard.press("Tab")
+            await page.keyboard.type("1")
+            await page.keyboard.press("Tab")
+            await page.keyboard.type("two have left")
+            await page.keyboard.press("Enter")
+            await expect(page.locator("dialog .outcome")).to_have_text("Done: adjust_usage.", timeout=30_000)
+            await page.keyboard.press("Escape")
+            await expect(correct).to_be_focused()
+            await expect(page.locator("#usage .meter").nth(1)).to_contain_text("1 of 3 used", timeout=30_000)
             await visitor.is_content()
 
 

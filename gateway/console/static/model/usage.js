@@ -13,6 +13,15 @@ const STATUSES = {
 /** What happened, by the operation. @type {Record<string, string>} */
 const OPERATIONS = { cancel: "give back", adjust: "correct", grant: "grant credits" };
 
+/** What is to be known about the whole answer; "" for nothing. @param {any} answer of `usage/TOPIC` */
+export const remarkOf = ({ entitlements, private_hidden: isHidden }) =>
+  [
+    entitlements === 0 && "The tenant has no state: the limits are those of the default plan.",
+    isHidden && "This login may not see keys, reasons and names: its token has not the scope private.",
+  ]
+    .filter(Boolean)
+    .join(" ");
+
 /** The name of a meter, with its application. @param {any} meter */
 export const nameOf = ({ meter, app }) => (app ? `${meter} (${app})` : meter);
 

@@ -226,7 +226,11 @@ export const topicView = (root, context, { name, query }) => {
       from = start;
       draw();
       const isNew = shownVersion !== answer.committed.version;
-      if (!isNew && Date.now() - askedAt < ASK_EVERY_MS) return;
+      if (!isNew && Date.now() - askedAt < ASK_EVERY_MS) {
+        // Usage changes without a version of the tenant's.
+        if (!jumps.usage.hidden) await used.load(signal);
+        return;
+      }
       shownVersion = answer.committed.version;
       askedAt = Date.now();
       await Promise.all([

@@ -103,13 +103,7 @@ export const usageCard = (context, name) => {
     element.hidden = !found.why && !found.meters.length;
     if (element.hidden) return;
     for (const part of [tools, meters, details]) part.hidden = Boolean(found.why);
-    setText(
-      remark,
-      found.why ??
-        (found.private_hidden
-          ? "This login may not see keys, reasons and names: its token has not the scope private."
-          : ""),
-    );
+    setText(remark, found.why ?? usage.remarkOf(found));
     remark.hidden = !remark.textContent;
     if (found.why) return;
     grant.hidden = !found.meters.some((/** @type {any} */ { kind }) => kind === "credits");
