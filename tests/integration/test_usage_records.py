@@ -234,6 +234,7 @@ class TestCommands:
             (("history", "acme", "apicalls"), "the catalog has no such meter"),
             (("grant", "acme", "ai", "5", "--until", "2020-01-01", "--reason", "x"), "ends_at has passed"),
             (("export", "--since", "2027-02-01", "--until", "2027-01-01"), "since must be earlier than until"),
+            (("export", "--since", "30d"), "neither a time such as 2027-01-31T12:00:00Z nor a date"),
             (("show", "acme", "--env", "mars"), "env must be one of live"),
         ],
     )

@@ -16,9 +16,16 @@ from gateway.cli.tenants import until
 _COUNTER_COLUMNS = ("tenant", "meter", "app", "kind", "starts_at", "ends_at", "used", "reserved", "limit", "open")
 
 
+def moment(text: str) -> str:
+    """Return the RFC 3339 time that `text` stands for: a time or a date (at 00:00 UTC); a span would begin now."""
+    if text[-1:] in ("d", "h"):
+        raise click.BadParameter(f"{text[:60]!r} is neither a time such as 2027-01-31T12:00:00Z nor a date")
+    return until(text)
+
+
 @click.command()
-@click.option("--since", type=until, help="Leave out windows that had ended by this time or date.")
-@click.option("--until", "before", type=until, help="Leave out windows that began at this time or later.")
+@click.option("--since", type=moment, help="Leave out windows that had ended by this time or date.")
+@click.option("--until", "before", type=moment, help="Leave out windows that began at this time or later.")
 @click.option("--ended", is_flag=True, help="Leave out windows that go on: their counts are not final.")
 @click.option("--meter", help="Only this meter.")
 @click.option("--after", default="", metavar="CURSOR", help="Go on where an export was stopped, as it said.")

@@ -80,7 +80,7 @@ def consume(
 
     \b
     Example: planwire usage consume acme api_calls
-             planwire usage consume acme api_calls 50 --once import-2027-01-31
+             planwire usage consume acme api_calls 5 --once import-2027-01-31
     """
     answer = _count(api, (tenant, environ, meter, "consume"), {"amount": amount, "key": key})
     _say_counted(as_json, "allowed" if answer["allowed"] else "denied", answer)
@@ -144,7 +144,7 @@ def grant(
 ) -> None:
     """Give TENANT credits of METER, until a date or for good. What ends first is used first.
 
-    Example: planwire usage grant acme ai_credits 500 --until 30d --reason "apology for the outage"
+    Example: planwire usage grant acme ai 500 --until 30d --reason "apology for the outage"
     """
     body = {"amount": amount, "ends_at": ends_at, "reason": reason, "key": key}
     _say_counted(as_json, "granted", _count(api, (tenant, environ, meter, "grant"), body))
