@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import partial
-from typing import Any, Final, Literal, Protocol
+from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 
+from gateway.metric_kinds import PREFIX, Declared, Histogram, counter, family_of, gauge, histogram
 from planwire_client.core.frames import CloseCode
 from sync.store import counters
-
-PREFIX: Final = "planwire_"
 
 CLOSE_CODES = frozenset((*range(1000, 1016), *CloseCode))
 """The close codes that are label values: those of RFC 6455 and ours. A browser may send any other."""
@@ -33,31 +30,6 @@ OTHER: Final = "other"
 LATENCY_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 OCCURRED_BOUNDS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
 """Wider bounds: the time starts at the provider's clock and includes its webhook."""
-
-
-class Histogram:
-    """Counts of observed seconds per bucket, and their sum."""
-
-    __slots__ = ("bounds", "counts", "total")
-
-    def __init__(self, bounds: Iterable[float]) -> None:
-        self.bounds = tuple(bounds)
-        self.counts = [0] * (len(self.bounds) + 1)
-        self.total = 0.0
-
-    def observe(self, seconds: float, times: int = 1) -> None:
-        """Count `times` observations of `seconds`. Negative seconds (a clock that ran backwards) count as 0."""
-        seconds = max(seconds, 0.0)
-        self.counts[bisect_left(self.bounds, seconds)] += times
-        self.total += seconds * times
-
-    def buckets(self) -> list[tuple[str, float]]:
-        """Return (upper bound, cumulative count) pairs, as Prometheus expects them."""
-        running, result = 0, []
-        for bound, count in zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True):
-            running += count
-            result.append((bound, float(running)))
-        return result
 
 
 class Backlog(Protocol):
@@ -75,32 +47,6 @@ class Backlog(Protocol):
         """Read it again; keep the last values if the store is unreachable."""
 
 
-@dataclass(frozen=True, slots=True)
-class Declared:
-    """How an attribute of `Metrics` is exported. `name`: without `planwire_` and `_total`; `text`: the help text."""
-
-    kind: Literal["counter", "gauge", "histogram"]
-    name: str
-    text: str
-    labels: tuple[str, ...] = ()
-
-
-def _counter(name: str, text: str, *labels: str) -> Any:
-    return _declared(Declared("counter", name, text, labels), Counter if labels else int)
-
-
-def _gauge(name: str, text: str, *labels: str, kind: type[int] = int) -> Any:
-    return _declared(Declared("gauge", name, text, labels), Counter if labels else kind)
-
-
-def _histogram(name: str, text: str, bounds_s: Sequence[float]) -> Any:
-    return _declared(Declared("histogram", name, text), partial(Histogram, bounds_s))
-
-
-def _declared(declared: Declared, make: Callable[[], object]) -> Any:
-    return field(init=False, default_factory=make, metadata={"declared": declared})
-
-
 @dataclass(eq=False)
 class Metrics:
     """The metrics of one process. Callers add to the attributes; a labelled one is a Counter by label values.
@@ -115,115 +61,115 @@ class Metrics:
     counters: Mapping[tuple[str, counters.Labels], int] = field(init=False, default_factory=dict)
     probe_at: float = field(init=False, default=0.0)
 
-    opened: int = _counter("sockets_opened", "Sockets whose hello was accepted.")
-    sent: int = _counter("deliveries", "Snapshots and patches written to sockets.")
-    sent_bytes: int = _counter("delivered_bytes", "Bytes of those frames, framing included.")
-    received: int = _counter("frames_received", "Frames that browsers sent, control frames aside.")
-    patches: int = _counter("patches", "Deliveries that were patches.")
-    replaced: int = _counter("replaced", "Deliveries replaced in a slow socket's slot by a newer version.")
-    conflated: int = _counter("conflated", "Versions that a busy fan-out skipped for a newer one.")
-    resets: int = _counter("resets", "Snapshots sent with reset: the store had lost newer state.")
-    announcements: int = _counter("announcements", "Versions that the bus announced and were new here.")
-    bad_announcements: int = _counter("bad_announcements", "Announcements that could not be read.")
-    acks: int = _counter("acks", "Acks received.")
-    nacks: int = _counter("nacks", "Nacks received.")
-    expects: int = _counter("expects", "Expect frames received.")
-    expects_expired: int = _counter("expects_expired", "Expects that ended without a newer version.")
-    gone: int = _counter("gone", "Topics taken from a socket by expiry or revocation.")
-    probes: int = _counter("probes", "Bus probes that came back.")
-    probes_missed: int = _counter("probes_missed", "Bus probes that did not come back in time.")
-    feed_losses: int = _counter("feed_losses", "Times the connection to the bus was lost or dropped as deaf.")
-    sweeps: int = _counter("sweeps", "Sweeps over all live topics.")
-    sweep_topics: int = _counter("sweep_topics", "Topics whose version a sweep read.")
-    sweep_repairs: int = _counter("sweep_repairs", "Topics that a sweep found newer than the bus had announced.")
-    unhydrated: int = _counter("unhydrated", "Topics without state that the worker was to ask the source about.")
-    sweep_seconds: float = _counter("sweep_seconds", "CPU seconds of the event loop's thread spent sweeping.")
-    restored: int = _counter("restored", "Snapshots put back into a store that had lost them.")
-    lost_tails: int = _counter("lost_tails", "Times that a shard of the store was found to have lost commits.")
-    foreign: int = _counter(
+    opened: int = counter("sockets_opened", "Sockets whose hello was accepted.")
+    sent: int = counter("deliveries", "Snapshots and patches written to sockets.")
+    sent_bytes: int = counter("delivered_bytes", "Bytes of those frames, framing included.")
+    received: int = counter("frames_received", "Frames that browsers sent, control frames aside.")
+    patches: int = counter("patches", "Deliveries that were patches.")
+    replaced: int = counter("replaced", "Deliveries replaced in a slow socket's slot by a newer version.")
+    conflated: int = counter("conflated", "Versions that a busy fan-out skipped for a newer one.")
+    resets: int = counter("resets", "Snapshots sent with reset: the store had lost newer state.")
+    announcements: int = counter("announcements", "Versions that the bus announced and were new here.")
+    bad_announcements: int = counter("bad_announcements", "Announcements that could not be read.")
+    acks: int = counter("acks", "Acks received.")
+    nacks: int = counter("nacks", "Nacks received.")
+    expects: int = counter("expects", "Expect frames received.")
+    expects_expired: int = counter("expects_expired", "Expects that ended without a newer version.")
+    gone: int = counter("gone", "Topics taken from a socket by expiry or revocation.")
+    probes: int = counter("probes", "Bus probes that came back.")
+    probes_missed: int = counter("probes_missed", "Bus probes that did not come back in time.")
+    feed_losses: int = counter("feed_losses", "Times the connection to the bus was lost or dropped as deaf.")
+    sweeps: int = counter("sweeps", "Sweeps over all live topics.")
+    sweep_topics: int = counter("sweep_topics", "Topics whose version a sweep read.")
+    sweep_repairs: int = counter("sweep_repairs", "Topics that a sweep found newer than the bus had announced.")
+    unhydrated: int = counter("unhydrated", "Topics without state that the worker was to ask the source about.")
+    sweep_seconds: float = counter("sweep_seconds", "CPU seconds of the event loop's thread spent sweeping.")
+    restored: int = counter("restored", "Snapshots put back into a store that had lost them.")
+    lost_tails: int = counter("lost_tails", "Times that a shard of the store was found to have lost commits.")
+    foreign: int = counter(
         "foreign_messages", "Announcements and revocations of another installation heard on these channels."
     )
-    unannounced: int = _counter("unannounced", "Commits made here that the store would not announce; sweeps find them.")
-    drained: int = _counter("drained", "Sockets closed by a drain.")
-    revocations: int = _counter("revocations", "Revocations learnt.")
-    streams_opened: int = _counter("streams_opened", "Event streams and waiting reads begun.")
-    accept_failures: int = _counter(
+    unannounced: int = counter("unannounced", "Commits made here that the store would not announce; sweeps find them.")
+    drained: int = counter("drained", "Sockets closed by a drain.")
+    revocations: int = counter("revocations", "Revocations learnt.")
+    streams_opened: int = counter("streams_opened", "Event streams and waiting reads begun.")
+    accept_failures: int = counter(
         "accept_failures", "Checks, four a second, that found no free descriptor; new connections are closed then."
     )
-    log_lines_dropped: int = _counter("log_lines_dropped", "Log lines dropped because the log was not read.")
+    log_lines_dropped: int = counter("log_lines_dropped", "Log lines dropped because the log was not read.")
 
-    sockets: int = _gauge("sockets", "Open sockets.")
-    http_connections: int = _gauge("http_connections", "Open HTTP connections; a new socket counts until its hello.")
-    topics: int = _gauge("topics", "Live topics.")
-    streams: int = _gauge("streams", "Open event streams and waiting reads.")
-    fresh: bool = _gauge("fresh", "1: the bus is proved to deliver within two probe intervals.", kind=bool)
-    draining: bool = _gauge("draining", "1: the process is stopping.", kind=bool)
+    sockets: int = gauge("sockets", "Open sockets.")
+    http_connections: int = gauge("http_connections", "Open HTTP connections; a new socket counts until its hello.")
+    topics: int = gauge("topics", "Live topics.")
+    streams: int = gauge("streams", "Open event streams and waiting reads.")
+    fresh: bool = gauge("fresh", "1: the bus is proved to deliver within two probe intervals.", kind=bool)
+    draining: bool = gauge("draining", "1: the process is stopping.", kind=bool)
 
-    closed: Counter[int | str] = _counter("sockets_closed", "Sockets closed.", "code")
-    refused: Counter[str] = _counter("sockets_refused", "Sockets refused before opening.", "reason")
-    connections_dropped: Counter[str] = _counter(
+    closed: Counter[int | str] = counter("sockets_closed", "Sockets closed.", "code")
+    refused: Counter[str] = counter("sockets_refused", "Sockets refused before opening.", "reason")
+    connections_dropped: Counter[str] = counter(
         "http_connections_dropped",
         "HTTP connections closed or refused because they were too slow or a limit was reached.",
         "reason",
     )
-    verdicts: Counter[str] = _counter("verdicts", "Publishes over HTTP.", "verdict")
-    auth_failures: Counter[str] = _counter("auth_failures", "Refused tokens and publish keys.", "code")
-    usage_calls: Counter[tuple[str, str, str]] = _counter(
+    verdicts: Counter[str] = counter("verdicts", "Publishes over HTTP.", "verdict")
+    auth_failures: Counter[str] = counter("auth_failures", "Refused tokens and publish keys.", "code")
+    usage_calls: Counter[tuple[str, str, str]] = counter(
         "usage_calls", "Calls about usage over HTTP, by what came of them.", "operation", "meter", "outcome"
     )
-    requests: Counter[tuple[str, str, int]] = _counter("http_requests", "HTTP requests.", "route", "method", "status")
+    requests: Counter[tuple[str, str, int]] = counter("http_requests", "HTTP requests.", "route", "method", "status")
 
-    drift: Counter[tuple[str, ...]] = _counter(
+    drift: Counter[tuple[str, ...]] = counter(
         "drift", "Differences found between what was published and what the provider says.", "kind", "env"
     )
-    item_failures: Counter[tuple[str, ...]] = _counter(
+    item_failures: Counter[tuple[str, ...]] = counter(
         "item_failures", "Failed attempts at an item of one of the worker's queues.", "queue"
     )
-    webhook_messages: Counter[tuple[str, ...]] = _counter(
+    webhook_messages: Counter[tuple[str, ...]] = counter(
         "webhook_messages", "Messages to endpoints of outgoing webhooks.", "endpoint", "type", "outcome"
     )
-    erased_events: Counter[tuple[str, ...]] = _counter(
+    erased_events: Counter[tuple[str, ...]] = counter(
         "erased_events", "Events ignored because their tenant was erased.", "env"
     )
-    ignored_events: Counter[tuple[str, ...]] = _counter(
+    ignored_events: Counter[tuple[str, ...]] = counter(
         "ignored_events", "Events of other software (price: the catalog ignores it) or of other accounts (account).",
         "reason", "env",
     )  # fmt: skip
-    shadow_comparisons: Counter[tuple[str, ...]] = _counter(
+    shadow_comparisons: Counter[tuple[str, ...]] = counter(
         "shadow_comparisons", "Comparisons with the entitlement system in whose shadow billing runs.", "result", "env"
     )
-    shadow_differences: Counter[tuple[str, ...]] = _counter(
+    shadow_differences: Counter[tuple[str, ...]] = counter(
         "shadow_differences", "Tenants that were found to differ from it, anew, by what differs.", "field", "env"
     )
-    queue_length: dict[tuple[str, str], float] = _gauge(
+    queue_length: dict[tuple[str, str], float] = gauge(
         "queue_length",
         "What is in a queue of the worker's, what is not due yet included; the same in each process.",
         "queue", "env",
     )  # fmt: skip
-    queue_overdue: dict[tuple[str, str], float] = _gauge(
+    queue_overdue: dict[tuple[str, str], float] = gauge(
         "queue_overdue_seconds",
         "For how long the first of a queue has been due; a worker takes it within seconds.",
         "queue", "env",
     )  # fmt: skip
-    queue_parked: dict[tuple[str, str], float] = _gauge(
+    queue_parked: dict[tuple[str, str], float] = gauge(
         "queue_parked",
         "Items of one of the worker's queues that are parked after 8 failed attempts; events: queue_length of parked.",
         "queue", "env",
     )  # fmt: skip
-    evicts: Mapping[str, float] = _gauge(
+    evicts: Mapping[str, float] = gauge(
         "store_evicts", "1: the store may evict keys, by its maxmemory-policy; NaN: it is not known.", "policy"
     )
 
-    publish_to_sent: Histogram = _histogram(
+    publish_to_sent: Histogram = histogram(
         "publish_to_sent_seconds", "From a version's instant to its fan-out here.", LATENCY_BOUNDS_S
     )
-    publish_to_acked: Histogram = _histogram(
+    publish_to_acked: Histogram = histogram(
         "publish_to_acked_seconds", "From a version's instant to the ack of a tab that was open then.", LATENCY_BOUNDS_S
     )
-    usage_seconds: Histogram = _histogram(
+    usage_seconds: Histogram = histogram(
         "usage_seconds", "From a call about usage to the store's answer, durable if it is to be.", LATENCY_BOUNDS_S
     )
-    occurred_to_acked: Histogram = _histogram(
+    occurred_to_acked: Histogram = histogram(
         "occurred_to_acked_seconds",
         "From the provider's occurred_at to the ack of a tab that was open at the commit.",
         OCCURRED_BOUNDS_S,
@@ -280,7 +226,7 @@ class Metrics:
         """Yield the metric families (the registry calls this)."""
         self._read_shared()
         for attribute, declared in DECLARED.items():
-            yield _family(declared, getattr(self, attribute))
+            yield family_of(declared, getattr(self, attribute))
         age = time.time() - self.probe_at if self.probe_at else float("inf")
         yield GaugeMetricFamily(PREFIX + "tasks", "Tasks of the event loop.", value=_tasks())
         yield GaugeMetricFamily(PREFIX + "probe_age_seconds", "Since the bus was last proved; +Inf: never.", value=age)
@@ -308,17 +254,6 @@ DECLARED: dict[str, Declared] = {
     one.name: one.metadata["declared"] for one in fields(Metrics) if "declared" in one.metadata
 }
 """Declarations by attribute name."""
-
-
-def _family(declared: Declared, value: Any) -> Metric:
-    name, text = PREFIX + declared.name, declared.text
-    if isinstance(value, Histogram):
-        return HistogramMetricFamily(name, text, buckets=value.buckets(), sum_value=value.total)
-    kind = CounterMetricFamily if declared.kind == "counter" else GaugeMetricFamily
-    family = kind(name, text, labels=declared.labels)
-    for key, count in value.items() if declared.labels else (((), value),):
-        family.add_metric([str(part) for part in (key if isinstance(key, tuple) else (key,))], count)
-    return family
 
 
 def _tasks() -> int:

@@ -49,6 +49,7 @@ TURN_S = 30.0
 """After this time the rest of a tenant's messages waits for the next turn, so that the claim does not end."""
 
 _MARK = Script.load(__package__, "webhook_mark")
+_SINCE = Script.load(__package__, "webhook_since")
 
 _log = structlog.get_logger("sync.webhooks")
 
@@ -198,12 +199,8 @@ class Rounds:
 
     async def _begin(self) -> None:
         """Note since when each endpoint is told of changes: what was before is not news."""
-        batch, key = CommandPipeline(self._store), self._store.keys.webhooks("since")
-        for name in self._queues:
-            batch.command("HSETNX", key, name, time.time_ns() // 1000)
-        batch.command("HGETALL", key)
-        found = (await batch.run())[-1]
-        self._since = {name.decode(): int(since) for name, since in found.items()}
+        found = await run_script(self._store, _SINCE, (self._store.keys.webhooks("since"),), *self._queues)
+        self._since = {name.decode(): int(since) for name, since in zip(found[::2], found[1::2], strict=True)}
 
     def _told(self, name: str, version: bytes | None, entry: bytes | None) -> _Told:
         since = self._since[name]

@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
-from gateway.metrics import PREFIX
+from gateway.metric_kinds import PREFIX
 from planwire_client.http import NO_ANSWER
 from tests.support.gateway import PUBLISH_KEY, Client, environment, token
 from tests.support.processes import Running, clean_environ, running as running_process

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -217,6 +218,19 @@ async def test_an_endpoint_that_is_gone_is_parked_at_once(worker: Worker, receiv
     await worker.turn()
     assert receiver.attempts == 1
     assert list(await worker.queue["to:r0"].parked()) == [TOPIC]
+
+
+async def test_a_worker_whose_clock_is_ahead_misses_no_change(
+    store: Store, sender: Sender, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Versions are made by the store's clock, and what is news is too."""
+    ahead_ns = time.time_ns() + 3_600 * 1_000_000_000
+    monkeypatch.setattr(time, "time_ns", lambda: ahead_ns)
+    worker = Worker(store, sender, receiver)
+    await worker.look()
+    version = await publish(store, "pro")
+    await worker.turn()
+    assert [told["version"] for told in receiver.data()] == [version]
 
 
 @pytest.mark.parametrize("status", [301, 404])

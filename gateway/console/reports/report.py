@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gateway.console.reports.tab_status import Status
-from gateway.metrics import Histogram, Metrics
+from gateway.metric_kinds import Histogram
+from gateway.metrics import Metrics
 from planwire_client.core import canonical_json
 
 REPORT_MAX_BYTES = 24_576

@@ -8,7 +8,8 @@ from collections import Counter
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.metrics import CLOSE_CODES, DECLARED, Histogram, Metrics
+from gateway.metric_kinds import Histogram
+from gateway.metrics import CLOSE_CODES, DECLARED, Metrics
 from planwire_client.core.frames import CloseCode
 
 NOW = 1_800_000_000.0
@@ -59,14 +60,6 @@ def test_a_browser_that_chooses_close_codes_makes_a_bounded_number_of_series() -
     assert {str(int(code)) for code in CloseCode} < set(found)
     assert len(found) < 40
     assert found["other"] == 6000 - len(CLOSE_CODES)
-
-
-def test_a_histogram_counts_up_to_and_including_its_bounds() -> None:
-    histogram = Histogram((1, 2))
-    for value in (-5, 0.5, 1, 1.5, 2, 3):
-        histogram.observe(value)
-    assert histogram.buckets() == [("1", 3), ("2", 5), ("+Inf", 6)]
-    assert histogram.total == pytest.approx(8.0)
 
 
 def test_versions_tell_their_own_age(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,8 @@ import pytest
 from gateway.console.reports import report, topic_list
 from gateway.console.reports.report import Window
 from gateway.console.reports.tab_status import Status
-from gateway.metrics import Histogram, Metrics
+from gateway.metric_kinds import Histogram
+from gateway.metrics import Metrics
 
 
 def test_the_worst_topics_come_first_and_no_more_than_asked_for() -> None:
