@@ -70,12 +70,16 @@ const reports = [
 ];
 const event = (event_id, topic) =>
   ({ event_id, reason: "unknown price p in live", waits_on: ["catalog"], topic, parked_us: 1 });
+const letter = { queue: "webhooks:app", item: "tenant:a", reason: "status 410" };
+const timer = { queue: "timers", item: "tenant:b", reason: "damaged" };
 const parked = (...events) => ({ listed: true, environments: [{ env: "live", total: events.length, parked: events }] });
 return [
   ...ofTabs(reports),
   ...ofParked(parked(event("e1", "tenant:a"))),
   ...ofParked(parked(event("e1", "tenant:a"), event("e2", "tenant:b"))),
   ...ofParked({ listed: false, environments: [] }),
+  ...ofParkedItems({ listed: false, environments: [] }),
+  ...ofParkedItems({ listed: true, environments: [{ env: "live", items: [letter, letter, timer] }] }),
 ].map(({ severity, title, link }) => `${severity} ${title} ${link}`);
 """
 
@@ -111,6 +115,8 @@ async def test_what_is_computed_is_right(page: Page) -> None:
         "amber 3 more topics with tabs in trouble #/?only=trouble",
         "red Catalog: unknown price p in live #/topics/tenant:a?at=events&event=e1",
         "red Catalog: unknown price p in live #/why/catalog?env=live",
+        "red 2 dead letters of the endpoint app (live) #/why/items?env=live",
+        "red 1 parked item of timers (live) #/why/items?env=live",
     ]
 
     assert await run(page, "model/format", SIDES) == [

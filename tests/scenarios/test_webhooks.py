@@ -15,6 +15,7 @@ import httpx2
 import pytest
 
 from tests.support import processes
+from tests.support.console import TOKEN, get, http, login
 from tests.support.receiver import SECRET, Receiver, receiving
 from tests.support.system import CATALOG, System, ago, event, run_system
 from tests.support.wait import until
@@ -169,9 +170,14 @@ class TestFailures:
             receiver.status = 410
             await system.apply(event(ago(60), tenant="acme"))
             await until(lambda: system.store.redis.hlen(f"{system.store.keys.webhooks('to:app')}:parked"), 30)
-        async with run_system(store_url, tmp_path, catalog=CATALOG + METERS) as system:
+        without = run_system(store_url, tmp_path, catalog=CATALOG + METERS, CONSOLE_TOKEN=TOKEN)
+        async with without as system:
             (letter,) = (await system.ask("GET", "/v1/parked-items"))["items"]
             assert (letter["queue"], letter["item"]) == ("webhooks:app", "tenant:acme")
+            async with http(system.gateway) as console:
+                await login(console)
+                environments = (await get(console, "parked"))["environments"]
+            assert [one["item"] for each in environments for one in each["items"]] == ["tenant:acme"]
             one = {"queue": letter["queue"], "item": letter["item"]}
             refused = await system.http.post("/v1/parked-items/retry", json=one, headers=system.key)
             assert (refused.status_code, refused.json()["code"]) == (409, "not_changed")

@@ -52,7 +52,10 @@ class BillingRoutes:
         self._service = service
 
     async def parked(self, request: Request, _: Principal) -> Members:
-        """Answer parked events, the longest parked first. `next` is the `after` of the next page of the same `env`."""
+        """Answer parked events, the longest parked first, and the parked items of the worker's queues.
+
+        `next` is the `after` of the events' next page of the same `env`.
+        """
         service = self._service
         if service is None:
             return {"listed": False, "environments": []}
@@ -69,7 +72,8 @@ class BillingRoutes:
         for environment in service.environments if asked is None else (asked,):
             total, rows = await service.parked(environment, after, PARKED_MAX)
             following = f"{rows[-1]['parked_us']}.{rows[-1]['event_id']}" if len(rows) == PARKED_MAX else None
-            found.append({"env": environment, "total": total, "parked": rows, "next": following})
+            items = await service.parked_items(environment, PARKED_MAX)
+            found.append({"env": environment, "total": total, "parked": rows, "next": following, "items": items})
         return {"listed": True, "environments": found}
 
     async def schedule(self, request: Request, _: Principal) -> Members:

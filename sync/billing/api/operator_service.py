@@ -6,13 +6,14 @@ The HTTP operations for operators answer the same documents.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
+from typing import cast
 
 from planwire_client.core.topic import Topic
 from sync.billing.api.bodies import requests
 from sync.billing.api.links import Links
 from sync.billing.api.operations import ERRORS, Asked, Document, known_environment
 from sync.billing.api.overrides import Overrides
-from sync.billing.api.parked import ParkedEvents
+from sync.billing.api.parked import ParkedEvents, ParkedItems
 from sync.billing.api.previews import Previews
 from sync.billing.api.shadow import Shadows
 from sync.billing.api.status import Statuses, Tabs
@@ -54,6 +55,11 @@ class OperatorService:
             {"waits_on": record.waits, **{name: getattr(record, name) for name in names}}
             for record in await inbox.parked(after, limit)
         ]
+
+    async def parked_items(self, environment: str, limit: int) -> list[Document]:
+        """Return up to `limit` items of the worker's queues that failed until they were parked: dead letters, too."""
+        found = await self._answer(ParkedItems(self._services).listing(self._asked(environment), limit))
+        return cast(list[Document], found["items"])
 
     async def retry(self, environment: str, event_id: str) -> Document:
         """Retry a parked event now; return its outcome."""

@@ -133,6 +133,20 @@ export const ofParked = (answer) => {
   );
 };
 
+/** Items of the worker's queues that failed until they were parked, by queue. @param {any} answer of `parked` @returns {Item[]} */
+export const ofParkedItems = (answer) =>
+  (answer?.environments ?? []).flatMap((/** @type {any} */ { env, items = [] }) =>
+    grouped(items, (/** @type {any} */ item) => item.queue).map(([queue, [first, ...others]]) => ({
+      key: `items ${env} ${queue}`,
+      severity: /** @type {const} */ ("red"),
+      title: queue.startsWith("webhooks:")
+        ? `${plural(others.length + 1, "dead letter")} of the endpoint ${queue.slice("webhooks:".length)} (${env})`
+        : `${plural(others.length + 1, "parked item")} of ${queue} (${env})`,
+      why: `${first.item}: ${first.reason}`,
+      link: toCause("items", { env }),
+    })),
+  );
+
 /**
  * Recent differences from the provider, grouped by topic.
  * @param {any} answer of `drift`, one environment

@@ -17,6 +17,13 @@ export const CAUSES = {
     look: "The reason names the price. Prices of live and of sandbox are different. The environment is that of the secret that signed the event: where it is the wrong one, so is the secret of that endpoint.",
     ends: "Add the price to its plan or add-on in the catalog, or to [ignore] if other software sells it. Workers notice the edit, and use the events that wait on it.",
   },
+  items: {
+    title: "Dead letters and parked items",
+    means:
+      "Work of the worker's failed eight times, or at once for good, and is not tried again by itself. In a queue webhooks:NAME it is a message that the endpoint NAME did not take.",
+    look: "The reason is what the last attempt said. Several of one endpoint: it is down, its secret differs, or its address is gone. A further change of the tenant is one more attempt.",
+    ends: "Remove the reason, then: planwire parked retry ITEM --queue QUEUE. Or drop it: planwire parked drop ITEM --queue QUEUE --reason TEXT.",
+  },
   webhooks: {
     title: "Rejected webhooks",
     means:

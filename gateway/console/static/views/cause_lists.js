@@ -86,6 +86,25 @@ const parked = (kind, context, query) =>
     },
   );
 
+/** @param {URLSearchParams} query */
+const items = (query) =>
+  listing(
+    CAUSES.items.title,
+    ["Queue", "Environment", "Item", "Reason", "Tries"],
+    async (signal) =>
+      (await get("parked", { env: query.get("env") }, signal)).environments.flatMap(
+        (/** @type {any} */ each) => each.items ?? [],
+      ),
+    (item) => `${item.env} ${item.queue} ${item.item}`,
+    ([queue, env, name, reason, tries], item) => {
+      setText(queue, item.queue);
+      setText(env, item.env);
+      setText(name, item.item);
+      setText(reason, item.reason);
+      setText(tries, item.attempts);
+    },
+  );
+
 const webhooks = () =>
   listing(
     CAUSES.webhooks.title,
@@ -173,6 +192,7 @@ const audit = () =>
 /** The table of what a cause affects now, or null if the page shows it in another way. @param {string} kind @param {Context} context @param {URLSearchParams} query */
 export const listOf = (kind, context, query) => {
   if (kind === "parked" || kind === "catalog") return parked(kind, context, query);
+  if (kind === "items") return items(query);
   if (kind === "webhooks") return webhooks();
   if (kind === "drift") return drift(context);
   if (kind === "shadow") return shadow(context, query);

@@ -1,6 +1,6 @@
 /** The first view: what needs attention, the counters and gateways, and all topics. */
 import { get } from "../api.js";
-import { ofDrift, ofGateways, ofParked, ofRefusals, ofShadow, ofTabs } from "../model/attention.js";
+import { ofDrift, ofGateways, ofParked, ofParkedItems, ofRefusals, ofShadow, ofTabs } from "../model/attention.js";
 import { toCause } from "../model/links.js";
 import { attentionList } from "../parts/attention_list.js";
 import { figures } from "../parts/figures.js";
@@ -60,6 +60,7 @@ export const landing = (root, context, place) => {
       ...ofGateways(known),
       ...ofTabs(reports),
       ...ofParked(asked.parked),
+      ...ofParkedItems(asked.parked),
       ...ofRefusals(asked.refusals, now_us - RECENT_US),
       ...ofShadow(asked.shadow),
       ...asked.drift.flatMap((answer) => ofDrift(answer, now_us, RECENT_US)),
