@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,7 +20,8 @@ from sync.store.store import Store
 from sync.usage import calls as usage_calls
 from sync.usage.calls import Answer, Call, Rejected, UsageCalls
 from sync.usage.meters import Meters, meters_of
-from tests.support.servers import Server, start_valkey
+from tests.support.cluster import start_cluster
+from tests.support.servers import Server, redis_binary, start_valkey
 
 TENANT = "tenant:acme"
 CATALOG = """
@@ -112,19 +114,23 @@ async def test_a_run_ends_where_a_call_asks_for_something(server: Server) -> Non
     await store.aclose()
 
 
-async def test_many_calls_of_many_tenants_each_have_their_answer(server: Server) -> None:
-    store = connect(server.url).store
-    redis: Any = store.redis
-    await redis.flushall()
-    calls = UsageCalls(store, lambda: EDITIONS[0])
-    asked = [Call(f"tenant:t{index % 3}", "consume", "api_calls", 1) for index in range(750)]
-    asked += [Call(TENANT, "consume", "nope", 1), Call(TENANT, "consume", "api_calls", 1)]
-    *found, rejected, last = await calls.run(asked)
-    assert [one.used for one in found if isinstance(one, Answer)] == [index // 3 + 1 for index in range(750)]
-    assert rejected == Rejected("meter_unknown")
-    assert isinstance(last, Answer)
-    assert last.used == 1
-    await store.aclose()
+@pytest.mark.parametrize("kind", ["server", "cluster"])
+async def test_many_calls_of_many_tenants_each_have_their_answer(server: Server, kind: str) -> None:
+    with contextlib.ExitStack() as stack:
+        url = server.url if kind == "server" else stack.enter_context(start_cluster(redis_binary())).url
+        store = connect(url).store
+        calls = UsageCalls(store, lambda: EDITIONS[0])
+        for tenant in (TENANT, *(f"tenant:t{index}" for index in range(7))):
+            await calls.run([Call(tenant, "erase")])
+        asked = [Call(f"tenant:t{index % 7}", "consume", "api_calls", 1) for index in range(1050)]
+        asked += [Call(TENANT, "consume", "nope", 1), Call(TENANT, "consume", "api_calls", 1, key="k")]
+        *found, rejected, first, again = await calls.run([*asked, asked[-1]])
+        assert [one.used for one in found if isinstance(one, Answer)] == [index // 7 + 1 for index in range(1050)]
+        assert rejected == Rejected("meter_unknown")
+        assert isinstance(first, Answer)
+        assert isinstance(again, Answer)
+        assert [(one.used, one.is_repeated) for one in (first, again)] == [(1, False), (1, True)]
+        await store.aclose()
 
 
 async def test_a_batch_has_a_report_scheduled_only_if_it_reaches_a_threshold(server: Server) -> None:
