@@ -21,8 +21,8 @@ from sync.source.hydration import Hydration, hydration
 from sync.store.store import Store
 from sync.usage.api import routes as usage_routes
 from sync.usage.api.operator_usage import OperatorUsage
-from sync.usage.calls import usage_calls
 from sync.usage.service import UsageService
+from sync.usage.wiring import usage_calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +104,6 @@ async def open_intake(environ: Mapping[str, str], store: Store) -> AsyncIterator
         if hydrating is not None:
             stack.push_async_callback(hydrating.aclose)
         backlog = Backlog(store, settings.environments)
-        usage = UsageService(store, usage_calls(store, services.current_catalog, settings.usage_push_per_s))
+        usage = UsageService(store, usage_calls(store, services.current_catalog, settings))
         services.erasure.also(usage.erase)
         yield Intake(settings, services, backlog, hydrating, usage)

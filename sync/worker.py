@@ -43,8 +43,8 @@ from sync.store.command_pipeline import CommandPipeline
 from sync.store.delayed_queue import DelayedQueue, Due
 from sync.store.isolation import ItemT, WorkQueue, is_away
 from sync.store.redis.connect import open_store
-from sync.usage.calls import usage_calls
 from sync.usage.refreshes import UsageRefreshes
+from sync.usage.wiring import usage_calls
 from sync.webhooks.rounds import Rounds, open_rounds
 
 POLL_S = 0.5
@@ -263,7 +263,7 @@ async def serve(settings: SyncSettings) -> None:
         if shadow is not None:
             stack.push_async_callback(shadow.aclose)
         webhooks = await stack.enter_async_context(open_rounds(store, settings.webhook_endpoints))
-        calls = usage_calls(store, services.current_catalog, settings.usage_push_per_s)
+        calls = usage_calls(store, services.current_catalog, settings)
         usage = UsageRefreshes(store, settings.environments, calls)
         worker = Worker(
             services, settings.environments, POLL_S, hydrating, settings.alive_file, shadow, webhooks, usage

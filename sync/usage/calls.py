@@ -9,15 +9,14 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Literal
 
+from planwire_client.core.commit import BILLING, PUBLISHER
 from planwire_client.core.topic import environment_of, usage_topic
-from sync.billing.catalog.catalog import Catalog
 from sync.core.pauses import Pauses
-from sync.store.arming import arm
 from sync.store.command_pipeline import Argument, CommandPipeline, failure
 from sync.store.models import StoreError
 from sync.store.store import Store
 from sync.usage import script
-from sync.usage.meters import Meters, MetersWatcher
+from sync.usage.meters import Meters
 from sync.usage.terms import terms
 
 Counting = Literal["consume", "release", "set", "reserve", "finalize", "cancel", "adjust", "grant"]
@@ -34,6 +33,9 @@ RUN_MAX = 100
 
 MADE_KEY = "call "
 """Begins the key of a call that came without one. A caller's own keys have no space."""
+
+UNBILLED = "-unbilled"
+"""Ends the digest of meters where no tenant has the default plan: terms are computed anew when billing is set up."""
 
 UNLIMITED = -1
 """A limit, and what is left of it, without bound."""
@@ -127,6 +129,7 @@ class UsageCalls:
         meters: Callable[[], Meters],
         arm: Callable[[CommandPipeline, str], None] = lambda batch, tenant: None,
         push_us: int = PUSH_US,
+        is_billed: Callable[[str], bool] = lambda environment: True,
     ) -> None:
         """Count by the meters of a catalog that may be edited.
 
@@ -135,11 +138,14 @@ class UsageCalls:
             meters: returns the present meters.
             arm: adds to a batch what schedules the report of a threshold that a tenant is about to reach.
             push_us: least time between two announcements of one tenant's usage, microseconds.
+            is_billed: whether billing computes the tenants of an environment: those without a state have the default
+                plan. In others, nothing is known of a tenant without a state.
         """
         self._store = store
         self._meters = meters
         self._arm = arm
         self._push_us = push_us
+        self._is_billed = is_billed
 
     async def run(self, calls: Sequence[Call]) -> list[Answer | Rejected | StoreError]:
         """Return what came of each call, in order. Those of one tenant are counted in order.
@@ -175,7 +181,7 @@ class UsageCalls:
             self._add(pipeline, tenant, one, meters.digest)
         await self._prepare(waiting)
         pauses = Pauses()
-        for one, replies in zip(waiting.values(), await pipeline.attempt(), strict=True):
+        for (tenant, one), replies in zip(waiting.items(), await pipeline.attempt(), strict=True):
             one.terms, one.is_listed = b"", False
             if isinstance(replies, Exception):
                 # The later ones are not sent: they would be counted before these.
@@ -185,7 +191,8 @@ class UsageCalls:
             for reply in replies:
                 if reply[0] == b"terms":
                     version, owner, state, periods, now = reply[1:]
-                    one.terms = terms(meters, version.decode(), owner.decode(), state, periods, int(now))
+                    computed_by = owner.decode() if int(version) else self._owner_of(tenant)
+                    one.terms = terms(meters, version.decode(), computed_by, state, periods, int(now))
                     # Who asks about a tenant that nobody knows lists nothing.
                     one.is_listed = bool(meters.by_name) and (one.calls[0][1].operation != "show" or int(version) > 0)
                     await pauses.due()
@@ -208,10 +215,16 @@ class UsageCalls:
                 batch.command("ZADD", self._store.keys.usage_tenants(environment_of(tenant)), 0, tenant)
         await batch.run()
 
+    def _owner_of(self, tenant: str) -> str:
+        """Return who is to compute the state of a tenant that has none."""
+        return BILLING if self._is_billed(environment_of(tenant)) else PUBLISHER
+
     def _add(self, pipeline: CommandPipeline, tenant: str, one: _Waiting, digest: str) -> None:
         """Add a run of a tenant's first calls. Only the first of them brings new terms."""
         keys, usage = self._store.keys, usage_topic(tenant)
         head, new_terms = keys.usage(tenant, ""), one.terms
+        if self._owner_of(tenant) != BILLING:
+            digest += UNBILLED
         arguments: list[Argument] = []
         for _, call in islice(one.calls, RUN_MAX):
             arguments += (
@@ -250,21 +263,6 @@ class _Waiting:
     terms: bytes = b""
     is_armed: bool = False
     is_listed: bool = False
-
-
-def usage_calls(store: Store, catalog: Callable[[], Catalog], push_per_s: float) -> UsageCalls:
-    """Return the calls of a process, whose thresholds endpoints are told of.
-
-    Args:
-        store: the store.
-        catalog: returns the present catalog.
-        push_per_s: announcements of one tenant's usage in a second, at most.
-    """
-
-    def arm_one(batch: CommandPipeline, tenant: str) -> None:
-        arm(store, batch, [tenant])
-
-    return UsageCalls(store, MetersWatcher(catalog), arm_one, int(1e6 / push_per_s))
 
 
 _KEYED = frozenset(("consume", "release", "set", "adjust", "grant"))

@@ -33,13 +33,13 @@ def terms(meters: Meters, version: str, owner: str, state: bytes, periods: bytes
     Args:
         meters: the catalog's.
         version: the version of `state`, decimal; "0": there is no state.
-        owner: BILLING or PUBLISHER.
+        owner: BILLING or PUBLISHER; without a state, who is to compute one.
         state: the tenant's public state, JSON.
         periods: the periods of the terms before, or empty.
         now_us: the store's time.
     """
     stated = _members(orjson.loads(state))
-    is_billed = owner == BILLING or version == "0"
+    is_billed = owner == BILLING
     known = meters.default if is_billed and not stated else stated
     before = orjson.loads(periods) if periods else {}
     found: dict[str, Period] = {}

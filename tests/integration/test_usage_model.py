@@ -78,7 +78,7 @@ class Tenant(RuleBasedStateMachine):
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.model, self.now_us, self.told = Model(), BEGINS_US, b""
-        self.owner, self.version, self.state, self.periods = "", "0", b"null", b""
+        self.owner, self.version, self.state, self.periods = BILLING, "0", b"null", b""
         self.ids: list[str] = []
         self.number = 0
         self.loop.run_until_complete(self._open())

@@ -14,8 +14,8 @@ from sync.settings import SyncSettings
 from sync.store.command_pipeline import run_commands
 from sync.store.redis.connect import connect
 from sync.store.store import Store
-from sync.usage.calls import usage_calls
 from sync.usage.refreshes import UsageRefreshes
+from sync.usage.wiring import usage_calls
 from sync.worker import Worker
 from tests.integration.test_usage import ask, entitle, gateway, shown
 from tests.integration.test_usage_calls import CATALOG
@@ -44,8 +44,9 @@ async def working(store: Store, server: Server, tmp_path: Path) -> AsyncIterator
     path = tmp_path / "worker.toml"
     path.write_text(CATALOG)
     environ = environment(server.url, CATALOG=str(path), PADDLE_SECRETS="live:pdl_ntfset_x")
-    services = await bootstrap.build_services(store, SyncSettings.from_env(environ))
-    calls = usage_calls(store, services.current_catalog, 4)
+    settings = SyncSettings.from_env(environ)
+    services = await bootstrap.build_services(store, settings)
+    calls = usage_calls(store, services.current_catalog, settings)
     worker = Worker(services, ("live",), poll_s=0.02, usage=UsageRefreshes(store, ("live",), calls))
     task = asyncio.create_task(worker.run())
     try:
@@ -91,8 +92,8 @@ async def test_what_the_store_has_lost_comes_back_from_such_a_process(
             await shown(page, used=8)
         await store.redis.flushall()
         for key, value in kept.items():
-            assert isinstance(value, bytes)
-            await store.redis.restore(key, 0, value)
+            if isinstance(value, bytes):  # else it had ended after it was listed
+                await store.redis.restore(key, 0, value)
 
         async def is_back() -> bool:
             (count,) = await run_commands(store, ("HGET", store.keys.usage("tenant:acme", "meters"), "api_calls:count"))

@@ -69,7 +69,7 @@ def test_limits_and_windows_of_a_subscription() -> None:
 
 
 def test_a_tenant_without_a_state_has_the_default_plan() -> None:
-    found = told(None, owner="", version="0")["meters"]
+    found = told(None, version="0")["meters"]
     assert found["api_calls"]["terms"]["limit"] == 3
     assert instants.text_us(found["api_calls"]["windows"][0])[:10] == "2026-11-01"
 
@@ -138,3 +138,8 @@ def test_the_meters_of_an_application() -> None:
 def test_the_digest_changes_with_a_meter_and_with_the_default_plan() -> None:
     others = [CATALOG.replace("api_calls = 3", "api_calls = 4"), CATALOG + "overage = 'soft'\n"]
     assert len({METERS.digest, *(meters_of(parse(other)).digest for other in others)}) == 3
+
+
+def test_where_no_billing_is_a_tenant_without_a_state_has_no_known_limit() -> None:
+    found = told(None, owner=PUBLISHER, version="0")["meters"]
+    assert [name for name, meter in found.items() if "limit" in meter["terms"]] == []
