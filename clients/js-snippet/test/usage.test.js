@@ -66,6 +66,26 @@ it("is not current while the limits are of other entitlements than the page's", 
   assert.equal(seats().fresh, true);
 });
 
+it("is current with the limit of the page's own entitlements alone, in whichever order versions come", async () => {
+  let seed = 7;
+  const random = (below) => (seed = (seed * 48271) % 2147483647) % below;
+  const { seen } = await connect(snapshot(1, { seats: 10 }), counted(1, 1, { seats: SEATS }));
+  let [entitled, count, shown] = [1, 1, 1];
+  for (let step = 0; step < 500; step++) {
+    if (random(3)) entitled += random(2);
+    // A count of any version up to one that has not come here yet; late ones are of an earlier version than shown.
+    count = Math.max(count, Math.min(entitled + 1, count + random(3)));
+    if (random(2)) world.socket.receive(snapshot(entitled, { seats: entitled * 10 }));
+    if (random(2)) world.socket.receive(counted(++shown, count, { seats: { ...SEATS, limit: count * 10 } }));
+    const own = world.client.topic(TOPIC).getSnapshot();
+    assert.equal(seats().fresh, acme.getSnapshot().state.entitlements == own.version);
+    if (seats().fresh) assert.equal(seats().limit, own.state.seats);
+  }
+  world.socket.receive(snapshot(600, { seats: 6000 }), counted(++shown, 600, { seats: { ...SEATS, limit: 6000 } }));
+  assert.deepEqual([seats().limit, seats().fresh], [6000, true]);
+  assert.ok(seen.some(({ status }) => status == "fresh") && seen.some(({ status }) => status == "stale"));
+});
+
 it("is never current on entitlements that nobody confirms", async () => {
   await connect(snapshot(5, {}), counted(9, 5, { seats: SEATS }));
   world.socket.receive({ type: "error", code: "forbidden", topic: TOPIC });
