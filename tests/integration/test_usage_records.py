@@ -22,6 +22,7 @@ from tests.integration.test_usage import KEY, ask, entitle, gateway
 from tests.support.gateway import PUBLISH_KEY, Running
 from tests.support.servers import Server, start_valkey
 from tests.support.usage import end_window
+from tests.support.wait import until
 
 
 @pytest.fixture
@@ -119,6 +120,24 @@ async def test_a_window_that_ended_unnoticed_is_exported_as_ended(running: Runni
     assert not [row for row in later["counters"] if not row["open"]]
     earlier = await exported(running, until=is_open["starts_at"])
     assert [row["meter"] for row in earlier["counters"] if row["meter"] != "seats"] == ["api_calls"]
+
+
+async def test_a_meter_that_is_removed_is_left_out_and_is_there_again_if_it_comes_back(
+    server: Server, tmp_path: Path
+) -> None:
+    async with gateway(server, tmp_path) as running:
+        await ask(running, "/api_calls/consume", {"amount": 2})
+        path = tmp_path / "catalog.toml"
+        whole = path.read_text()
+        for meter, expected in (("calls", []), ("api_calls", [(2, 3)])):
+            path.write_text(whole.replace("[meters.api_calls]", f'[meters.{meter}]\nlimit = "api_calls"'))
+
+            async def is_read(meter: str = meter) -> bool:
+                return meter in (await ask(running, ""))["meters"]
+
+            await until(is_read, timeout_s=30, every_s=0.1)
+            rows = (await exported(running))["counters"]
+            assert [(row["used"], row["limit"]) for row in rows if row["meter"] == "api_calls"] == expected
 
 
 async def test_credits_count_in_the_window_in_which_they_are_used(running: Running, store: Store) -> None:
