@@ -269,3 +269,21 @@ async def test_a_call_that_is_refused_hides_no_ended_reservation_from_pages(usag
     assert await usage("consume", "api_calls", 1, key="k") == Rejected("key_reused")
     await usage("read")
     assert (await usage.shown())["meters"]["api_calls"]["reserved"] == 0
+
+
+async def test_what_a_page_brings_back_leaves_out_credits_that_have_ended_meanwhile(usage: Usage, redis: Redis) -> None:
+    """The rest of the window would be denied for what was used of them."""
+    ends_us = 4_000_000_000_000_000
+    await usage("grant", "ai", 10, id="g", ends_us=ends_us)
+    await usage("grant", "ai", 10, id="h")
+    await usage("consume", "ai", 8)
+    await redis.hset(METERS_KEY, "pushed", 1)
+    version = (await usage("read")).usage_version
+    shown = orjson.dumps(await usage.shown()).decode()
+    assert instants.text_us(ends_us)[:19] in shown
+    grants = await redis.hget(METERS_KEY, "ai:grants")
+    assert isinstance(grants, bytes)
+    await redis.hset(METERS_KEY, "ai:grants", grants.replace(str(ends_us).encode(), b"1"))
+    await usage("restore", "", version + 1, reason=shown.replace(instants.text_us(ends_us)[:4], "2001"))
+    found = await usage("consume", "ai", 10)
+    assert (found.is_allowed, found.used, found.remaining) == (True, 10, 0)

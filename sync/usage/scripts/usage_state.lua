@@ -96,10 +96,14 @@ local function restore(shown)
     local starts_at = told and told.period and told.period.starts_at
     if told and starts_at == (meter.ends > 0 and instant(meter.starts) or nil) then
       local _, used = totals(meter)
-      local missing, taken = math.max(told.used - (used - meter.held), 0), {}
+      local told_used, taken = told.used, {}
       for _, grant in ipairs(told.grants or {}) do
         taken[grant.id] = grant.amount - grant.remaining
+        if grant.ends_at and grant.ends_at <= instant(now) then
+          told_used = told_used - taken[grant.id]  -- what was used of it ended with it
+        end
       end
+      local missing = math.max(told_used - (used - meter.held), 0)
       for _, grant in ipairs(meter.grants) do
         local units = math.min(math.max(math.min(taken[grant.id] or 0, grant.amount) - grant.taken, 0), missing)
         grant.taken, meter.taken, missing = grant.taken + units, meter.taken + units, missing - units
