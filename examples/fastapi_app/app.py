@@ -4,10 +4,11 @@ It publishes them under a kind of its own, `workspace`. The plans that a billing
 Planwire computes `tenant:ID` from the provider's events.
 
     DATABASE_URL=postgresql+psycopg://... GATEWAY_URL=http://127.0.0.1:8000 PLANWIRE_JWT_SECRET=... \
-        uvicorn --factory examples.fastapi_app.app:from_environ
+        PLANWIRE_PUBLISH_KEY=... uvicorn --factory examples.fastapi_app.app:from_environ
 
-`GET /export` is gated by the replica. `POST /upgrade` changes the plan and enqueues the push in one transaction.
-`POST /planwire-token` returns the browser's token. `GET /` shows the current plan before the first frame arrives.
+`GET /export` is gated by the replica. `GET /report` is counted, against the limit of the plan that billing computes.
+`POST /upgrade` changes the plan and enqueues the push in one transaction. `POST /planwire-token` returns the browser's
+token. `GET /` shows the current plan before the first frame arrives.
 The example has no login and no protection against forged requests: the cookie `tenant` replaces a session.
 """
 
@@ -32,6 +33,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from planwire_client import (
     VERSION_HEADER,
+    AsyncUsage,
+    Counted,
     FeatureDenied,
     NotCurrent,
     Replica,
@@ -41,6 +44,7 @@ from planwire_client import (
     topic,
     write_version,
 )
+from planwire_client.usage.fastapi import install, metered
 
 TOKEN_S = 600
 PUSH_MAX_WAIT_S = 2.0
@@ -56,11 +60,13 @@ PAGE = Template((Path(__file__).parent / "page.html").read_text("utf-8"))
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Addresses, and the gateway's `jwt_secret`, which signs the tokens of browsers and of the replica."""
+    """Addresses, and the gateway's secrets: `jwt_secret` signs the tokens of browsers and of the replica, `publish_key`
+    has the scope `usage`."""
 
     database_url: str
     gateway_url: str
     jwt_secret: str
+    publish_key: str
 
 
 def mint(secret: str, sub: str, topics: list[str]) -> str:
@@ -74,6 +80,17 @@ def tenant_of(tenant: Annotated[str, Cookie(pattern=r"^[A-Za-z0-9._~@-]{1,128}$"
 
 
 Tenant = Annotated[str, Depends(tenant_of)]
+
+
+def metered_topic(tenant: Tenant) -> str:
+    """Return the topic of the request's tenant whose limits billing computes."""
+    return topic("tenant", tenant)
+
+
+def usage_of(request: Request) -> AsyncUsage:
+    """Return the application's client of usage."""
+    usage: AsyncUsage = request.app.state.usage
+    return usage
 
 
 def feature(name: str) -> Callable[[Request, str], Coroutine[Any, Any, Snapshot]]:
@@ -104,17 +121,27 @@ def create_app(settings: Settings) -> FastAPI:
             # A real application creates both tables in a migration.
             await connection.execute(text("CREATE TABLE IF NOT EXISTS tenants (id text PRIMARY KEY, plan text)"))
             await connection.exec_driver_sql(outbox.DDL)
-        async with Replica(settings.gateway_url, lambda: mint(settings.jwt_secret, "fastapi-app", ["*"])) as replica:
-            app.state.replica = replica
+        async with (
+            Replica(settings.gateway_url, lambda: mint(settings.jwt_secret, "fastapi-app", ["*"])) as replica,
+            AsyncUsage(settings.gateway_url, settings.publish_key) as usage,
+        ):
+            app.state.replica, app.state.usage = replica, usage
             yield
         await engine.dispose()
 
     app = FastAPI(lifespan=lifespan)
+    install(app)
 
     @app.get("/export")
     async def export(snapshot: Annotated[Snapshot, Depends(feature("export"))], response: Response) -> dict[str, str]:
         write_version(response.headers, snapshot.version)
         return {"export": "everything you have"}
+
+    @app.get("/report")
+    async def report(
+        counted: Annotated[Counted, Depends(metered(usage_of, "reports", metered_topic))],
+    ) -> dict[str, object]:
+        return {"report": "everything that you did", "used": counted.used}
 
     @app.post("/upgrade")
     async def upgrade(tenant: Tenant, request: Request, response: Response) -> dict[str, object]:
@@ -153,5 +180,5 @@ def create_app(settings: Settings) -> FastAPI:
 
 def from_environ(environ: Mapping[str, str] = os.environ) -> FastAPI:
     """Return the application that the environment describes."""
-    settings = Settings(environ["DATABASE_URL"], environ["GATEWAY_URL"], environ["PLANWIRE_JWT_SECRET"])
-    return create_app(settings)
+    names = ("DATABASE_URL", "GATEWAY_URL", "PLANWIRE_JWT_SECRET", "PLANWIRE_PUBLISH_KEY")
+    return create_app(Settings(*(environ[name] for name in names)))

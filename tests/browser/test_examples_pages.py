@@ -17,7 +17,7 @@ from sync.outbox.relay import Relay
 from sync.store.models import Change
 from sync.store.store import Store
 from tests.support.chromium import chromium
-from tests.support.gateway import SECRET, environment, run_gateway
+from tests.support.gateway import PUBLISH_KEY, SECRET, environment, run_gateway
 from tests.support.postgres import start_postgres
 from tests.support.servers import free_port
 
@@ -56,7 +56,7 @@ async def test_an_upgrade_through_the_outbox_opens_the_page_without_a_reload(sto
         url = database.replace("postgresql://", "postgresql+psycopg://")
         async with (
             run_gateway(environment(store_url, ALLOWED_ORIGINS=origin)) as gateway,
-            serving(create_app(Settings(url, gateway.url, SECRET)), port),
+            serving(create_app(Settings(url, gateway.url, SECRET, PUBLISH_KEY)), port),
             relaying(database, store),
             chromium() as browser,
         ):

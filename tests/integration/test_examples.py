@@ -68,7 +68,7 @@ async def test_the_fastapi_application(
 ) -> None:
     monkeypatch.setattr(fastapi_app, "PUSH_MAX_WAIT_S", MAX_WAIT_S)
     url = database.replace("postgresql://", "postgresql+psycopg://")
-    app = create_app(Settings(url, gateway.url, SECRET))
+    app = create_app(Settings(url, gateway.url, SECRET, PUBLISH_KEY))
     transport = httpx2.ASGITransport(app=app)
     async with (
         app.router.lifespan_context(app),

@@ -17,6 +17,7 @@ import httpx2
 import orjson
 import pytest
 
+from examples.fastapi_app.app import Settings, create_app
 from planwire_client import (
     AsyncUsage,
     Counted,
@@ -43,6 +44,7 @@ from tests.support.wait import until
 
 PERIOD = {"starts_at": "2026-11-15T00:00:00Z", "ends_at": "2036-11-15T00:00:00Z"}
 ACME = "tenant:acme"
+COOKIE = {"cookie": "tenant=acme"}
 
 
 @pytest.fixture
@@ -304,6 +306,29 @@ async def test_the_django_project_counts_reports(gateway: Running, tmp_path: Pat
         ["usage_limit_reached"],
     ]
     assert int(shown.split()[8]) > 0
+
+
+async def test_the_fastapi_application_counts_reports(gateway: Running) -> None:
+    # Not started: counting needs neither the database nor the replica.
+    app = create_app(Settings("postgresql+psycopg://not-used", gateway.url, SECRET, PUBLISH_KEY))
+    transport = httpx2.ASGITransport(app=app)
+    async with (
+        AsyncUsage(gateway.url, PUBLISH_KEY) as usage,
+        httpx2.AsyncClient(
+            transport=transport, base_url="http://app.test", headers={"cookie": "tenant=acme"}
+        ) as client,
+    ):
+        app.state.usage = usage
+        answers = [await client.get("/report") for _ in range(3)]
+        foreign = await client.get("/report", headers={"cookie": "tenant=a/b"})
+    assert [(answer.status_code, answer.headers["RateLimit-Remaining"]) for answer in answers] == [
+        (200, "1"),
+        (200, "0"),
+        (429, "0"),
+    ]
+    assert (answers[1].json()["used"], answers[2].json()["code"]) == (2, "usage_limit_reached")
+    assert int(answers[2].headers["Retry-After"]) > 0
+    assert foreign.status_code == 422
 
 
 class Losing:

@@ -76,14 +76,15 @@ class Clients:
 
 
 @asynccontextmanager
-async def clients(system: System) -> AsyncIterator[Clients]:
+async def clients(system: System, url: str = "") -> AsyncIterator[Clients]:
+    """The clients of a system, whose calls and pages go through `url`."""
     node = shutil.which("node")
     if node is None:
         missing("no node to run the JavaScript clients (Debian: apt-get install nodejs)")
     program = str(Path(__file__).with_name("usage.mjs"))
     process = await asyncio.create_subprocess_exec(
         *(node, "--experimental-websocket", "--no-warnings", program),
-        *(system.gateway.url, TOPIC, token("tenant:acme"), PUBLISH_KEY),
+        *(url or system.gateway.url, TOPIC, token("tenant:acme"), PUBLISH_KEY),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
