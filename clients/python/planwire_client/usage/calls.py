@@ -16,6 +16,9 @@ from planwire_client.errors import UsageRefused
 CALLS_MAX = 500
 """Maximum calls of one batch at a gateway."""
 
+AMOUNT_MAX = 10**12
+"""Maximum units of one call at a gateway."""
+
 _METER = re.compile(r"[a-z][a-z0-9_-]{0,63}").fullmatch
 
 Operation = Literal["consume", "release", "set", "reserve", "finalize"]
@@ -67,8 +70,14 @@ def request_of(call: UsageCall) -> Request:
     """Return the request for one call.
 
     Raises:
-        UsageRefused: the call names no tenant or no meter, or its amount is not a number.
+        UsageRefused: the call names no tenant or no meter, or its amount is none that can be counted.
     """
+    # A gateway that is away refuses nothing: the policy would let the call pass.
+    least = 0 if call.operation in ("set", "finalize") else 1
+    if not isinstance(call.amount, int) or isinstance(call.amount, bool) or not least <= call.amount <= AMOUNT_MAX:
+        raise UsageRefused(
+            "request_invalid", f"amount is a whole number from {least} to 10^12, not {shown(call.amount)}"
+        )
     if not isinstance(call.meter, str) or _METER(call.meter) is None:
         raise UsageRefused("meter_unknown", f"{shown(call.meter)} is not the key of a meter")
     return Request("POST", _path(call.tenant, f"/usage/{call.meter}/{call.operation}"), _content(_body(call)))
